@@ -1,0 +1,3 @@
+//! The `windlass` binary: wires the commands, one file each.
+
+fn main() {}

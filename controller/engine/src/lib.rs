@@ -1,0 +1,1 @@
+//! The loop that ties store, hosts, sources and planner together.

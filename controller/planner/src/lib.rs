@@ -1,0 +1,1 @@
+//! The pure planner: what is declared, recorded and observed goes in, a plan comes out.

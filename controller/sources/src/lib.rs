@@ -1,0 +1,1 @@
+//! The only crate that reads trees: a directory becomes a release.

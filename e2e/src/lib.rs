@@ -1,0 +1,1 @@
+//! End-to-end tests: the real binary, a real etcd and throwaway hosts.
