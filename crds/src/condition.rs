@@ -1,1 +1,173 @@
-//! (being written)
+//! Conditions, as kstatus has them: what a resource's state is, why, and since when.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Generation;
+
+/// Which aspect of a resource a condition speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionType {
+    /// The declared revision runs, healthy and confirmed, on every host.
+    Ready,
+    /// Windlass is at work, or waits for something that it expects to pass.
+    Reconciling,
+    /// Nothing more happens by itself: a person has to do something.
+    Stalled,
+    /// At least one host serves.
+    Available,
+    /// A host is out of reach, or does not do what was asked of it.
+    Degraded,
+    /// A host was changed behind Windlass's back.
+    Drifted,
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::Available => "Available",
+            Self::Degraded => "Degraded",
+            Self::Drifted => "Drifted",
+        })
+    }
+}
+
+impl ConditionType {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 6] =
+        [Self::Ready, Self::Reconciling, Self::Stalled, Self::Available, Self::Degraded, Self::Drifted];
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell at present.
+    Unknown,
+}
+
+impl fmt::Display for ConditionStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        })
+    }
+}
+
+/// Why a condition is as it is: for programs; people read the message beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Reason {
+    /// What is declared is what runs.
+    Converged,
+    /// Nothing is wrong.
+    AsExpected,
+    /// A rollout is under way.
+    RollingOut,
+    /// A rollback is under way.
+    RollingBack,
+    /// What somebody changed on a host is being put right.
+    Repairing,
+    /// The declared revision was unhealthy; the last good one runs.
+    RolledBack,
+    /// The declared revision was unhealthy, and it stays where it is because `rollbackOnFailure` is off.
+    Unhealthy,
+    /// A person went back to an older revision.
+    Undone,
+    /// The first revision of a service was unhealthy, and was stopped.
+    FirstDeployUnhealthy,
+    /// A step failed for another reason than health; the rollout waits before it tries again.
+    StepFailed,
+    /// No progress for `progressDeadline`.
+    ProgressDeadlineExceeded,
+    /// Some hosts could not be reached.
+    HostUnreachable,
+    /// Some hosts answer, and the service on them does not.
+    HostUnhealthy,
+    /// The declaration is gone; the service is being taken down.
+    Removing,
+    /// Removals wait for `windlass confirm-removal`.
+    RemovalNeedsConfirmation,
+    /// YAML or JSON that does not parse, or a value that makes no sense.
+    InvalidDeclaration,
+    /// A kind or apiVersion that does not exist.
+    UnknownKind,
+    /// A field that does not exist.
+    UnknownField,
+    /// The name in the document is not the one in the key.
+    NameMismatch,
+    /// More than 256 KiB.
+    TooLarge,
+    /// A field that parses, and that this version cannot honour.
+    NotSupported,
+    /// A placement names a Host that is not declared.
+    HostNotFound,
+    /// A placement matches no host.
+    NoHosts,
+    /// Two names for one machine.
+    DuplicateHost,
+    /// Plaintext on a network where it is not allowed.
+    PlaintextRefused,
+    /// The host belongs to another store's controller.
+    OwnedByAnother,
+    /// The host's key is not the one that is pinned or known.
+    HostKeyRejected,
+    /// The host refused the login.
+    LoginRefused,
+    /// The host lacks something that Windlass needs there.
+    HostUnsuitable,
+    /// The source cannot be read.
+    SourceUnavailable,
+    /// The source cannot be made into a release.
+    SourceInvalid,
+    /// The source keeps changing.
+    SourceUnsettled,
+    /// After a takeover, the source here is not what was deployed from elsewhere.
+    SourceDiffers,
+    /// The entry point is not in the release.
+    EntryPointMissing,
+    /// The release wants dependencies installed, which this version does not do.
+    InstallNotSupported,
+    /// A file, the unit or its state was changed on a host.
+    DriftFound,
+    /// The host answers.
+    Reachable,
+    /// It has not been looked at yet.
+    NotObserved,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A reason is written as its variant is named, which is how serde writes it too.
+        out.pad(&format!("{self:?}"))
+    }
+}
+
+/// One condition of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which aspect.
+    #[serde(rename = "type")]
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// When `status` last became what it is.
+    pub last_transition_time: Timestamp,
+}

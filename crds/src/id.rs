@@ -40,11 +40,7 @@ fn check_label(text: &str) -> Result<(), IdError> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let bytes = text.as_bytes();
     let ends_well = bytes[0] != b'-' && bytes[bytes.len() - 1] != b'-';
-    if ends_well && bytes.iter().copied().all(inner) {
-        Ok(())
-    } else {
-        Err(IdError::NotALabel(text.to_owned()))
-    }
+    if ends_well && bytes.iter().copied().all(inner) { Ok(()) } else { Err(IdError::NotALabel(text.to_owned())) }
 }
 
 macro_rules! label {
@@ -145,9 +141,8 @@ impl FromStr for ServiceKey {
 
     /// Reads `<namespace>/<name>`.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (namespace, name) = text
-            .split_once('/')
-            .ok_or_else(|| IdError::Malformed(text.to_owned(), "<namespace>/<name>"))?;
+        let (namespace, name) =
+            text.split_once('/').ok_or_else(|| IdError::Malformed(text.to_owned(), "<namespace>/<name>"))?;
         Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
     }
 }
@@ -245,11 +240,7 @@ impl FromStr for HostId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if text.contains(['@', '.', ':']) {
-            text.parse().map(Self::Inline)
-        } else {
-            text.parse().map(Self::Named)
-        }
+        if text.contains(['@', '.', ':']) { text.parse().map(Self::Inline) } else { text.parse().map(Self::Named) }
     }
 }
 
@@ -531,12 +522,25 @@ mod tests {
 
     #[test]
     fn host_ids_tell_names_from_destinations() {
-        for text in ["web1", "root@web1", "198.18.0.11", "deploy@198.18.0.11:2222", "root@[fd00::1]:22", "a.example.com"] {
+        for text in
+            ["web1", "root@web1", "198.18.0.11", "deploy@198.18.0.11:2222", "root@[fd00::1]:22", "a.example.com"]
+        {
             let id: HostId = text.parse().expect(text);
             assert_eq!(matches!(id, HostId::Named(_)), text == "web1", "{text}");
             assert_eq!(id.to_string(), text);
         }
-        for text in ["", "-oProxyCommand=x", "root@-oProxyCommand", "-l@web.x", "a b.c", "web1:0", "web1:99999", "a@b@c d", "$(x).y", "x:y.z"] {
+        for text in [
+            "",
+            "-oProxyCommand=x",
+            "root@-oProxyCommand",
+            "-l@web.x",
+            "a b.c",
+            "web1:0",
+            "web1:99999",
+            "a@b@c d",
+            "$(x).y",
+            "x:y.z",
+        ] {
             assert!(text.parse::<HostId>().is_err(), "{text:?}");
         }
     }

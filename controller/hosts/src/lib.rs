@@ -1,1 +1,3 @@
 //! The only crate that names SSH: observes a host, runs a step there, and keeps the in-memory fleet.
+
+pub mod fleet;

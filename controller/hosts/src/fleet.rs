@@ -1,0 +1,137 @@
+//! What the engine asks of hosts, whichever they are: real ones over SSH, or those in memory.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_crds::digest::{FileDigest, ReleaseDigest};
+use windlass_crds::host::Target;
+use windlass_crds::id::{ClusterId, Sequence, ServiceKey};
+use windlass_crds::manifest::Manifest;
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::{ContactError, Step, StepError};
+
+/// How closely the files of what runs are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrutiny {
+    /// Paths, sizes, times and modes.
+    Quick,
+    /// Every file's SHA-256 as well.
+    Full,
+}
+
+/// What makes a host refuse everything older.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// The rollout's number.
+    pub sequence: Sequence,
+    /// The store that it comes from; a host of another store refuses.
+    pub cluster: ClusterId,
+}
+
+/// One look at a service on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Which service.
+    pub service: ServiceKey,
+    /// The stamp that the host gets in the same call; without one the look changes nothing there.
+    pub stamp: Option<Stamp>,
+    /// How closely.
+    pub scrutiny: Scrutiny,
+}
+
+/// A step for one service under a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Which service.
+    pub service: ServiceKey,
+    /// Under which sequence, and for which store.
+    pub stamp: Stamp,
+    /// What to do.
+    pub step: Step,
+    /// How long the program may take to stop, before SIGKILL; bounds every step that stops it.
+    pub force_after: Duration,
+}
+
+/// Where the contents of a file with this digest lie on the controller's machine.
+pub type ContentPath = Arc<dyn Fn(&FileDigest) -> PathBuf + Send + Sync>;
+
+/// What a stage brings.
+#[derive(Clone)]
+pub struct Material {
+    /// What the unit and its environment are made from.
+    pub spec: ServiceSpec,
+    /// The release's files.
+    pub manifest: Manifest,
+    /// Manifests of releases that may be on the host, to build on the nearest of those that are.
+    pub bases: BTreeMap<ReleaseDigest, Manifest>,
+    /// Where the files' contents are.
+    pub contents: ContentPath,
+}
+
+/// A question to a service's health endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The port on the host's loopback address.
+    pub port: NonZeroU16,
+    /// The path of an HTTP GET; without one, an accepted connection is answer enough.
+    pub endpoint: Option<String>,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+/// Hosts that can be observed and acted on.
+pub trait Fleet: Send + Sync + 'static {
+    /// Looks at a service on a host, and stamps the host in the same call where `look` says so.
+    ///
+    /// # Errors
+    /// [`StepError::Contact`] where the host cannot be talked to; where it was to be stamped, also
+    /// [`StepError::Superseded`] and [`StepError::OwnedByAnother`].
+    fn observe(&self, target: &Target, look: &Look) -> impl Future<Output = Result<HostObservation, StepError>> + Send;
+
+    /// Brings a release and a revision to a host: `order.step` is [`Step::Stage`].
+    ///
+    /// # Errors
+    /// See [`StepError`]. Nothing visible has changed on the host.
+    fn stage(
+        &self,
+        target: &Target,
+        order: &Order,
+        material: &Material,
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Does any other step.
+    ///
+    /// # Errors
+    /// See [`StepError`]; after [`StepError::Contact`] and [`StepError::TimedOut`] it may have run.
+    fn act(&self, target: &Target, order: &Order) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Looks at a unit, and at who listens on its port, while a rollout waits for its verdict.
+    ///
+    /// # Errors
+    /// When the host cannot be talked to.
+    fn sample(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        port: Option<NonZeroU16>,
+    ) -> impl Future<Output = Result<Sample, ContactError>> + Send;
+
+    /// Asks a service how it is. What stands between us and the program is [`HealthAnswer::Unknown`].
+    fn ask(&self, target: &Target, question: &Question) -> impl Future<Output = HealthAnswer> + Send;
+
+    /// The last `lines` lines that a service's unit has logged, oldest first.
+    ///
+    /// # Errors
+    /// When the host cannot be talked to.
+    fn logs(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        lines: u32,
+    ) -> impl Future<Output = Result<Vec<String>, ContactError>> + Send;
+}
