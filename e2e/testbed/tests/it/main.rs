@@ -1,0 +1,3 @@
+//! The testbed keeps its own promises: what it says it boots, cuts, mends and kills, it does.
+
+mod hosts;
