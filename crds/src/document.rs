@@ -1,1 +1,415 @@
-//! (being written)
+//! Documents: the YAML or JSON in which declarations are written, read one at a time.
+//!
+//! Of each document the first structural error is told, with its line and column; where it has none, all semantic
+//! problems at once, with their field paths. One bad document never hides another.
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Reason;
+use crate::host::{HostSpec, Labels};
+use crate::id::{HostName, IdError, Kind, Namespace, ResourceKey, ServiceKey, ServiceName, ZoneName};
+use crate::problem::Problem;
+use crate::service::ServiceSpec;
+use crate::zone::NetworkZoneSpec;
+
+/// The version of the declarations that this program reads.
+pub const API_VERSION: &str = "windlass/v1";
+
+/// The most bytes that a declaration may have: what is longer is data, and belongs in the source.
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// A declared resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Declaration {
+    /// What runs where.
+    Service(Declared<ServiceKey, ServiceSpec>),
+    /// A machine.
+    Host(Declared<HostName, HostSpec>),
+    /// A network.
+    NetworkZone(Declared<ZoneName, NetworkZoneSpec>),
+}
+
+/// A resource of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared<K, S> {
+    /// Which.
+    pub key: K,
+    /// What selectors look at.
+    pub labels: Labels,
+    /// What it says.
+    pub spec: S,
+}
+
+impl Declaration {
+    /// Which resource it declares.
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Self::Service(declared) => ResourceKey::Service(declared.key.clone()),
+            Self::Host(declared) => ResourceKey::Host(declared.key.clone()),
+            Self::NetworkZone(declared) => ResourceKey::NetworkZone(declared.key.clone()),
+        }
+    }
+
+    /// The declaration as it is written into the store: JSON with every default spelled out.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Service(declared) => to_json(Kind::Service, declared),
+            Self::Host(declared) => to_json(Kind::Host, declared),
+            Self::NetworkZone(declared) => to_json(Kind::NetworkZone, declared),
+        }
+    }
+}
+
+/// What a key contributes to `metadata`.
+trait Names {
+    fn metadata(&self) -> (String, Option<&Namespace>);
+}
+
+impl Names for ServiceKey {
+    fn metadata(&self) -> (String, Option<&Namespace>) {
+        (self.name.to_string(), Some(&self.namespace))
+    }
+}
+
+impl Names for HostName {
+    fn metadata(&self) -> (String, Option<&Namespace>) {
+        (self.to_string(), None)
+    }
+}
+
+impl Names for ZoneName {
+    fn metadata(&self) -> (String, Option<&Namespace>) {
+        (self.to_string(), None)
+    }
+}
+
+/// A resource of one kind as JSON.
+fn to_json<K: Names, S: Serialize>(kind: Kind, declared: &Declared<K, S>) -> serde_json::Value {
+    let (name, namespace) = declared.key.metadata();
+    let mut metadata = serde_json::Map::from_iter([("name".to_owned(), name.into())]);
+    if let Some(namespace) = namespace {
+        metadata.insert("namespace".to_owned(), namespace.as_str().into());
+    }
+    if !declared.labels.is_empty() {
+        metadata.insert("labels".to_owned(), serde_json::json!(declared.labels));
+    }
+    serde_json::json!({
+        "apiVersion": API_VERSION,
+        "kind": kind.name(),
+        "metadata": metadata,
+        "spec": declared.spec,
+    })
+}
+
+/// One document of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document<'a> {
+    /// Its text, without the markers around it.
+    pub text: &'a str,
+    /// The line of the file on which it begins, from 1.
+    pub line: usize,
+}
+
+/// The documents of a text, without those that hold nothing but comments.
+///
+/// Done before parsing, since a parser gives up on everything at the first bad document.
+pub fn split(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut first_line) = (0, 1);
+    let mut position = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let bare = line.trim_end();
+        let marker = ["---", "..."].into_iter().any(|marker| {
+            bare.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+        });
+        if marker {
+            documents.push(Document { text: &text[start..position], line: first_line });
+            // What stands behind `---` on its line belongs to the document.
+            let inline = bare.len() > 3 && !bare[3..].trim_start().starts_with('#');
+            start = if inline { position + 3 } else { position + line.len() };
+            first_line = if inline { index + 1 } else { index + 2 };
+        }
+        position += line.len();
+    }
+    documents.push(Document { text: &text[start..], line: first_line });
+    let says_something = |line: &str| !matches!(line.trim_start().chars().next(), None | Some('#' | '%'));
+    documents.retain(|document| document.text.lines().any(says_something));
+    documents
+}
+
+/// The part of a document that tells what the rest must look like.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+/// A whole document of a known kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Whole<M, S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: M,
+    spec: S,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ServiceMetadata {
+    name: ServiceName,
+    #[serde(default)]
+    namespace: Namespace,
+    #[serde(default)]
+    labels: Labels,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(bound = "K: serde::de::DeserializeOwned + TryFrom<String, Error = IdError>")]
+struct Metadata<K> {
+    name: K,
+    #[serde(default)]
+    labels: Labels,
+}
+
+/// How strictly YAML is read: duplicate keys are errors, and nothing that looks like text becomes a number.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        with_snippet: true,
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str, line: usize) -> Result<T, Problem> {
+    // Positions count from the beginning of the file, so the lines before the document are put back, empty.
+    let padded = "\n".repeat(line.saturating_sub(1)) + text;
+    serde_saphyr::from_str_with_options(&padded, options()).map_err(|error| structural(&error))
+}
+
+/// A structural error as a problem: its message holds line, column and an excerpt.
+fn structural(error: &serde_saphyr::Error) -> Problem {
+    let (reason, hint) = match error.without_snippet() {
+        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
+            (Reason::UnknownField, nearest(field, expected).map(|name| format!("\nhint: did you mean `{name}`?")))
+        }
+        _ => (Reason::InvalidDeclaration, None),
+    };
+    Problem::new(reason, "", error.render().trim_end().to_owned() + &hint.unwrap_or_default())
+}
+
+/// The candidate that `word` was probably meant to be.
+fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let scored =
+        candidates.iter().map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), *candidate));
+    // More than a third of the letters wrong is another word.
+    scored.filter(|(score, candidate)| *score <= candidate.len().max(3) / 3).min().map(|(_, candidate)| candidate)
+}
+
+/// The Levenshtein distance.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// Reads a value of the store: one document, in UTF-8, of at most [`MAX_BYTES`].
+///
+/// # Errors
+/// Everything that is wrong with it, see [`parse`].
+pub fn parse_bytes(bytes: &[u8]) -> Result<Declaration, Vec<Problem>> {
+    if bytes.len() > MAX_BYTES {
+        let message = format!("{} bytes, and a declaration may have at most {MAX_BYTES}", bytes.len());
+        return Err(vec![Problem::new(Reason::TooLarge, "", message)]);
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| vec![Problem::invalid("", format!("not UTF-8 from byte {} on", error.valid_up_to()))])?;
+    if let Some(position) = text.find('\0') {
+        return Err(vec![Problem::invalid("", format!("a NUL at byte {position}"))]);
+    }
+    match split(text).as_slice() {
+        [] => Err(vec![Problem::invalid("", "empty: there is no declaration in it")]),
+        [document] => parse(document),
+        [_, second, ..] => {
+            Err(vec![Problem::invalid("", format!("line {}: a second document; a key holds exactly one", second.line))])
+        }
+    }
+}
+
+/// Reads one document.
+///
+/// # Errors
+/// The first structural error, or every semantic problem.
+pub fn parse(document: &Document<'_>) -> Result<Declaration, Vec<Problem>> {
+    if document.text.len() > MAX_BYTES {
+        let message = format!("{} bytes, and a declaration may have at most {MAX_BYTES}", document.text.len());
+        return Err(vec![Problem::new(Reason::TooLarge, "", message)]);
+    }
+    let kind = header(document).map_err(|problem| vec![problem])?;
+    let declaration = body(kind, document).map_err(|problem| vec![problem])?;
+    let problems = match &declaration {
+        Declaration::Service(service) => service.spec.problems(),
+        Declaration::Host(host) => host.spec.problems(),
+        Declaration::NetworkZone(zone) => zone.spec.problems(),
+    };
+    if problems.is_empty() { Ok(declaration) } else { Err(problems) }
+}
+
+fn header(document: &Document<'_>) -> Result<Kind, Problem> {
+    let Header { api_version, kind } = read(document.text, document.line)?;
+    match api_version.as_deref() {
+        Some(API_VERSION) => {}
+        Some(other) => {
+            let message = format!("{other:?} is unknown; this version reads {API_VERSION}");
+            return Err(Problem::new(Reason::UnknownKind, "apiVersion", message));
+        }
+        None => return Err(Problem::invalid("apiVersion", format!("is missing; write `apiVersion: {API_VERSION}`"))),
+    }
+    let names = Kind::ALL.map(Kind::name);
+    match kind {
+        Some(name) => Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let hint = nearest(&name, &names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            Problem::new(Reason::UnknownKind, "kind", format!("{name:?} is unknown{hint}"))
+        }),
+        None => Err(Problem::invalid("kind", format!("is missing; one of {}", names.join(", ")))),
+    }
+}
+
+fn body(kind: Kind, document: &Document<'_>) -> Result<Declaration, Problem> {
+    Ok(match kind {
+        Kind::Service => {
+            let Whole { metadata, spec, .. } =
+                read::<Whole<ServiceMetadata, ServiceSpec>>(document.text, document.line)?;
+            let ServiceMetadata { name, namespace, labels } = metadata;
+            Declaration::Service(Declared { key: ServiceKey { namespace, name }, labels, spec })
+        }
+        Kind::Host => {
+            let Whole { metadata: Metadata { name: key, labels }, spec, .. } = read(document.text, document.line)?;
+            Declaration::Host(Declared { key, labels, spec })
+        }
+        Kind::NetworkZone => {
+            let Whole { metadata: Metadata { name: key, labels }, spec, .. } = read(document.text, document.line)?;
+            Declaration::NetworkZone(Declared { key, labels, spec })
+        }
+        Kind::ConfigRepo => return Err(Problem::not_supported("kind")),
+    })
+}
+
+/// Reads the value of a declaration's key, and checks that it is about that key.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_at(key: &ResourceKey, bytes: &[u8]) -> Result<Declaration, Vec<Problem>> {
+    let declaration = parse_bytes(bytes)?;
+    if declaration.key() == *key {
+        return Ok(declaration);
+    }
+    let message = format!("the document declares {}, and its key is that of {key}", declaration.key());
+    Err(vec![Problem::new(Reason::NameMismatch, "metadata.name", message)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "apiVersion: windlass/v1\nkind: Service\nmetadata:\n  name: hello\nspec:\n  placement:\n    hosts: [web1]\n  source:\n    path: /srv/src/hello\n  runtime:\n    target: python\n    entryPoint: server.py\n";
+
+    #[test]
+    fn documents_are_told_apart() {
+        for (text, expected) in [
+            ("a: 1\n", vec![(1, "a: 1\n")]),
+            ("---\na: 1\n---\nb: 2", vec![(2, "a: 1\n"), (4, "b: 2")]),
+            ("# c\n---\na: 1\n...\n", vec![(3, "a: 1\n")]),
+            ("--- # x\na: 1\n", vec![(2, "a: 1\n")]),
+            ("--- {a: 1}\n", vec![(1, " {a: 1}\n")]),
+            ("----\n", vec![(1, "----\n")]),
+            ("\n# only a comment\n", vec![]),
+            ("", vec![]),
+        ] {
+            let found: Vec<_> = split(text).into_iter().map(|document| (document.line, document.text)).collect();
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_least_service_gets_its_defaults() {
+        let declaration = parse_bytes(MINIMAL.as_bytes()).expect("minimal");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&declaration.to_json()).expect("JSON"));
+        let again = serde_json::to_vec(&declaration.to_json()).expect("JSON");
+        assert_eq!(parse_bytes(&again), Ok(declaration));
+    }
+
+    /// The messages of everything that is wrong with the minimal Service after `from` became `to`.
+    fn complaint(from: &str, to: &str) -> String {
+        assert!(MINIMAL.contains(from), "{from:?} is not in the minimal service");
+        let text = format!("# one\n---\n{}", MINIMAL.replace(from, to));
+        let documents = split(&text);
+        let problems = parse(documents.last().expect("one document")).expect_err(to);
+        let lines: Vec<String> = problems.iter().map(|problem| format!("[{}] {problem}", problem.reason)).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let rows = [
+            ("hosts: [web1]", "hosts: [web1"),
+            ("hosts: [web1]", "host: [web1]"),
+            ("target: python", "target: cobol"),
+            ("entryPoint: server.py", "entryPoint: ../server.py"),
+            ("kind: Service", "kind: Servise"),
+            ("windlass/v1", "windlass/v9"),
+            ("name: hello", "name: Hello"),
+            ("    hosts: [web1]\n", "    hosts: []\n"),
+            ("path: /srv/src/hello", "path: src"),
+            ("kind: Service", "kind: Service\nkind: Host"),
+            (
+                "    entryPoint: server.py\n",
+                "    entryPoint: server.py\n    args: [1, \"a\\nb\"]\n    env: {PORT: 1, 1X: b}\n  rollout: {strategy: canary, maxUnavailable: 50%}\n  hooks: {preDeploy: [{saveState: {}}]}\n",
+            ),
+            ("    entryPoint: server.py\n", "    entryPoint: server.py\n  rollout: {maxUnavailable: 0}\n"),
+            ("    entryPoint: server.py\n", "    entryPoint: server.py\n  lifecycle: {forceAfter: soon}\n"),
+        ];
+        let told: Vec<String> = rows.iter().map(|(from, to)| format!("== {to}\n{}", complaint(from, to))).collect();
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn values_that_are_no_text_are_told() {
+        for (bytes, reason) in [
+            (&b"\xff\xfe"[..], Reason::InvalidDeclaration),
+            (b"a\0b", Reason::InvalidDeclaration),
+            (b"", Reason::InvalidDeclaration),
+            (b"a: 1\n---\nb: 2\n", Reason::InvalidDeclaration),
+            (b"[1, 2", Reason::InvalidDeclaration),
+            (b"hello", Reason::InvalidDeclaration),
+            (&[b' '; MAX_BYTES + 1], Reason::TooLarge),
+        ] {
+            let problems = parse_bytes(bytes).expect_err("wrong");
+            assert_eq!(problems[0].reason, reason, "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_and_its_document_agree() {
+        let key = |name: &str| ResourceKey::from_path(name).expect(name);
+        assert!(parse_at(&key("services/default/hello"), MINIMAL.as_bytes()).is_ok());
+        for other in ["services/default/other", "services/prod/hello", "hosts/hello"] {
+            let problems = parse_at(&key(other), MINIMAL.as_bytes()).expect_err(other);
+            assert_eq!(problems[0].reason, Reason::NameMismatch);
+        }
+    }
+}

@@ -1,1 +1,217 @@
-//! (being written)
+//! Records: what the controller keeps in the store because no look at a host could find it out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
+use crate::host::Target;
+use crate::id::{Generation, HostId, MachineId, RevisionNumber, Sequence};
+use crate::observation::HealthAnswer;
+use crate::service::ServiceSpec;
+use crate::step::StepError;
+
+/// Where a service may have left something, and what is decided about it: `owned/<namespace>/<name>`.
+///
+/// Written before the first side effect. Owned without declared means "being removed".
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owned {
+    /// Every host that may carry something of the service.
+    pub hosts: BTreeMap<HostId, OwnedHost>,
+    /// The declaration that is in force: the last one that made sense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
+    /// What may not be deployed by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
+    /// The revisions that every host within reach confirmed, the latest last: what a rollback goes back to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub good: Vec<RevisionNumber>,
+    /// The number that the next new revision gets, minus one.
+    pub last_revision: RevisionNumber,
+    /// Hosts from which a person has agreed to remove the service; what was agreed stays agreed.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub confirmed_removals: BTreeSet<HostId>,
+}
+
+/// How to get to a host again, also when its Host is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnedHost {
+    /// The way there.
+    pub target: Target,
+    /// Which machine it was, once it has been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+}
+
+/// A declaration that made sense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// The `mod_revision` of its key.
+    pub generation: Generation,
+    /// What it says.
+    pub spec: ServiceSpec,
+}
+
+/// Something that is not deployed again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocked {
+    /// The spec that it had.
+    pub spec: SpecDigest,
+    /// The files that it had.
+    pub release: ReleaseDigest,
+    /// The revision that it was.
+    pub revision: RevisionNumber,
+    /// Why.
+    pub cause: BlockCause,
+}
+
+/// Why something is not deployed again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "cause")]
+pub enum BlockCause {
+    /// It was unhealthy.
+    Unhealthy {
+        /// Where.
+        host: HostId,
+        /// How that showed.
+        evidence: Evidence,
+    },
+    /// A person went back.
+    Undone {
+        /// To this revision.
+        to: RevisionNumber,
+    },
+}
+
+/// How it showed that a revision is unhealthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// One sentence.
+    pub summary: String,
+    /// What the health endpoint answered last, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<HealthAnswer>,
+    /// The last lines that the unit logged, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<String>,
+}
+
+/// An accepted Service spec together with its release: `revisions/<namespace>/<name>/<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its number.
+    pub number: RevisionNumber,
+    /// The spec as it was accepted.
+    pub spec: ServiceSpec,
+    /// The files.
+    pub release: ReleaseDigest,
+    /// What hosts get of it.
+    pub workload: WorkloadDigest,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Where the source was: which controller's machine, which directory.
+    pub source: SourceOrigin,
+}
+
+/// Where a release came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceOrigin {
+    /// The machine id of the controller that read it.
+    pub machine: MachineId,
+    /// The directory there.
+    pub path: String,
+}
+
+/// Why a rollout is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Purpose {
+    /// To bring what is declared.
+    Deploy,
+    /// To go back from what was unhealthy.
+    Rollback,
+    /// To put right what somebody changed on a host, or what a host missed.
+    Repair,
+    /// To go back because a person said so.
+    Undo,
+    /// To take the service off hosts.
+    Removal,
+}
+
+/// One attempt to bring hosts to a revision: `rollouts/<namespace>/<name>/<sequence>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Its number; what hosts are stamped with.
+    pub sequence: Sequence,
+    /// Why.
+    pub purpose: Purpose,
+    /// To which revision; none where the service is removed or stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionNumber>,
+    /// Which controller, by the id of its term as leader: another one draws a new sequence.
+    pub term: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When something last moved forward.
+    pub progressed: Timestamp,
+    /// How it stands.
+    pub state: RolloutState,
+    /// The hosts that were, or may have been, switched under this sequence: written before each switch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub touched: BTreeSet<HostId>,
+    /// What was found of each host that was switched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub verdicts: BTreeMap<HostId, Verdict>,
+    /// Which steps failed for another reason than health.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<HostId, StepFailure>,
+}
+
+/// How a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RolloutState {
+    /// It goes on.
+    Active,
+    /// Every host that could be reached is where it should be.
+    Succeeded,
+    /// A host was unhealthy with it.
+    Unhealthy,
+    /// A step failed, or what it went back to was unhealthy too; another attempt follows.
+    Halted,
+    /// Something else came before it was done.
+    Superseded,
+}
+
+/// What was found of a host that was switched to a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "verdict")]
+pub enum Verdict {
+    /// It is well.
+    Healthy,
+    /// It is not.
+    Unhealthy {
+        /// How that showed.
+        evidence: Evidence,
+    },
+}
+
+/// A step that failed for another reason than health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepFailure {
+    /// Which, as it is shown: `stage 4`.
+    pub step: String,
+    /// Why.
+    pub error: StepError,
+}

@@ -1,1 +1,193 @@
-//! (being written)
+//! Status: what the controller says of a resource, under a key of its own.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::digest::ReleaseDigest;
+use crate::id::{Generation, HostId, MachineId, RevisionNumber, Sequence};
+use crate::observation::Scope;
+use crate::record::{Evidence, Purpose, RolloutState};
+
+/// What is said of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+    /// The revision of what is declared, once it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionNumber>,
+    /// The revision that hosts are brought to: another one after a rollback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<RevisionNumber>,
+    /// The files of that revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseDigest>,
+    /// The last rollout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// Hosts that run the target, healthy and confirmed.
+    pub ready: u32,
+    /// Hosts that should.
+    pub desired: u32,
+    /// Each host.
+    pub hosts: BTreeMap<HostId, HostRow>,
+    /// Why the last revision failed, until another one is declared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// Why a revision failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Which.
+    pub revision: RevisionNumber,
+    /// Where.
+    pub host: HostId,
+    /// How it showed.
+    pub evidence: Evidence,
+}
+
+/// A rollout in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Its number.
+    pub sequence: Sequence,
+    /// Why.
+    pub purpose: Purpose,
+    /// How it stands.
+    pub state: RolloutState,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+/// What a service does on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRow {
+    /// The revision that its unit names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionNumber>,
+    /// How it stands.
+    pub state: HostState,
+    /// More about it; empty where there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// How a service stands on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostState {
+    /// It runs the target, and was found healthy.
+    Ready,
+    /// It has not got there yet.
+    Pending,
+    /// A step is being done.
+    Working,
+    /// The target runs there, and no verdict is in.
+    Starting,
+    /// It runs, and its health endpoint does not answer well.
+    Unhealthy,
+    /// It was changed behind our back.
+    Drifted,
+    /// A step failed.
+    Failed,
+    /// Out of reach: nothing is known.
+    Unreachable,
+    /// It is stopped, since nothing good is known.
+    Stopped,
+    /// It is being taken off.
+    Removing,
+}
+
+/// What is said of a Host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HostStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+    /// Which machine it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    /// Whose systemd is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// The version of its systemd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<u32>,
+}
+
+/// What is said of a resource that has no state of its own: a NetworkZone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlainStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+}
+
+/// The part that every status has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AnyStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+}
+
+/// What a condition shall say, before it is known whether that is news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which aspect.
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// Conditions that say what was found, with the time of the last transition taken over from `before` where the
+/// status has not changed.
+pub fn conditions(
+    findings: Vec<Finding>,
+    generation: Generation,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let transition = |finding: &Finding| {
+        let same = before.iter().find(|old| old.kind == finding.kind && old.status == finding.status);
+        same.map_or(now, |old| old.last_transition_time)
+    };
+    let mut conditions: Vec<Condition> = findings
+        .into_iter()
+        .map(|finding| Condition {
+            last_transition_time: transition(&finding),
+            kind: finding.kind,
+            status: finding.status,
+            reason: finding.reason,
+            message: finding.message,
+            observed_generation: generation,
+        })
+        .collect();
+    conditions.sort_by_key(|condition| condition.kind);
+    conditions
+}
+
+/// The condition of one kind.
+pub fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.kind == kind)
+}
