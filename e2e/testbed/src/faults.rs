@@ -100,7 +100,7 @@ impl Host {
     /// When the host is off.
     pub fn accepted_logins(&self) -> Result<usize> {
         let log = self.sshd_log()?;
-        Ok(log.lines().filter(|line| line.starts_with("Accepted ")).count())
+        Ok(log.lines().filter(|line| line.starts_with("Accepted publickey ")).count())
     }
 
     /// Leaves the whole disk of the host this much room and no more; what is there stays. Files

@@ -240,7 +240,7 @@ impl Host {
         let init = self.cgroup.init().with_context(|| format!("{} is off", self.name))?;
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", EXEC_SECONDS, "nsenter", "--target", &init.to_string()]);
-        command.args(["--all", "--root", "--wd=/", "--"]).args(arguments);
+        command.args(["--all", "--root", "--"]).args(arguments);
         command.env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", "/root").env("LANG", "C.UTF-8");

@@ -17,6 +17,8 @@
 mod base;
 mod cgroup;
 mod command;
+mod etcd;
+mod etcd_tls;
 mod faults;
 mod host;
 mod site;
@@ -24,6 +26,8 @@ mod subnet;
 mod testbed;
 
 pub use command::{Finished, NotUsable};
+pub use etcd::{Etcd, EtcdOptions, EtcdVersion, Login, Transport};
+pub use etcd_tls::Certificates;
 pub use faults::Spare;
 pub use host::Host;
 pub use testbed::{GcReport, Testbed, gc};

