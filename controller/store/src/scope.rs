@@ -1,0 +1,225 @@
+//! Scopes: which keys to list or to follow.
+
+use windlass_crds::id::{ResourceKey, ServiceKey};
+
+use crate::key::{Key, Prefix};
+
+/// The parts of the layout, each one level below the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Section {
+    /// `audit/`.
+    Audit,
+    /// `control/`.
+    Control,
+    /// `declared/`.
+    Declared,
+    /// `events/`.
+    Events,
+    /// `owned/`.
+    Owned,
+    /// `requests/`.
+    Requests,
+    /// `revisions/`.
+    Revisions,
+    /// `rollouts/`.
+    Rollouts,
+    /// `status/`.
+    Status,
+}
+
+impl Section {
+    /// Every section, as their keys sort.
+    pub const ALL: [Self; 9] = [
+        Self::Audit,
+        Self::Control,
+        Self::Declared,
+        Self::Events,
+        Self::Owned,
+        Self::Requests,
+        Self::Revisions,
+        Self::Rollouts,
+        Self::Status,
+    ];
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Audit => "audit/",
+            Self::Control => "control/",
+            Self::Declared => "declared/",
+            Self::Events => "events/",
+            Self::Owned => "owned/",
+            Self::Requests => "requests/",
+            Self::Revisions => "revisions/",
+            Self::Rollouts => "rollouts/",
+            Self::Status => "status/",
+        }
+    }
+}
+
+/// A half-open range of keys: `start` is in it, `end` is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    pub(crate) start: Vec<u8>,
+    pub(crate) end: Vec<u8>,
+}
+
+impl KeyRange {
+    /// Every key that begins with `path`, which ends in a slash; every key there is, when it is empty.
+    fn below(path: &str) -> Self {
+        Self { start: path.as_bytes().to_owned(), end: after_slash(path) }
+    }
+}
+
+/// The first path that no longer begins with `path`; empty stands for the end of all.
+fn after_slash(path: &str) -> Vec<u8> {
+    let mut end = path.as_bytes().to_owned();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+/// Which keys: one or several ranges below the prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Sorted, disjoint, paths below the prefix; an empty end is the end of the prefix.
+    ranges: Vec<KeyRange>,
+}
+
+impl Scope {
+    /// Everything under the prefix, whatever it is.
+    pub fn everything() -> Self {
+        Self { ranges: vec![KeyRange::below("")] }
+    }
+
+    /// Everything but events and the audit trail: what a controller decides on. Unknown keys are among it.
+    pub fn state() -> Self {
+        Self::everything().without(Section::Audit).without(Section::Events)
+    }
+
+    /// One section.
+    pub fn section(section: Section) -> Self {
+        Self { ranges: vec![KeyRange::below(section.path())] }
+    }
+
+    /// Several sections.
+    pub fn sections(sections: &[Section]) -> Self {
+        let mut sections = sections.to_owned();
+        sections.sort();
+        sections.dedup();
+        Self { ranges: sections.into_iter().map(|section| KeyRange::below(section.path())).collect() }
+    }
+
+    /// The revisions of one service.
+    pub fn revisions(service: &ServiceKey) -> Self {
+        Self { ranges: vec![KeyRange::below(&format!("revisions/{service}/"))] }
+    }
+
+    /// The rollouts of one service.
+    pub fn rollouts(service: &ServiceKey) -> Self {
+        Self { ranges: vec![KeyRange::below(&format!("rollouts/{service}/"))] }
+    }
+
+    /// The requests for one resource.
+    pub fn requests(target: &ResourceKey) -> Self {
+        Self { ranges: vec![KeyRange::below(&format!("requests/{}/", target.path()))] }
+    }
+
+    /// A single key.
+    pub fn key(key: &Key) -> Self {
+        let start = key.relative();
+        let mut end = start.clone();
+        end.push(0);
+        Self { ranges: vec![KeyRange { start, end }] }
+    }
+
+    fn without(mut self, section: Section) -> Self {
+        let hole = KeyRange::below(section.path());
+        let cut = self.ranges.pop().expect("a scope has a range");
+        self.ranges.push(KeyRange { start: cut.start, end: hole.start });
+        self.ranges.push(KeyRange { start: hole.end, end: cut.end });
+        self
+    }
+
+    /// Whether a path below the prefix is in it.
+    pub(crate) fn contains(&self, path: &[u8]) -> bool {
+        self.ranges
+            .iter()
+            .any(|range| range.start.as_slice() <= path && (range.end.is_empty() || path < range.end.as_slice()))
+    }
+
+    /// Its ranges as etcd knows them.
+    pub(crate) fn ranges(&self, prefix: &Prefix) -> Vec<KeyRange> {
+        self.ranges
+            .iter()
+            .map(|range| KeyRange {
+                start: prefix.join(&range.start),
+                end: if range.end.is_empty() { end_of(prefix) } else { prefix.join(&range.end) },
+            })
+            .collect()
+    }
+
+    /// The smallest single range around all of them.
+    pub(crate) fn hull(&self, prefix: &Prefix) -> KeyRange {
+        let ranges = self.ranges(prefix);
+        match (ranges.first(), ranges.last()) {
+            (Some(first), Some(last)) => KeyRange { start: first.start.clone(), end: last.end.clone() },
+            // No section at all: a range that holds no key that anybody can write below the prefix.
+            _ => KeyRange { start: prefix.join(b""), end: prefix.join(b"\0") },
+        }
+    }
+}
+
+/// The first key after everything under the prefix.
+fn end_of(prefix: &Prefix) -> Vec<u8> {
+    let mut end = prefix.join(b"");
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_leaves_out_events_and_audit_and_nothing_else() {
+        let state = Scope::state();
+        for (path, inside) in [
+            (&b""[..], true),
+            (b"aaa", true),
+            (b"audit", true),
+            (b"audit/1", false),
+            (b"audit0", true),
+            (b"control/leader", true),
+            (b"declared/services/default/web", true),
+            (b"events/1", false),
+            (b"events/\xff", false),
+            (b"eventsx", true),
+            (b"status/hosts/a", true),
+            (b"zzz", true),
+            (b"\xff\xff", true),
+        ] {
+            assert_eq!(state.contains(path), inside, "{}", path.escape_ascii());
+        }
+        assert_eq!(state.ranges(&Prefix::default()).len(), 3);
+    }
+
+    #[test]
+    fn ranges_stay_under_the_prefix() {
+        let prefix = Prefix::default();
+        let hull = Scope::state().hull(&prefix);
+        assert_eq!(hull, KeyRange { start: b"/windlass/".to_vec(), end: b"/windlass0".to_vec() });
+        let hull = Scope::sections(&[Section::Status, Section::Declared]).hull(&prefix);
+        assert_eq!(hull, KeyRange { start: b"/windlass/declared/".to_vec(), end: b"/windlass/status0".to_vec() });
+    }
+
+    #[test]
+    fn a_service_does_not_see_its_neighbour() {
+        let web: ServiceKey = "default/web".parse().expect("a service");
+        assert!(Scope::revisions(&web).contains(b"revisions/default/web/1"));
+        assert!(!Scope::revisions(&web).contains(b"revisions/default/web2/1"));
+        assert!(!Scope::key(&Key::Owned(web)).contains(b"owned/default/web2"));
+    }
+}
