@@ -10,6 +10,8 @@ use crate::command::{run, spawn_error};
 
 const RECIPE: &str = include_str!("base.sh");
 
+const KEY: &str = "key";
+
 /// The base tree and the keys, built on first use and shared by every process of this machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Base {
@@ -29,7 +31,7 @@ impl Base {
         let lock = File::create(cache.join("lock")).context("opening the lock of the base tree")?;
         lock.lock().context("locking the base tree")?;
 
-        let key = key_pair(&cache, "key")?;
+        let key = key_pair(&cache, KEY)?;
         let stranger_key = key_pair(&cache, "stranger-key")?;
         let public_key = key.with_added_extension("pub");
         let authorised = fs::read_to_string(&public_key).context("reading the public key")?;
@@ -38,6 +40,11 @@ impl Base {
             build(&cache, &tree, &public_key)?;
         }
         Ok(Self { tree, key, stranger_key })
+    }
+
+    /// Where the key is, or would be.
+    pub(crate) fn key_file() -> PathBuf {
+        cache_dir().join(KEY)
     }
 }
 

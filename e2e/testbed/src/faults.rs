@@ -180,7 +180,7 @@ umount /run/small-disk"#;
     /// # Errors
     /// When the host is off.
     pub fn new_host_key(&self) -> Result<()> {
-        make_key(&self.host_key_file(), self.name())?;
+        make_key(&self.site.host_key_file(), self.name())?;
         self.restart_sshd()
     }
 

@@ -91,9 +91,7 @@ impl Host {
     /// # Errors
     /// When the file cannot be read.
     pub fn host_key_line(&self) -> Result<String> {
-        let file = self.host_key_file().with_added_extension("pub");
-        let line = fs::read_to_string(&file).context("reading the host key")?;
-        Ok(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        self.site.host_key_line()
     }
 
     /// The host's line in a `known_hosts` file, without a line end.
@@ -231,10 +229,6 @@ impl Host {
         finish(command, None)
     }
 
-    pub(crate) fn host_key_file(&self) -> PathBuf {
-        self.root().join("etc/ssh/ssh_host_ed25519_key")
-    }
-
     /// Runs a program in all of the host's namespaces.
     fn exec_with_input<S: AsRef<OsStr>>(&self, arguments: &[S], input: Option<&[u8]>) -> Result<Finished> {
         let init = self.cgroup.init().with_context(|| format!("{} is off", self.name))?;
@@ -277,7 +271,7 @@ impl Host {
         fs::write(root.join("etc/machine-id"), id.replace('-', "")).context("writing machine-id")?;
         let hosts = format!("127.0.0.1 localhost\n{} {}\n", self.address(), self.name);
         fs::write(root.join("etc/hosts"), hosts).context("writing /etc/hosts")?;
-        make_key(&self.host_key_file(), &self.name)
+        make_key(&self.site.host_key_file(), &self.name)
     }
 
     /// Gives the host a network: one veth, one end on the bridge, and a count of SYNs to sshd.

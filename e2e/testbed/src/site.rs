@@ -60,6 +60,17 @@ impl Site {
         self.subnet.address(FIRST_ADDRESS - 1 + self.number)
     }
 
+    pub(crate) fn host_key_file(self) -> PathBuf {
+        self.root().join("etc/ssh/ssh_host_ed25519_key")
+    }
+
+    /// The public key as `ssh-ed25519 AAAA…`, without a comment.
+    pub(crate) fn host_key_line(self) -> Result<String> {
+        let file = self.host_key_file().with_added_extension("pub");
+        let line = fs::read_to_string(&file).context("reading the host key")?;
+        Ok(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
     pub(crate) fn cgroup(self) -> Result<Cgroup> {
         Cgroup::new(&self.id())
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// Where everything lives that does not outlast the machine.
-const RUNTIME_DIR: &str = "/run/windlass-testbed";
+pub(crate) const RUNTIME_DIR: &str = "/run/windlass-testbed";
 
 /// How many /24 there are in 198.18.0.0/15, which is reserved for benchmarks (RFC 2544).
 const SUBNETS: u16 = 512;
@@ -31,6 +31,11 @@ impl Subnet {
     pub(crate) fn address(self, last: u8) -> Ipv4Addr {
         let [high, low] = self.0.to_be_bytes();
         Ipv4Addr::new(198, 18 + high, low, last)
+    }
+
+    /// The network in CIDR notation.
+    pub(crate) fn cidr(self) -> String {
+        format!("{}/24", self.address(0))
     }
 
     fn lock_file(self) -> PathBuf {

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::base::Base;
 use crate::command::{require_root, run};
@@ -26,7 +26,7 @@ pub struct Testbed {
 pub(crate) struct Network {
     pub(crate) base: Base,
     pub(crate) subnet: Subnet,
-    hosts_made: AtomicU8,
+    hosts_made: AtomicU16,
     // Last, so that the subnet is free only once everything on it is gone.
     _reservation: Reservation,
 }
@@ -46,7 +46,7 @@ impl Testbed {
         let reservation = Reservation::any()?;
         let subnet = reservation.subnet;
         take_down_subnet(subnet)?;
-        let network = Arc::new(Network { base, subnet, hosts_made: AtomicU8::new(0), _reservation: reservation });
+        let network = Arc::new(Network { base, subnet, hosts_made: AtomicU16::new(0), _reservation: reservation });
         fs::create_dir_all(subnet.dir()).context("creating the testbed's folder")?;
         let bridge = subnet.bridge();
         let address = format!("{}/24", subnet.address(1));
@@ -61,13 +61,7 @@ impl Testbed {
     /// # Errors
     /// When it is not ready within a minute; the error ends with the tail of its console.
     pub fn host(&self, name: &str) -> Result<Host> {
-        let number = self.network.hosts_made.fetch_add(1, Ordering::Relaxed) + 1;
-        if number > MAX_HOSTS {
-            bail!("a testbed holds {MAX_HOSTS} hosts");
-        }
-        let site = Site { subnet: self.network.subnet, number };
-        Host::create(name, site, Arc::clone(&self.network))
-            .with_context(|| format!("booting the throwaway host {name}"))
+        self.boot(name, self.next_number())
     }
 
     /// Boots `web1` to `web<count>` side by side.
@@ -84,20 +78,39 @@ impl Testbed {
     /// # Errors
     /// When any of them is not ready; the others are taken down again.
     pub fn hosts_named<S: AsRef<str> + Sync>(&self, names: &[S]) -> Result<Vec<Host>> {
+        let numbered: Vec<_> = names.iter().map(|name| (name.as_ref(), self.next_number())).collect();
         std::thread::scope(|scope| {
-            let boots: Vec<_> = names.iter().map(|name| scope.spawn(|| self.host(name.as_ref()))).collect();
+            let boot = |(name, number)| scope.spawn(move || self.boot(name, number));
+            let boots: Vec<_> = numbered.into_iter().map(boot).collect();
             boots.into_iter().map(|boot| boot.join().expect("booting does not panic")).collect()
         })
     }
 
     /// The network in CIDR notation, as a NetworkZone wants it.
     pub fn cidr(&self) -> String {
-        format!("{}/24", self.network.subnet.address(0))
+        self.network.subnet.cidr()
     }
 
     /// This machine's own address on the network.
     pub fn gateway(&self) -> std::net::Ipv4Addr {
         self.network.subnet.address(1)
+    }
+
+    /// Numbers follow the order of asking, and so do addresses, however boots overtake each other.
+    fn next_number(&self) -> u16 {
+        self.network.hosts_made.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn boot(&self, name: &str, number: u16) -> Result<Host> {
+        let number = u8::try_from(number).ok().filter(|number| *number <= MAX_HOSTS);
+        let number = number.with_context(|| format!("a testbed holds {MAX_HOSTS} hosts"))?;
+        let site = Site { subnet: self.network.subnet, number };
+        Host::create(name, site, Arc::clone(&self.network))
+            .with_context(|| format!("booting the throwaway host {name}"))
+    }
+
+    pub(crate) fn subnet(&self) -> Subnet {
+        self.network.subnet
     }
 }
 
