@@ -1,8 +1,8 @@
 //! etcd: both versions start, answer, die and come back, with and without TLS and passwords.
 
-use std::net::Ipv4Addr;
-use std::process::Command;
-use std::time::Duration;
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use windlass_testbed::{Etcd, EtcdOptions, EtcdVersion, Login, Transport};
@@ -13,7 +13,7 @@ fn check(test: impl Fn(EtcdVersion) -> Result<()>) -> Result<()> {
 
 /// What reading a key says, on standard output or as an error.
 fn get(mut etcdctl: Command) -> Result<Result<String, String>> {
-    let output = etcdctl.args(["--command-timeout=2s", "--dial-timeout=1s", "get", "key"]).output()?;
+    let output = etcdctl.args(["--command-timeout=1s", "get", "key"]).output()?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
 }
@@ -124,6 +124,41 @@ fn an_etcd_without_listener_refuses_at_once() -> Result<()> {
     let address = etcd.endpoint().trim_start_matches("http://").to_owned();
     let address: std::net::SocketAddr = address.parse()?;
     assert!(address.ip().is_loopback() && address.ip() != Ipv4Addr::LOCALHOST);
-    assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err());
+    assert!(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err());
+    Ok(())
+}
+
+/// The process that the test below kills: it starts an etcd, tells, and waits to be killed.
+#[test]
+fn victim() -> Result<()> {
+    let Some(note) = std::env::var_os("WINDLASS_TESTBED_VICTIM") else { return Ok(()) };
+    let etcd = Etcd::start(EtcdVersion::V3_4)?;
+    std::fs::write(&note, etcd.endpoint())?;
+    std::thread::sleep(Duration::from_secs(120));
+    Ok(())
+}
+
+#[test]
+fn etcd_goes_with_a_killed_process() -> Result<()> {
+    let notes = tempfile::tempdir()?;
+    let note = notes.path().join("endpoint");
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--exact", "etcd::victim", "--nocapture"])
+        .env("WINDLASS_TESTBED_VICTIM", &note)
+        .stdout(Stdio::null())
+        .spawn()?;
+    let eventually = |what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let endpoint = || std::fs::read_to_string(&note).unwrap_or_default();
+    let listens = || TcpStream::connect(endpoint().trim_start_matches("http://")).is_ok();
+    eventually("etcd starts", &listens);
+    victim.kill()?;
+    victim.wait()?;
+    eventually("etcd ends", &|| !listens());
     Ok(())
 }
