@@ -1,1 +1,33 @@
-//! The only crate that reads trees: a directory becomes a release.
+//! The only crate that reads trees: a directory becomes a release, and its files are kept for as long as needed.
+//!
+//! [`Sources::release`] walks a [`SourceTree`], reads what it has not read before, and keeps it in [`Contents`].
+//!
+//! **Invariants:** no symbolic link is ever followed inside a tree; a file is opened only when its stamp (device,
+//! inode, size, times) is not known, so looking at an unchanged tree again opens no file; nothing is written into
+//! a source.
+
+mod contents;
+mod error;
+mod hashes;
+mod ingest;
+mod links;
+mod release;
+mod scan;
+mod selection;
+
+pub use contents::{Contents, ContentsError, Stored, Sweep};
+pub use error::{GlobProblem, SourceError};
+pub use release::{Clock, Release, ScanMode, ScanStats, Sources};
+
+use std::path::PathBuf;
+
+/// What a Service says about its source: a directory, and which part of it is the release.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceTree {
+    /// An absolute path on the controller's machine; it may be a symbolic link to the directory.
+    pub root: PathBuf,
+    /// Globs of what is taken, from the root; nothing here means everything.
+    pub include: Vec<String>,
+    /// Globs of what is left out of that; a glob without `/` holds at any depth.
+    pub exclude: Vec<String>,
+}
