@@ -86,7 +86,7 @@ pub enum TransportRefusal {
 pub fn transport<'a>(
     asked: Option<Transport>,
     addresses: &[IpAddr],
-    zones: impl Iterator<Item = &'a NetworkZoneSpec> + Clone,
+    zones: &(impl Iterator<Item = &'a NetworkZoneSpec> + Clone),
 ) -> Result<Transport, TransportRefusal> {
     let Some(first) = addresses.first() else {
         return Err(TransportRefusal::NoAddress { transport: asked.unwrap_or(Transport::Https) });
@@ -132,7 +132,7 @@ mod tests {
             zone(Location::LocalNetwork, "10.2.0.0/16", Encryption::Required),
         ];
         let parsed: Vec<IpAddr> = addresses.iter().map(|address| address.parse().expect(address)).collect();
-        let answer = transport(asked, &parsed, zones.iter()).map_err(|refusal| match refusal {
+        let answer = transport(asked, &parsed, &zones.iter()).map_err(|refusal| match refusal {
             TransportRefusal::Plaintext { location, .. } => location,
             other => panic!("{addresses:?}: {other}"),
         });
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_name_without_addresses_qualifies_for_nothing() {
-        let refusal = transport(Some(Transport::Http), &[], std::iter::empty());
+        let refusal = transport(Some(Transport::Http), &[], &std::iter::empty());
         assert_eq!(refusal, Err(TransportRefusal::NoAddress { transport: Transport::Http }));
     }
 }

@@ -1,1 +1,13 @@
 //! The pure planner: what is declared, recorded and observed goes in, a plan comes out.
+//!
+//! **Invariant:** nothing here is async, does I/O, reads a clock or draws a random number; the same inputs always
+//! give the same plan, and planning again on a converged fleet gives nothing to do.
+
+pub mod brake;
+pub mod input;
+pub mod plan;
+pub mod position;
+pub mod record;
+pub mod status;
+pub mod target;
+pub mod verdict;

@@ -43,7 +43,7 @@ fn source(spec: &ServiceSpec, problems: &mut Vec<Problem>) {
     match (&source.path, &source.git) {
         (None, None) => problems.push(Problem::invalid("spec.source.path", "say which directory holds the files")),
         (Some(_), Some(_)) => {
-            problems.push(Problem::invalid("spec.source", "a source is either a path or a Git repository"))
+            problems.push(Problem::invalid("spec.source", "a source is either a path or a Git repository"));
         }
         (None, Some(_)) => problems.push(Problem::not_supported("spec.source.git")),
         (Some(path), None) => {

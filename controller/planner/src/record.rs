@@ -1,0 +1,56 @@
+//! What is recorded when something was found out: pure changes of the records.
+
+use jiff::Timestamp;
+use windlass_crds::id::{HostId, RevisionNumber};
+use windlass_crds::record::{
+    BlockCause, Blocked, Evidence, Owned, Purpose, Revision, Rollout, RolloutState, StepFailure, Verdict,
+};
+use windlass_crds::service::ServiceSpec;
+
+/// So many blocked revisions are remembered: as many as revisions are, by default.
+const BLOCKED: usize = 10;
+
+/// Takes in that `revision` was unhealthy on `host`.
+///
+/// What was deployed is blocked. What was only repaired or gone back to is not: it has been good before, so the
+/// reason is more likely around it than in it, and it is tried again later.
+pub fn unhealthy(
+    owned: &mut Owned,
+    rollout: &mut Rollout,
+    host: &HostId,
+    revision: &Revision,
+    declared: &ServiceSpec,
+    evidence: Evidence,
+    now: Timestamp,
+) {
+    rollout.verdicts.insert(host.clone(), Verdict::Unhealthy { evidence: evidence.clone() });
+    rollout.progressed = now;
+    if rollout.purpose == Purpose::Deploy {
+        rollout.state = RolloutState::Unhealthy;
+        let cause = BlockCause::Unhealthy { host: host.clone(), evidence };
+        block(owned, Blocked { spec: declared.digest(), release: revision.release, revision: revision.number, cause });
+    } else {
+        rollout.state = RolloutState::Halted;
+    }
+}
+
+/// Remembers what may not be deployed by itself.
+pub fn block(owned: &mut Owned, blocked: Blocked) {
+    owned.blocked.retain(|old| (old.spec, old.release) != (blocked.spec, blocked.release));
+    owned.blocked.push(blocked);
+    let surplus = owned.blocked.len().saturating_sub(BLOCKED);
+    owned.blocked.drain(..surplus);
+}
+
+/// Takes in that a step failed on `host` for another reason than health.
+pub fn failed(rollout: &mut Rollout, host: &HostId, failure: StepFailure) {
+    rollout.failures.insert(host.clone(), failure);
+}
+
+/// Takes in that every host within reach has confirmed `revision`.
+pub fn good(owned: &mut Owned, revision: RevisionNumber, limit: usize) {
+    owned.good.retain(|old| *old != revision);
+    owned.good.push(revision);
+    let surplus = owned.good.len().saturating_sub(limit.max(2));
+    owned.good.drain(..surplus);
+}

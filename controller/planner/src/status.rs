@@ -1,0 +1,323 @@
+//! What is said of a Service: the rows of its hosts and its conditions.
+
+use std::collections::BTreeMap;
+
+use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::{HostId, RevisionNumber};
+use windlass_crds::record::{BlockCause, Blocked, Owned, RolloutState};
+use windlass_crds::status::{Failure, Finding, HostRow, HostState};
+use windlass_crds::step::{ContactError, StepError};
+
+use crate::input::{Complaint, Goal, HostView, Inputs, Placement, RemovalGate};
+use crate::target::Aim;
+
+/// What to say of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Each host.
+    pub hosts: BTreeMap<HostId, HostRow>,
+    /// Hosts that run the target, healthy and confirmed.
+    pub ready: u32,
+    /// Hosts that should.
+    pub desired: u32,
+    /// What holds.
+    pub findings: Vec<Finding>,
+    /// Why the declared revision failed.
+    pub failure: Option<Failure>,
+    /// Whether anything is left to be done, now or later.
+    pub working: bool,
+}
+
+/// A reason and its sentence.
+type Why = (Reason, String);
+
+impl Report {
+    pub(crate) fn new(
+        inputs: &Inputs<'_>,
+        aim: &Aim,
+        owned: &Owned,
+        hosts: BTreeMap<HostId, HostRow>,
+        twins: &BTreeMap<HostId, HostId>,
+        working: bool,
+    ) -> Self {
+        let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
+        let desired = hosts.keys().filter(|id| placed(id)).count();
+        let ready = hosts.values().filter(|row| row.state == HostState::Ready).count();
+        let told = Told { inputs, aim, owned, hosts: &hosts, twins, working, ready, desired };
+        let findings = told.findings();
+        let failure = match aim {
+            Aim::Back { blocked, .. } | Aim::Nothing { blocked } | Aim::Stay { blocked } => failure(blocked),
+            _ => None,
+        };
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, working }
+    }
+}
+
+fn failure(blocked: &Blocked) -> Option<Failure> {
+    let BlockCause::Unhealthy { host, evidence } = &blocked.cause else { return None };
+    Some(Failure { revision: blocked.revision, host: host.clone(), evidence: evidence.clone() })
+}
+
+struct Told<'a> {
+    inputs: &'a Inputs<'a>,
+    aim: &'a Aim,
+    owned: &'a Owned,
+    hosts: &'a BTreeMap<HostId, HostRow>,
+    twins: &'a BTreeMap<HostId, HostId>,
+    working: bool,
+    ready: usize,
+    desired: usize,
+}
+
+impl Told<'_> {
+    fn findings(&self) -> Vec<Finding> {
+        let finding = |kind, status, (reason, message): Why| Finding { kind, status, reason, message };
+        let either = |kind, why: Option<Why>| match why {
+            Some(why) => finding(kind, ConditionStatus::True, why),
+            None => finding(kind, ConditionStatus::False, (Reason::AsExpected, String::new())),
+        };
+        let (ready, why) = self.ready();
+        vec![
+            finding(ConditionType::Ready, ready, why),
+            either(ConditionType::Reconciling, self.reconciling()),
+            either(ConditionType::Stalled, self.stalled()),
+            self.available(),
+            either(ConditionType::Degraded, self.degraded()),
+            either(ConditionType::Drifted, self.drifted()),
+        ]
+    }
+
+    fn rows(&self, state: HostState) -> Vec<(&HostId, &HostRow)> {
+        self.hosts.iter().filter(|(_, row)| row.state == state).collect()
+    }
+
+    /// `web1, web2: message of the first`.
+    fn naming(rows: &[(&HostId, &HostRow)]) -> String {
+        let names: Vec<String> = rows.iter().map(|(id, _)| id.to_string()).collect();
+        let first = rows.first().map_or("", |(_, row)| row.message.as_str());
+        if first.is_empty() { names.join(", ") } else { format!("{}: {first}", names.join(", ")) }
+    }
+
+    fn ready(&self) -> (ConditionStatus, Why) {
+        let no = |why: Why| (ConditionStatus::False, why);
+        if let Some(why) = self.complaint().or_else(|| self.held()) {
+            return no(why);
+        }
+        if *self.aim == Aim::Removed {
+            return no((Reason::Removing, "the declaration is gone; the service is being taken down".to_owned()));
+        }
+        if let Some(why) = self.went_back() {
+            return no(why);
+        }
+        if let Some(why) = self.refusal() {
+            return no(why);
+        }
+        if let Some(why) = self.failed_step() {
+            return no(why);
+        }
+        if self.working {
+            return no(self.reconciling().unwrap_or((Reason::RollingOut, self.progress())));
+        }
+        if let Some(why) = self.ill() {
+            return no(why);
+        }
+        let lost = self.rows(HostState::Unreachable);
+        if !lost.is_empty() {
+            return (ConditionStatus::Unknown, (Reason::HostUnreachable, Self::naming(&lost)));
+        }
+        if self.ready == self.desired && self.desired > 0 {
+            return (ConditionStatus::True, (Reason::Converged, self.progress()));
+        }
+        no((Reason::NotObserved, self.progress()))
+    }
+
+    fn progress(&self) -> String {
+        match self.aim.revision() {
+            Some(revision) => format!("revision {revision} runs on {} of {} hosts", self.ready, self.desired),
+            None => format!("{} hosts", self.desired),
+        }
+    }
+
+    fn complaint(&self) -> Option<Why> {
+        self.inputs.complaint.as_ref().map(|Complaint { reason, message }| (*reason, message.clone()))
+    }
+
+    /// Removals that wait for a person.
+    fn held(&self) -> Option<Why> {
+        let leaving: Vec<_> = self.hosts.iter().filter(|(id, _)| self.waits_for_confirmation(id)).collect();
+        if self.inputs.removals == RemovalGate::Open || leaving.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = leaving.iter().map(|(id, _)| id.to_string()).collect();
+        let message = format!(
+            "removal from {} waits for `windlass confirm-removal`: it may be a slip, since so much else would go too or the selector matches nothing any more",
+            names.join(", ")
+        );
+        Some((Reason::RemovalNeedsConfirmation, message))
+    }
+
+    fn waits_for_confirmation(&self, id: &HostId) -> bool {
+        let unplaced = self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Unplaced);
+        unplaced && !self.owned.confirmed_removals.contains(id)
+    }
+
+    fn went_back(&self) -> Option<Why> {
+        let summary = |blocked: &Blocked| match &blocked.cause {
+            BlockCause::Unhealthy { host, evidence } => format!("on {host}: {}", evidence.summary),
+            BlockCause::Undone { .. } => "a person went back".to_owned(),
+        };
+        match self.aim {
+            Aim::Back { to, blocked } => {
+                let verb = if self.working { "going back" } else { "went back" };
+                let message = format!(
+                    "revision {} was unhealthy {}; {verb} to revision {to}, which runs on {} of {} hosts; declare something else or `windlass rollout retry`",
+                    blocked.revision,
+                    summary(blocked),
+                    self.ready,
+                    self.desired
+                );
+                Some((if self.working { Reason::RollingBack } else { Reason::RolledBack }, message))
+            }
+            Aim::Nothing { blocked } => {
+                let message = format!(
+                    "revision {} was unhealthy {}; there is nothing good to go back to, so it is stopped",
+                    blocked.revision,
+                    summary(blocked)
+                );
+                Some((Reason::FirstDeployUnhealthy, message))
+            }
+            Aim::Stay { blocked } => {
+                let message = format!(
+                    "revision {} was unhealthy {}; it stays, because rollbackOnFailure is off",
+                    blocked.revision,
+                    summary(blocked)
+                );
+                Some((Reason::Unhealthy, message))
+            }
+            Aim::Undone { to } if !self.working => {
+                let message = format!(
+                    "a person went back to revision {to}; declare something else or `windlass rollout retry` to leave it"
+                );
+                Some((Reason::Undone, message))
+            }
+            _ => None,
+        }
+    }
+
+    /// Hosts that nothing is done on until a person changes something.
+    fn refusal(&self) -> Option<Why> {
+        if let Some((left, right)) = self.twins.iter().next() {
+            return Some((
+                Reason::DuplicateHost,
+                format!("{left} and {right} are one machine; remove one of the names"),
+            ));
+        }
+        self.inputs.hosts.iter().find_map(|(id, host)| match (&host.placement, &host.view) {
+            (Placement::Refused(complaint), _) => Some((complaint.reason, format!("{id}: {}", complaint.message))),
+            (_, HostView::Refusing(error @ StepError::OwnedByAnother { .. })) => {
+                Some((Reason::OwnedByAnother, format!("{id}: {error}")))
+            }
+            (_, HostView::Unreachable(error @ ContactError::HostKey { .. })) => {
+                Some((Reason::HostKeyRejected, format!("{id}: {error}")))
+            }
+            (_, HostView::Unreachable(error @ ContactError::Login { .. })) => {
+                Some((Reason::LoginRefused, format!("{id}: {error}")))
+            }
+            (_, HostView::Unreachable(error @ ContactError::Unsuitable { .. })) => {
+                Some((Reason::HostUnsuitable, format!("{id}: {error}")))
+            }
+            _ => None,
+        })
+    }
+
+    fn failed_step(&self) -> Option<Why> {
+        let rollout = self.inputs.rollout.filter(|_| self.working)?;
+        let (host, failure) = rollout.failures.first_key_value()?;
+        let message = format!("{} on {host}: {}; it is tried again", failure.step, failure.error);
+        Some((Reason::StepFailed, message))
+    }
+
+    fn ill(&self) -> Option<Why> {
+        let ill = self.rows(HostState::Unhealthy);
+        (!ill.is_empty()).then(|| (Reason::HostUnhealthy, Self::naming(&ill)))
+    }
+
+    fn reconciling(&self) -> Option<Why> {
+        if !self.working {
+            return None;
+        }
+        let reason = match self.aim {
+            Aim::Removed => Reason::Removing,
+            Aim::Back { .. } | Aim::Nothing { .. } => Reason::RollingBack,
+            _ if self.drifted().is_some() => Reason::Repairing,
+            _ => Reason::RollingOut,
+        };
+        Some((reason, self.progress()))
+    }
+
+    fn stalled(&self) -> Option<Why> {
+        let lost_time = || {
+            let Goal::Run { spec, .. } = &self.inputs.goal else { return None };
+            let rollout = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active)?;
+            let waited = self.inputs.now.duration_since(rollout.progressed);
+            let deadline = spec.rollout.progress_deadline;
+            let over = waited.unsigned_abs() > deadline.duration() && !waited.is_negative();
+            over.then(|| (Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}; it goes on trying")))
+        };
+        let settled_elsewhere = || if self.working { None } else { self.went_back() };
+        self.complaint()
+            .or_else(|| self.held())
+            .or_else(settled_elsewhere)
+            .or_else(|| self.refusal())
+            .or_else(lost_time)
+    }
+
+    fn available(&self) -> Finding {
+        let serving = self.hosts.values().filter(|row| {
+            // A host whose unit is up with something that was confirmed serves, whatever is planned for it.
+            matches!(row.state, HostState::Ready)
+        });
+        let up = self.inputs.hosts.iter().filter(|(id, host)| match &host.view {
+            HostView::Seen(seen) => {
+                let confirmed = seen.service.good.is_some() && seen.service.good == seen.service.unit.revision();
+                let ill = self.hosts.get(*id).is_some_and(|row| row.state == HostState::Unhealthy);
+                confirmed && crate::position::running(&seen.service) && !ill
+            }
+            _ => false,
+        });
+        let count = up.count().max(serving.count());
+        let lost = self.rows(HostState::Unreachable);
+        let (status, reason) = match (count, lost.is_empty()) {
+            (0, true) => (ConditionStatus::False, Reason::HostUnhealthy),
+            (0, false) => (ConditionStatus::Unknown, Reason::HostUnreachable),
+            _ => (ConditionStatus::True, Reason::AsExpected),
+        };
+        let message = format!("{count} of {} hosts serve", self.desired);
+        Finding { kind: ConditionType::Available, status, reason, message }
+    }
+
+    fn degraded(&self) -> Option<Why> {
+        let lost = self.rows(HostState::Unreachable);
+        if !lost.is_empty() {
+            return Some((Reason::HostUnreachable, Self::naming(&lost)));
+        }
+        let failed = self.rows(HostState::Failed);
+        if !failed.is_empty() {
+            return Some(self.refusal().unwrap_or((Reason::StepFailed, Self::naming(&failed))));
+        }
+        self.ill()
+    }
+
+    fn drifted(&self) -> Option<Why> {
+        let drifted = self.rows(HostState::Drifted);
+        (!drifted.is_empty()).then(|| (Reason::DriftFound, Self::naming(&drifted)))
+    }
+}
+
+impl Report {
+    /// The revision that a host's unit names, where it was seen.
+    pub fn revision_on(&self, host: &HostId) -> Option<RevisionNumber> {
+        self.hosts.get(host).and_then(|row| row.revision)
+    }
+}

@@ -1,0 +1,142 @@
+//! Which revision the hosts of a Service are brought to, and why that one.
+
+use windlass_crds::digest::{ReleaseDigest, SpecDigest};
+use windlass_crds::id::RevisionNumber;
+use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
+use windlass_crds::service::ServiceSpec;
+
+use crate::input::{Files, Goal, Inputs};
+
+/// Which revision hosts are brought to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aim {
+    /// The declared one.
+    Declared(RevisionNumber),
+    /// The last good one, since the declared one was unhealthy.
+    Back {
+        /// Where to.
+        to: RevisionNumber,
+        /// What was unhealthy.
+        blocked: Blocked,
+    },
+    /// The one that a person chose.
+    Undone {
+        /// Which.
+        to: RevisionNumber,
+    },
+    /// None: the first revision was unhealthy, and there is nothing to go back to.
+    Nothing {
+        /// What was unhealthy.
+        blocked: Blocked,
+    },
+    /// Whatever each host has: an unhealthy revision stays, because `rollbackOnFailure` is off.
+    Stay {
+        /// What was unhealthy.
+        blocked: Blocked,
+    },
+    /// None yet: nothing has ever been read from the source.
+    Unknown,
+    /// Off the hosts.
+    Removed,
+}
+
+impl Aim {
+    /// The revision, where it is one.
+    pub fn revision(&self) -> Option<RevisionNumber> {
+        match self {
+            Self::Declared(revision) | Self::Back { to: revision, .. } | Self::Undone { to: revision } => {
+                Some(*revision)
+            }
+            Self::Nothing { .. } | Self::Stay { .. } | Self::Unknown | Self::Removed => None,
+        }
+    }
+}
+
+/// An aim, and the revision that has to be recorded first where what is declared is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Where hosts are brought to.
+    pub aim: Aim,
+    /// The revision of what is declared.
+    pub declared: Option<RevisionNumber>,
+    /// A revision that nobody has recorded yet.
+    pub new: Option<Revision>,
+}
+
+/// Decides which revision the hosts are brought to.
+pub fn choose(inputs: &Inputs<'_>) -> Choice {
+    let (spec, files) = match &inputs.goal {
+        Goal::Remove => return Choice { aim: Aim::Removed, declared: None, new: None },
+        Goal::Run { spec, files, .. } => (*spec, files),
+    };
+    match files {
+        Files::AsBefore => {
+            let current = inputs.rollout.and_then(|rollout| rollout.revision);
+            let current = current.or_else(|| inputs.owned.good.last().copied());
+            let aim = current.map_or(Aim::Unknown, Aim::Declared);
+            let aim = match aim {
+                // What was blocked stays blocked while the source is away.
+                Aim::Declared(revision) => match blocked_revision(inputs.owned, revision) {
+                    Some(blocked) => around(inputs.owned, spec, revision, blocked),
+                    None => Aim::Declared(revision),
+                },
+                other => other,
+            };
+            Choice { aim, declared: current, new: None }
+        }
+        Files::Release { digest, origin } => {
+            let (declared, new) = number(inputs, spec, digest, origin);
+            let aim = match blocked(inputs.owned, &spec.digest(), digest) {
+                Some(blocked) => around(inputs.owned, spec, declared, blocked),
+                None => Aim::Declared(declared),
+            };
+            Choice { aim, declared: Some(declared), new }
+        }
+    }
+}
+
+/// Why these files with this spec are not deployed by themselves, if they are not.
+fn blocked<'a>(owned: &'a Owned, spec: &SpecDigest, release: &ReleaseDigest) -> Option<&'a Blocked> {
+    owned.blocked.iter().find(|blocked| blocked.spec == *spec && blocked.release == *release)
+}
+
+/// Why a revision is not deployed by itself, if it is not.
+fn blocked_revision(owned: &Owned, revision: RevisionNumber) -> Option<&Blocked> {
+    owned.blocked.iter().find(|blocked| blocked.revision == revision)
+}
+
+/// Where to go instead of a blocked revision.
+fn around(owned: &Owned, spec: &ServiceSpec, declared: RevisionNumber, blocked: &Blocked) -> Aim {
+    match &blocked.cause {
+        BlockCause::Undone { to } => Aim::Undone { to: *to },
+        BlockCause::Unhealthy { .. } if !spec.rollout.rollback_on_failure => Aim::Stay { blocked: blocked.clone() },
+        BlockCause::Unhealthy { .. } => match owned.good.iter().rev().find(|good| **good != declared) {
+            Some(to) => Aim::Back { to: *to, blocked: blocked.clone() },
+            None => Aim::Nothing { blocked: blocked.clone() },
+        },
+    }
+}
+
+/// The number of the revision that these files and this spec are: an earlier one's where hosts would get the same
+/// from it, so that going back and forth restarts nothing and brings nothing twice.
+fn number(
+    inputs: &Inputs<'_>,
+    spec: &ServiceSpec,
+    release: &ReleaseDigest,
+    origin: &windlass_crds::record::SourceOrigin,
+) -> (RevisionNumber, Option<Revision>) {
+    let workload = spec.workload(release);
+    if let Some(known) = inputs.revisions.values().rev().find(|revision| revision.workload == workload) {
+        return (known.number, None);
+    }
+    let number = inputs.owned.last_revision.next();
+    let new = Revision {
+        number,
+        spec: spec.clone(),
+        release: *release,
+        workload,
+        created: inputs.now,
+        source: origin.clone(),
+    };
+    (number, Some(new))
+}
