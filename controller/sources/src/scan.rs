@@ -176,8 +176,13 @@ impl Scan {
 /// # Errors
 /// Those of [`SourceError`] that concern reading directories, names, kinds of files and their number.
 pub(crate) fn walk(root: &Root, selection: &Selection, most: usize) -> Result<Scan, SourceError> {
-    let mut walk =
-        Walk { root, selection, pending: vec![Pending { path: Vec::new(), included: false }], entries: Vec::new() };
+    let mut walk = Walk {
+        root,
+        selection,
+        most,
+        pending: vec![Pending { path: Vec::new(), included: false }],
+        entries: Vec::new(),
+    };
     // By hand instead of by recursion, so that a deep tree needs neither stack nor a descriptor a level.
     while let Some(directory) = walk.pending.pop() {
         walk.directory(&directory)?;
