@@ -1,3 +1,4 @@
 //! The only crate that names SSH: observes a host, runs a step there, and keeps the in-memory fleet.
 
 pub mod fleet;
+pub mod memory;

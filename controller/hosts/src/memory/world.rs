@@ -1,0 +1,404 @@
+//! The hosts together with time: what is due on them, the links to them, and how many are down by our hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
+use windlass_crds::id::{RevisionNumber, ServiceKey};
+use windlass_crds::manifest::Manifest;
+use windlass_crds::observation::UnitFile;
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::{DataFate, StepError};
+
+use super::behaviour::{Behaviour, Life, Moment, Program, RestartPolicy, Start};
+use super::calls::{Call, Called, Caller};
+use super::faults::{Edit, Link};
+use super::host::{Held, Host, Release, Run, Staged};
+
+/// How long things take, in the fleet's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// There and back again.
+    pub latency: Duration,
+    /// What a stage sends, a second.
+    pub bytes_per_second: u64,
+    /// What each stage takes beside that.
+    pub stage: Duration,
+    /// systemd's daemon-reload.
+    pub reload: Duration,
+    /// Every other effect of a step.
+    pub effect: Duration,
+    /// How long a step waits for another one's lock.
+    pub lock: Duration,
+    /// How systemd starts programs again.
+    pub restart: RestartPolicy,
+}
+
+impl Default for Timing {
+    /// Near what was measured on small hosts, but for a latency of 4 ms.
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(4),
+            bytes_per_second: 50 << 20,
+            stage: Duration::from_millis(30),
+            reload: Duration::from_millis(110),
+            effect: Duration::from_millis(5),
+            lock: Duration::from_secs(10),
+            restart: RestartPolicy::default(),
+        }
+    }
+}
+
+/// Chooses what a program does.
+pub(super) type Chooser = Arc<dyn Fn(&Program) -> Behaviour + Send + Sync>;
+/// Says how long a call takes, there and back.
+pub(super) type Pace = Arc<dyn Fn(&str, Call) -> Duration + Send + Sync>;
+
+/// Something that a step does to a host.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// A release and a revision are there.
+    Install { revision: RevisionNumber, spec: Box<ServiceSpec>, manifest: Box<Manifest> },
+    /// The unit is that of another revision.
+    Switch(RevisionNumber),
+    /// systemd has read it.
+    Reload,
+    /// The unit is stopped.
+    Stop { killed: bool, then: Then },
+    /// The unit is started.
+    Start,
+    /// The revision to go back to is this one, and only these others stay.
+    Good { revision: RevisionNumber, keep: BTreeSet<RevisionNumber> },
+    /// Nothing is there any more but the fence, and the data where it is kept.
+    Erase(DataFate),
+    /// The step is over, and its record says so.
+    Record,
+    /// The host loses power.
+    PowerCut { dark: Duration },
+}
+
+/// What a stop is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It stays stopped.
+    Rest,
+    /// Another revision starts.
+    Restart,
+    /// It goes for ever: nobody waits for it to come back.
+    Leave,
+}
+
+/// An effect and where it happens.
+#[derive(Debug)]
+struct Due {
+    address: String,
+    service: ServiceKey,
+    effect: Effect,
+}
+
+/// At most so many calls are kept in the log: a rollout over 1,000 hosts makes about half of that.
+const LOG_LENGTH: usize = 100_000;
+
+/// Everything there is.
+pub(super) struct World {
+    pub(super) hosts: BTreeMap<String, Host>,
+    /// Other addresses of the same machines.
+    pub(super) aliases: BTreeMap<String, String>,
+    pub(super) links: BTreeMap<(Option<Caller>, String), Link>,
+    pub(super) timing: Timing,
+    pub(super) pace: Option<Pace>,
+    pub(super) chooser: Option<Chooser>,
+    pub(super) behaviours: BTreeMap<ReleaseDigest, Behaviour>,
+    /// What will happen, in order.
+    agenda: BTreeMap<(Moment, u64), Due>,
+    drawn: u64,
+    calls: BTreeMap<u64, Called>,
+    next_call: u64,
+    /// Hosts that served a confirmed revision when we took it down, until one is confirmed again.
+    touched: BTreeMap<ServiceKey, BTreeSet<String>>,
+    max_down: BTreeMap<ServiceKey, usize>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self {
+            hosts: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            links: BTreeMap::new(),
+            timing: Timing::default(),
+            pace: None,
+            chooser: None,
+            behaviours: BTreeMap::new(),
+            agenda: BTreeMap::new(),
+            drawn: 0,
+            calls: BTreeMap::new(),
+            next_call: 0,
+            touched: BTreeMap::new(),
+            max_down: BTreeMap::new(),
+        }
+    }
+
+    /// The address that a machine's state goes by.
+    pub(super) fn resolve(&self, address: &str) -> String {
+        self.aliases.get(address).map_or(address, String::as_str).to_owned()
+    }
+
+    /// Does everything that is due by now, in order.
+    pub(super) fn settle(&mut self, now: Moment) {
+        while let Some(entry) = self.agenda.first_entry() {
+            let (at, _) = *entry.key();
+            if at > now {
+                break;
+            }
+            let Due { address, service, effect } = entry.remove();
+            self.apply(&address, &service, effect, at);
+            self.measure(&service, at);
+        }
+        let touched: Vec<ServiceKey> = self.touched.keys().cloned().collect();
+        for service in touched {
+            self.measure(&service, now);
+        }
+    }
+
+    /// Notes effects that follow each other from now on; returns when the last one happens.
+    pub(super) fn schedule(
+        &mut self,
+        address: &str,
+        service: &ServiceKey,
+        effects: Vec<(Duration, Effect)>,
+        now: Moment,
+    ) -> Moment {
+        let mut at = now;
+        for (delay, effect) in effects {
+            at += delay;
+            self.drawn += 1;
+            let due = Due { address: address.to_owned(), service: service.clone(), effect };
+            self.agenda.insert((at, self.drawn), due);
+        }
+        at
+    }
+
+    fn held(&mut self, address: &str, service: &ServiceKey) -> &mut Held {
+        let host = self.hosts.get_mut(address).expect("effects happen on hosts that are there");
+        host.services.entry(service.clone()).or_default()
+    }
+
+    fn apply(&mut self, address: &str, service: &ServiceKey, effect: Effect, at: Moment) {
+        match effect {
+            Effect::Install { revision, spec, manifest } => {
+                self.held(address, service).install(revision, *spec, *manifest);
+            }
+            Effect::Switch(revision) => {
+                let held = self.held(address, service);
+                held.unit = UnitFile::Revision(revision);
+                held.drop_ins.clear();
+                held.needs_reload = true;
+                held.enabled = true;
+            }
+            Effect::Reload => self.held(address, service).needs_reload = false,
+            Effect::Stop { killed, then } => {
+                if then != Then::Leave {
+                    self.touch(address, service, at);
+                }
+                let held = self.held(address, service);
+                held.stop_run(at, killed);
+                held.stopped_by_us = true;
+            }
+            Effect::Start => self.start(address, service, at),
+            Effect::Good { revision, keep } => {
+                self.held(address, service).confirm(revision, &keep);
+                self.untouch(address, service);
+            }
+            Effect::Erase(data) => {
+                self.held(address, service).erase(data);
+                self.untouch(address, service);
+            }
+            Effect::Record => {
+                let held = self.held(address, service);
+                if let Some(running) = held.running.take()
+                    && let Some(kept) = held.steps.get_mut(&running.verb)
+                {
+                    kept.outcome = running.outcome;
+                }
+            }
+            Effect::PowerCut { dark } => self.reboot(address, at, dark),
+        }
+    }
+
+    /// Starts a unit by hand.
+    fn start(&mut self, address: &str, service: &ServiceKey, at: Moment) {
+        self.touch(address, service, at);
+        let fails = self.start_at(address, service, at);
+        let held = self.held(address, service);
+        held.stopped_by_us = false;
+        held.data = true;
+        if fails && let Some(outcome) = held.running.as_mut().and_then(|running| running.outcome.as_mut()) {
+            let detail =
+                format!("Job for {} failed because the control process exited with error code.", service.unit());
+            *outcome = Err(StepError::StartFailed { detail });
+        }
+    }
+
+    /// Starts what the unit names, now or at a later boot; says whether systemd could not.
+    fn start_at(&mut self, address: &str, service: &ServiceKey, at: Moment) -> bool {
+        let host = self.hosts.get_mut(address).expect("units start on hosts that are there");
+        let pid = host.draw_pid();
+        let held = host.services.entry(service.clone()).or_default();
+        held.stop_run(at, false);
+        let Some(revision) = held.unit.revision() else { return true };
+        let Some((staged, _)) = held.staged(revision) else { return true };
+        let program = Program {
+            address: address.to_owned(),
+            service: service.clone(),
+            revision,
+            release: staged.release,
+            spec: staged.spec.clone(),
+        };
+        let behaviour = match (self.behaviours.get(&program.release), &self.chooser) {
+            (Some(behaviour), _) => behaviour.clone(),
+            (None, Some(chooser)) => chooser(&program),
+            (None, None) => Behaviour::default(),
+        };
+        let fails = behaviour.start == Start::Fails;
+        let policy = self.timing.restart;
+        let life = Life { start: at, program, behaviour, pid, restarts: 0, before: None, policy };
+        held.run = Run::Alive(Box::new(life));
+        fails
+    }
+
+    /// A host loses power, and can be reached again after `dark`; what starts at boot starts then.
+    pub(super) fn reboot(&mut self, address: &str, now: Moment, dark: Duration) {
+        self.agenda.retain(|_, due| due.address != address);
+        let Some(host) = self.hosts.get_mut(address) else { return };
+        let starting = host.reboot(now, now + dark);
+        for service in starting {
+            self.start_at(address, &service, now + dark);
+            self.held(address, &service).stopped_by_us = false;
+        }
+    }
+
+    /// A hand other than ours.
+    pub(super) fn edit(&mut self, address: &str, service: &ServiceKey, edit: Edit, now: Moment) {
+        if edit == Edit::Start && matches!(self.held(address, service).run, Run::Idle { .. }) {
+            self.start_at(address, service, now);
+            self.held(address, service).stopped_by_us = false;
+        }
+        self.held(address, service).edit(edit, now);
+    }
+
+    /// From here on a host that does not serve is down by our hand, if it served a confirmed revision until now.
+    fn touch(&mut self, address: &str, service: &ServiceKey, at: Moment) {
+        let host = &self.hosts[address];
+        let confirmed = host.services.get(service).is_some_and(|held| held.good.is_some());
+        if confirmed && host.serves(service, at) {
+            self.touched.entry(service.clone()).or_default().insert(address.to_owned());
+        }
+    }
+
+    fn untouch(&mut self, address: &str, service: &ServiceKey) {
+        if let Some(touched) = self.touched.get_mut(service) {
+            touched.remove(address);
+            if touched.is_empty() {
+                self.touched.remove(service);
+            }
+        }
+    }
+
+    fn measure(&mut self, service: &ServiceKey, at: Moment) {
+        let down = self.down(service, at).len();
+        if down > 0 {
+            let most = self.max_down.entry(service.clone()).or_default();
+            *most = down.max(*most);
+        }
+    }
+
+    /// The addresses of the hosts that are down by our hand.
+    pub(super) fn down(&self, service: &ServiceKey, at: Moment) -> BTreeSet<String> {
+        let touched = self.touched.get(service).into_iter().flatten();
+        touched.filter(|address| !self.hosts[*address].serves(service, at)).cloned().collect()
+    }
+
+    /// The most hosts that were down by our hand at once.
+    pub(super) fn max_down(&self, service: &ServiceKey) -> usize {
+        self.max_down.get(service).copied().unwrap_or(0)
+    }
+
+    /// Counts from what is down now.
+    pub(super) fn forget_max_down(&mut self, service: &ServiceKey, at: Moment) {
+        self.max_down.remove(service);
+        self.measure(service, at);
+    }
+
+    /// The way from a caller to a host.
+    pub(super) fn link(&self, caller: Caller, address: &str) -> Link {
+        let own = self.links.get(&(Some(caller), address.to_owned())).filter(|link| **link != Link::Up);
+        own.or_else(|| self.links.get(&(None, address.to_owned()))).cloned().unwrap_or_default()
+    }
+
+    /// Half of the time that a call takes.
+    pub(super) fn half_way(&self, address: &str, call: Call) -> Duration {
+        self.pace.as_ref().map_or(self.timing.latency, |pace| pace(address, call)) / 2
+    }
+
+    /// Notes a call in the log, and gives it its number.
+    pub(super) fn log(&mut self, mut called: Called) -> Called {
+        called.number = self.next_call;
+        self.next_call += 1;
+        self.calls.insert(called.number, called.clone());
+        while self.calls.len() > LOG_LENGTH {
+            self.calls.pop_first();
+        }
+        called
+    }
+
+    /// The call with this number, if the log still has it.
+    pub(super) fn called(&mut self, number: u64) -> Option<&mut Called> {
+        self.calls.get_mut(&number)
+    }
+
+    /// The log.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &Called> {
+        self.calls.values()
+    }
+
+    /// Empties the log.
+    pub(super) fn clear_calls(&mut self) {
+        self.calls.clear();
+    }
+}
+
+impl Held {
+    fn install(&mut self, revision: RevisionNumber, spec: ServiceSpec, manifest: Manifest) {
+        let release = manifest.digest();
+        self.releases.insert(release, Release { manifest, damage: BTreeMap::new() });
+        self.revisions.insert(revision, Staged { release, spec, changed: false });
+        self.incoming = None;
+    }
+
+    fn confirm(&mut self, revision: RevisionNumber, keep: &BTreeSet<RevisionNumber>) {
+        self.good = Some(revision);
+        self.revisions.retain(|number, _| *number == revision || keep.contains(number));
+        let named: BTreeSet<ReleaseDigest> = self.revisions.values().map(|staged| staged.release).collect();
+        self.releases.retain(|digest, _| named.contains(digest));
+        self.incoming = None;
+    }
+
+    /// The fence stays, as do what the log holds and, unless it is purged, the data.
+    fn erase(&mut self, data: DataFate) {
+        *self = Self {
+            sequence: self.sequence,
+            steps: std::mem::take(&mut self.steps),
+            running: self.running.take(),
+            journal: std::mem::take(&mut self.journal),
+            data: self.data && data == DataFate::Keep,
+            stopped_by_us: true,
+            ..Self::default()
+        };
+    }
+}
+
+/// The name that a payload goes by: the same release and revision are sent as the same bytes.
+pub(super) fn payload_name(revision: RevisionNumber, release: &ReleaseDigest) -> PayloadDigest {
+    PayloadDigest::of(format!("{revision} {release}").as_bytes())
+}
