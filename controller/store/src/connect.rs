@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::GetOptions;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
@@ -74,18 +73,12 @@ impl ConnectOptions {
     }
 }
 
-/// Why one endpoint cannot be used.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why one endpoint cannot be used. What the layers below said is in the text, so that the hint comes last.
+#[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// It did not answer, or refused us.
-    #[error("{error}{}", hint(.error))]
-    Call {
-        /// What is wrong.
-        error: CallError,
-        /// What the layers below said.
-        #[source]
-        cause: crate::Cause,
-    },
+    #[error("{0}: {cause}{hint}", cause = .0.cause, hint = hint(.0))]
+    Call(CallError),
     /// It is an etcd that nobody has tried.
     #[error("{endpoint} runs etcd {version}, and {}.{} is the oldest that works", OLDEST_ETCD.0, OLDEST_ETCD.1)]
     TooOld {
@@ -95,31 +88,35 @@ pub enum EndpointError {
         version: String,
     },
     /// What lies there was written by a later Windlass.
-    #[error(transparent)]
-    Layout(Arc<IdentityError>),
-}
-
-impl From<CallError> for EndpointError {
-    fn from(error: CallError) -> Self {
-        Self::Call { cause: error.cause.clone(), error }
-    }
+    #[error("the store at {endpoint} is of a later Windlass: {error}")]
+    Layout {
+        /// Which one.
+        endpoint: String,
+        /// What it says.
+        error: IdentityError,
+    },
 }
 
 /// What a person may do about it.
 fn hint(error: &CallError) -> &'static str {
-    let says = |text: &str| error.cause.to_string().contains(text);
+    let cause = error.cause.to_string();
+    let says = |text: &str| cause.contains(text);
+    let encrypted = error.endpoint.starts_with("https:");
     match error.problem {
         Problem::Unreachable if says("refused") => {
             "\nhint: nothing listens there; is etcd running, and is this its client port?"
         }
-        Problem::Unreachable if says("dns") || says("lookup") || says("resolve") => "\nhint: the name does not resolve",
+        Problem::Unreachable if says("dns") || says("lookup") => "\nhint: the name does not resolve",
+        Problem::Unreachable if says("handshake") => SPEAKS_PLAIN,
+        Problem::TlsMismatch => SPEAKS_PLAIN,
         Problem::UntrustedCertificate => {
             "\nhint: --cacert must hold the authority that signed it, and the endpoint must be a name or address in it"
         }
         Problem::CertificateRequired => {
             "\nhint: give one with --cert and --key, signed by an authority that etcd trusts"
         }
-        Problem::TlsMismatch => "\nhint: does it speak plain http? then the endpoint begins with http://",
+        // The alert that says so is often overtaken by the end of the connection.
+        Problem::Lost if encrypted => "\nhint: if etcd wants a client certificate, give one with --cert and --key",
         Problem::Lost => "\nhint: if it speaks TLS, the endpoint begins with https://",
         Problem::Deadline => "\nhint: is a firewall in between, or the server frozen?",
         Problem::NoLeader => "\nhint: most members of the cluster must run and reach each other",
@@ -134,6 +131,8 @@ fn hint(error: &CallError) -> &'static str {
         _ => "",
     }
 }
+
+const SPEAKS_PLAIN: &str = "\nhint: does it speak plain http? then the endpoint begins with http://";
 
 /// Why there is no connection to the store.
 #[derive(Debug, thiserror::Error)]
@@ -152,19 +151,16 @@ pub enum ConnectError {
     /// A file of the [`Tls`] is of no use.
     #[error("TLS to the store is not possible")]
     TlsFiles(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No endpoint can be used; the source is why the first one cannot.
-    #[error("no connection to the store{}", others(.rest))]
-    NoneUsable {
-        /// Why the first one cannot be used.
-        #[source]
-        first: EndpointError,
-        /// Why each of the others cannot.
-        rest: Vec<EndpointError>,
-    },
+    /// No endpoint can be used, each for a reason of its own.
+    #[error("no connection to the store{}", each(.0))]
+    NoneUsable(Vec<EndpointError>),
 }
 
-fn others(rest: &[EndpointError]) -> String {
-    rest.iter().map(|error| format!("\nalso: {error}")).collect()
+fn each(errors: &[EndpointError]) -> String {
+    match errors {
+        [only] => format!(": {only}"),
+        all => all.iter().map(|error| format!("\n- {error}")).collect(),
+    }
 }
 
 /// A connection to an etcd cluster, and a prefix in it. Clones share the connection.
@@ -235,35 +231,31 @@ impl Store {
                 Err(error) => failures.push(error),
             }
         }
-        let first = failures.remove(0);
-        Err(ConnectError::NoneUsable { first, rest: failures })
+        Err(ConnectError::NoneUsable(failures))
     }
 
     async fn probe_in_time(&self, endpoint: &Endpoint) -> Result<(), EndpointError> {
         match tokio::time::timeout(DEADLINE, self.probe(endpoint)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(CallError::deadline(endpoint.url(), DEADLINE).into()),
+            Err(_) => Err(EndpointError::Call(CallError::deadline(endpoint.url(), DEADLINE))),
         }
     }
 
     async fn probe(&self, endpoint: &Endpoint) -> Result<(), EndpointError> {
-        let failed = |error: etcd_client::Error| CallError::new(endpoint.url(), &error);
-        let mut client = endpoint.client().await.map_err(failed)?;
-        let status = client.status().await.map_err(failed)?;
+        let url = endpoint.url();
+        let failed = |error: etcd_client::Error| CallError::new(url, &error);
+        let mut client = endpoint.client().await.map_err(failed).map_err(EndpointError::Call)?;
+        let status = client.status().await.map_err(failed).map_err(EndpointError::Call)?;
         if !is_recent(status.version()) {
-            return Err(EndpointError::TooOld {
-                endpoint: endpoint.url().to_owned(),
-                version: status.version().to_owned(),
-            });
+            return Err(EndpointError::TooOld { endpoint: url.to_owned(), version: status.version().to_owned() });
         }
         let layout = self.path(&Key::Control(Control::LayoutVersion));
-        let answer = client.get(layout, Some(GetOptions::new())).await.map_err(failed);
-        match answer {
+        match client.get(layout, None).await.map_err(failed) {
             Ok(answer) => check_layout(answer.kvs().first().map(etcd_client::KeyValue::value))
-                .map_err(|error| EndpointError::Layout(Arc::new(error))),
+                .map_err(|error| EndpointError::Layout { endpoint: url.to_owned(), error }),
             // Users may be kept to declarations and requests; who they are has been established all the same.
             Err(error) if error.problem == Problem::Denied => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(EndpointError::Call(error)),
         }
     }
 }

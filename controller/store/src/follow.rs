@@ -204,7 +204,7 @@ struct Watcher {
     position: Option<Position>,
     /// Whether the listener has been told of an interruption that goes on.
     interrupted: bool,
-    /// Sessions from `position` that brought nothing.
+    /// Watches from `position` that brought nothing, on a store that answered just before.
     futile: u32,
     /// When the present watch came to life.
     began: Instant,
@@ -223,7 +223,6 @@ impl Watcher {
             if self.began.elapsed() >= GOOD_LIFE {
                 backoff.reset();
             }
-            self.futile += 1;
             if error.is_none() || self.futile >= TRIES_FROM_ONE_REVISION {
                 self.position = None;
                 self.futile = 0;
@@ -250,6 +249,7 @@ impl Watcher {
             Some(position) => self.check_history(position).await?,
             None => self.list().await?,
         };
+        self.futile += 1;
         let (mut sender, mut answers) = self.open(position).await?;
         self.began = Instant::now();
         if self.interrupted {

@@ -1,0 +1,90 @@
+//! The store against real etcd servers, 3.4 and 3.5: every test runs on both.
+
+mod commit;
+mod connect;
+mod follow;
+mod idle;
+mod leadership;
+mod mirror;
+mod proxy;
+mod read;
+mod write;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use windlass_crds::id::ResourceKey;
+use windlass_store::{ConnectOptions, Key, Leadership, Store};
+use windlass_testbed::{Etcd, EtcdOptions, EtcdVersion, Transport};
+
+/// Long enough for a busy machine; reached only when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a test on both versions at once, each with an empty etcd and a runtime of its own.
+#[track_caller]
+pub(crate) fn check<Test, Running>(test: Test)
+where
+    Test: Fn(Arc<Etcd>) -> Running + Sync,
+    Running: Future<Output = Result<()>>,
+{
+    check_with(Transport::Plain, test);
+}
+
+/// As [`check`], with a transport.
+#[track_caller]
+pub(crate) fn check_with<Test, Running>(transport: Transport, test: Test)
+where
+    Test: Fn(Arc<Etcd>) -> Running + Sync,
+    Running: Future<Output = Result<()>>,
+{
+    let run = |version: EtcdVersion| -> Result<()> {
+        let etcd = Arc::new(Etcd::start(EtcdOptions { version, transport })?);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(test(etcd)).with_context(|| format!("etcd {version:?}"))
+    };
+    let outcomes: Vec<Result<()>> = thread::scope(|scope| {
+        let threads = EtcdVersion::ALL.map(|version| scope.spawn(move || run(version)));
+        threads.map(|thread| thread.join().expect("a test panicked")).into()
+    });
+    for outcome in outcomes {
+        if let Err(error) = outcome {
+            panic!("{error:?}");
+        }
+    }
+}
+
+pub(crate) async fn connect(etcd: &Etcd) -> Result<Store> {
+    Ok(Store::connect(&ConnectOptions::new(etcd.endpoints())).await?)
+}
+
+/// A store and somebody who leads in it.
+pub(crate) async fn lead(etcd: &Etcd) -> Result<(Store, Leadership)> {
+    let store = connect(etcd).await?;
+    let leadership = store.campaign("tester", Duration::from_secs(15)).await?;
+    Ok((store, leadership))
+}
+
+pub(crate) fn host(name: &str) -> ResourceKey {
+    ResourceKey::Host(name.parse().expect("a host's name"))
+}
+
+pub(crate) fn status(name: &str) -> Key {
+    Key::Status(host(name))
+}
+
+/// Asks until the answer is yes, and fails after [`PATIENCE`].
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !is_so().await? {
+        ensure!(begun.elapsed() < PATIENCE, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// What an error says, down its chain.
+pub(crate) fn report(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
+}

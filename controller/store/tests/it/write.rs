@@ -1,0 +1,74 @@
+//! Writes of users, and the store's identity.
+
+use anyhow::ensure;
+use windlass_store::{ConnectOptions, DECLARATION_BYTES, Key, Store, WriteError};
+
+use crate::{check, connect, host, report};
+
+#[test]
+fn declarations_come_and_go() {
+    check(async |etcd| {
+        let store = connect(&etcd).await?;
+        let first = store.declare(&host("a"), b"one".to_vec()).await?;
+        let second = store.declare(&host("a"), b"two".to_vec()).await?;
+        ensure!(second > first);
+        let entry = store.get(&Key::Declared(host("a"))).await?.expect("declared");
+        ensure!(entry.value == b"two" && entry.mod_revision == second && entry.create_revision == first);
+        ensure!(entry.version == 2 && entry.lease.is_none());
+        ensure!(etcd.etcdctl(&["get", "--print-value-only", "/windlass/declared/hosts/a"])? == "two\n");
+        let third = store.delete_declaration(&host("a")).await?;
+        ensure!(third > Some(second));
+        ensure!(store.delete_declaration(&host("a")).await?.is_none());
+        ensure!(store.get(&Key::Declared(host("a"))).await?.is_none());
+        ensure!(store.declare(&host("a"), vec![b'x'; DECLARATION_BYTES]).await.is_ok());
+        let large = store.declare(&host("a"), vec![b'x'; DECLARATION_BYTES + 1]).await;
+        ensure!(matches!(large, Err(WriteError::TooLarge { .. })));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_is_made_once() {
+    check(async |etcd| {
+        let store = connect(&etcd).await?;
+        let first = store.request(&host("a"), &"r1".parse()?, b"reconcile".to_vec()).await?;
+        let again = store.request(&host("a"), &"r1".parse()?, b"reconcile".to_vec()).await?;
+        ensure!(first == again);
+        let other = store.request(&host("a"), &"r1".parse()?, b"undo".to_vec()).await;
+        ensure!(matches!(other, Err(WriteError::Exists { .. })), "{other:?}");
+        store.request(&host("a"), &"r2".parse()?, b"undo".to_vec()).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_cluster_id_is_made_once() {
+    check(async |etcd| {
+        let (one, other) = (connect(&etcd).await?, connect(&etcd).await?);
+        let (a, b) = tokio::try_join!(one.cluster_id(), other.cluster_id())?;
+        ensure!(a == b && one.cluster_id().await? == a);
+        let revision = etcd.revision()?;
+        connect(&etcd).await?.cluster_id().await?;
+        ensure!(etcd.revision()? == revision);
+        let neighbour = ConnectOptions { prefix: "/other".parse()?, ..ConnectOptions::new(etcd.endpoints()) };
+        ensure!(Store::connect(&neighbour).await?.cluster_id().await? != a);
+        etcd.etcdctl(&["put", "/windlass/control/cluster", "?"])?;
+        let damaged = one.cluster_id().await;
+        ensure!(damaged.is_err_and(|error| report(error).contains("control/cluster")));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_later_layout_is_refused() {
+    check(async |etcd| {
+        let store = connect(&etcd).await?;
+        store.cluster_id().await?;
+        connect(&etcd).await?;
+        etcd.etcdctl(&["put", "/windlass/control/layout", "99"])?;
+        let refused = connect(&etcd).await;
+        ensure!(refused.is_err_and(|error| report(error).contains("layout \"99\"")));
+        ensure!(store.cluster_id().await.is_err());
+        Ok(())
+    });
+}
