@@ -259,7 +259,7 @@ impl Store {
             if !allowed || !error.is_of_endpoint() || tries >= most || begun.elapsed() >= PATIENCE {
                 return Err(error);
             }
-            tracing::debug!(%error, cause = %error.cause, "trying again");
+            tracing::debug!(error = &error as &dyn Error, "trying again");
             tokio::time::sleep(jitter(PAUSE)).await;
         }
     }

@@ -83,7 +83,7 @@ impl Store {
                 // The follower will tell what became of it.
                 Ok(Stood::Beaten) => seat = Seat::Unknown,
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, cause = %error.cause, "cannot stand for leadership yet");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot stand for leadership yet");
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(CampaignError::Refused(error)),
@@ -151,7 +151,7 @@ async fn hear(follower: &mut Follower, seat: Seat) -> Seat {
         },
         Update::Progress { .. } => seat,
         Update::Interrupted { error } => {
-            tracing::warn!(%error, "waiting to lead, and the store is away");
+            tracing::warn!(error = &error as &dyn std::error::Error, "waiting to lead, and the store is away");
             seat
         }
     }

@@ -108,6 +108,9 @@ fn hint(error: &CallError) -> &'static str {
         }
         Problem::Unreachable if says("dns") || says("lookup") => "\nhint: the name does not resolve",
         Problem::Unreachable if says("handshake") => SPEAKS_PLAIN,
+        Problem::TlsMismatch if says("alert") => {
+            "\nhint: it must offer TLS 1.2 or later, with AES-256-GCM or ChaCha20-Poly1305"
+        }
         Problem::TlsMismatch => SPEAKS_PLAIN,
         Problem::UntrustedCertificate => {
             "\nhint: --cacert must hold the authority that signed it, and the endpoint must be a name or address in it"

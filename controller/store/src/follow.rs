@@ -367,7 +367,7 @@ impl Watcher {
     /// Tells the listener that things are late, once.
     async fn interrupt(&mut self, error: FollowError) -> Result<(), Ended> {
         if self.interrupted {
-            tracing::debug!(%error, "still interrupted");
+            tracing::debug!(error = &error as &dyn std::error::Error, "still interrupted");
             return Ok(());
         }
         self.tell(Update::Interrupted { error }).await?;

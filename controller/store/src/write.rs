@@ -11,7 +11,7 @@ use crate::entry::{LeaseId, StoreRevision};
 use crate::key::{Key, RequestId};
 
 /// The largest declaration that the controller acts on.
-pub const DECLARATION_BYTES: usize = 256 << 10;
+pub const DECLARATION_BYTES: usize = windlass_crds::document::MAX_BYTES;
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]

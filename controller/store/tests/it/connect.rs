@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use windlass_store::{ConnectOptions, Problem, Store, Tls, User, WriteError};
+use windlass_store::{ConnectOptions, LEADERSHIP_TTL, Problem, Store, Tls, User, WriteError};
 use windlass_testbed::{Certificates, Etcd, Login, Transport};
 
-use crate::{PATIENCE, check, check_with, connect, host, report};
+use crate::{PATIENCE, check, check_with, connect, host, report, until};
 
 /// The deadline of connecting, and some more for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -174,8 +174,61 @@ fn a_token_that_expired_is_renewed() {
         let seen = mirror.until("the declaration", |mirror| mirror.revision >= revision).await?;
         ensure!(seen < PATIENCE / 2, "took {seen:?}");
         let write = windlass_store::Write::put(crate::status("a"), "y");
+        store.commit(&leadership, std::slice::from_ref(&write)).await?;
+        // Beyond the lease: the keep-alives are let in again too.
+        tokio::time::sleep(LEADERSHIP_TTL + Duration::from_secs(2)).await;
+        ensure!(leadership.is_valid());
         store.commit(&leadership, &[write]).await?;
         leadership.resign().await?;
+        Ok(())
+    });
+}
+
+/// `openssl s_server` with one cipher of TLS 1.2, which is all that it offers.
+struct OneCipher(std::process::Child);
+
+impl OneCipher {
+    fn start(certificates: &Certificates, cipher: &str) -> Result<(Self, String)> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let address = format!("127.0.0.1:{port}");
+        let server = std::process::Command::new("openssl")
+            .args(["s_server", "-quiet", "-tls1_2", "-alpn", "h2", "-accept", &address, "-cipher", cipher])
+            .arg("-cert")
+            .arg(&certificates.client)
+            .arg("-key")
+            .arg(&certificates.client_key)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        Ok((Self(server), address))
+    }
+}
+
+impl Drop for OneCipher {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn other_ciphers_are_refused() {
+    check_with(Transport::Tls, async |etcd| {
+        let certificates = etcd.certificates().context("certificates")?;
+        for (cipher, agreed) in [
+            ("ECDHE-ECDSA-AES128-GCM-SHA256", false),
+            ("ECDHE-ECDSA-AES256-SHA384", false),
+            ("ECDHE-ECDSA-AES256-GCM-SHA384", true),
+            ("ECDHE-ECDSA-CHACHA20-POLY1305", true),
+        ] {
+            let (_server, address) = OneCipher::start(certificates, cipher)?;
+            until("it listens", async || Ok(tokio::net::TcpStream::connect(&address).await.is_ok())).await?;
+            let options = ConnectOptions { tls: Some(tls(certificates)), ..ConnectOptions::new([address]) };
+            // It is no etcd, so that connecting always fails, one way or the other.
+            let text = refused(&options, &[]).await?;
+            ensure!(text.contains("hint: it must offer TLS 1.2 or later, with") != agreed, "{cipher}: {text}");
+        }
         Ok(())
     });
 }

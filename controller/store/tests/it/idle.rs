@@ -16,13 +16,14 @@ fn idle_the_revision_does_not_move() {
         let standby = connect(&etcd).await?;
         let waiting = tokio::spawn(async move { standby.campaign("standby", LEADERSHIP_TTL).await });
         let revision = etcd.revision()?;
-        // Several keep-alives, and two signs of life from the watch.
         let outcome = tokio::time::timeout(
             Duration::from_secs(25),
             mirror.until("a change that nobody makes", |mirror| mirror.changes > 0),
         )
         .await;
         ensure!(outcome.is_err() && mirror.interruptions == 0 && mirror.snapshots == 1);
+        // One is asked for every 10 s.
+        ensure!(mirror.signs == 2, "{} signs of life", mirror.signs);
         ensure!(etcd.revision()? == revision && leadership.is_valid() && !waiting.is_finished());
         Ok(())
     });

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, Store, Write};
+use windlass_crds::id::Sequence;
+use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, SequenceError, Store, Write};
+use windlass_testbed::Etcd;
 
 use crate::proxy::Proxy;
-use crate::{PATIENCE, check, connect, lead, status};
+use crate::{PATIENCE, check, check_on_one_thread, connect, lead, status};
 
 /// For tests of what happens after it: etcd takes no less than about this.
 const SHORT: Duration = Duration::from_secs(3);
@@ -83,17 +85,28 @@ fn a_leader_that_is_cut_off_knows_before_another_leads() {
 /// etcd itself refuses an ex-leader, whatever that believes.
 #[test]
 fn etcd_refuses_an_ex_leader_that_does_not_know_yet() {
-    check(async |etcd| {
+    check_on_one_thread(async |etcd| {
+        let lease = |etcd: &Etcd| -> anyhow::Result<String> {
+            let granted = etcd.etcdctl(&["lease", "grant", "60"])?;
+            Ok(granted.split_whitespace().nth(1).context("a lease")?.to_owned())
+        };
         let (store, first) = lead(&etcd).await?;
-        let proxy = Proxy::to(&etcd.endpoint()).await?;
-        // Deleted and taken over between two looks of the first one's watch.
-        let other = Store::connect(&ConnectOptions::new([proxy.endpoint()])).await?;
-        etcd.etcdctl(&["del", "/windlass/control/leader"])?;
-        let second = other.campaign("second", LEADERSHIP_TTL).await?;
+        // Another's value, lease and all, and the same key; then a new key, even of our own value.
+        let own = etcd.etcdctl(&["get", "--print-value-only", "/windlass/control/leader"])?;
+        etcd.etcdctl(&["put", "--lease", &lease(&etcd)?, "/windlass/control/leader", "another"])?;
+        ensure!(first.is_valid(), "it noticed, so this shows nothing");
         let outcome = store.commit(&first, &[Write::put(status("a"), "1")]).await;
         ensure!(matches!(outcome, Err(CommitError::LeadershipLost)), "{outcome:?}");
+        ensure!(!first.is_valid());
+
+        etcd.etcdctl(&["del", "/windlass/control/leader"])?;
+        let (store, second) = lead(&etcd).await?;
+        etcd.etcdctl(&["del", "/windlass/control/leader"])?;
+        etcd.etcdctl(&["put", "--lease", &lease(&etcd)?, "/windlass/control/leader", own.trim()])?;
+        ensure!(second.is_valid(), "it noticed, so this shows nothing");
+        let outcome = store.next_sequence(&second, Sequence(0)).await;
+        ensure!(matches!(outcome, Err(SequenceError::Commit(CommitError::LeadershipLost))), "{outcome:?}");
         ensure!(store.get(&status("a")).await?.is_none());
-        other.commit(&second, &[Write::put(status("a"), "2")]).await?;
         Ok(())
     });
 }

@@ -32,6 +32,16 @@ where
     check_with(Transport::Plain, test);
 }
 
+/// As [`check`], with one thread for everything: while the test asks etcd by another way, no task of ours runs.
+#[track_caller]
+pub(crate) fn check_on_one_thread<Test, Running>(test: Test)
+where
+    Test: Fn(Arc<Etcd>) -> Running + Sync,
+    Running: Future<Output = Result<()>>,
+{
+    run_on_both(Transport::Plain, &tokio::runtime::Builder::new_current_thread, &test);
+}
+
 /// As [`check`], with a transport.
 #[track_caller]
 pub(crate) fn check_with<Test, Running>(transport: Transport, test: Test)
@@ -39,9 +49,26 @@ where
     Test: Fn(Arc<Etcd>) -> Running + Sync,
     Running: Future<Output = Result<()>>,
 {
+    let threads = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2);
+        builder
+    };
+    run_on_both(transport, &threads, &test);
+}
+
+#[track_caller]
+fn run_on_both<Test, Running>(
+    transport: Transport,
+    builder: &(impl Fn() -> tokio::runtime::Builder + Sync),
+    test: &Test,
+) where
+    Test: Fn(Arc<Etcd>) -> Running + Sync,
+    Running: Future<Output = Result<()>>,
+{
     let run = |version: EtcdVersion| -> Result<()> {
         let etcd = Arc::new(Etcd::start(EtcdOptions { version, transport })?);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = builder().enable_all().build()?;
         runtime.block_on(test(etcd)).with_context(|| format!("etcd {version:?}"))
     };
     let outcomes: Vec<Result<()>> = thread::scope(|scope| {

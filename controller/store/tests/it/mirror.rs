@@ -14,6 +14,8 @@ pub(crate) struct Mirror {
     pub(crate) revision: StoreRevision,
     pub(crate) snapshots: usize,
     pub(crate) interruptions: usize,
+    /// Signs of life.
+    pub(crate) signs: usize,
     /// Put or deleted, told one by one.
     pub(crate) changes: usize,
 }
@@ -27,6 +29,7 @@ impl Mirror {
             revision: StoreRevision(0),
             snapshots: 0,
             interruptions: 0,
+            signs: 0,
             changes: 0,
         };
         mirror.until("the first snapshot", |mirror| mirror.snapshots == 1).await?;
@@ -75,6 +78,7 @@ impl Mirror {
             Update::Progress { revision } => {
                 ensure!(revision >= self.revision, "{revision} after {}", self.revision);
                 self.revision = revision;
+                self.signs += 1;
             }
             Update::Interrupted { .. } => self.interruptions += 1,
         }
