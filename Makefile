@@ -1,0 +1,63 @@
+# Every command there is. CI and the README call these targets and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+# What to test: `make test TESTS='package(windlass-planner)'`, in nextest's language.
+TESTS ?= all()
+
+target := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+scripts := scripts/setup scripts/demo scripts/as-root .ci/run
+host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh e2e/testbed/src/*.sh)
+
+# Throwaway hosts need root. Only the tests get it; what is built stays the user's own.
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
+
+.PHONY: help setup build release fmt lint test e2e soak doc demo clean-demo
+
+help: ## Tell what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Install what building, testing and the demo need; nothing where nothing is missing
+	@scripts/setup
+
+build: ## Build everything, the tests too
+	$(CARGO) build --workspace --bins --tests
+
+release: ## Build the program that is shipped
+	$(CARGO) build --release --package windlass-cli
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: setup ## Check format, lints and shell scripts
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	shellcheck $(scripts) $(host_scripts)
+
+test: setup build ## Run every test
+	@# The tree that hosts boot from is built once a machine, here and not in a test's time.
+	@scripts/as-root $(target)/debug/windlass-testbed up 1 --name prepare >/dev/null
+	@scripts/as-root $(target)/debug/windlass-testbed down --name prepare
+	$(CARGO) nextest run --workspace --filterset '$(TESTS)'
+	$(CARGO) test --workspace --doc --quiet
+	@scripts/as-root $(target)/debug/windlass-testbed gc
+
+e2e: ## Run the end-to-end tests alone
+	@$(MAKE) test TESTS='package(windlass-e2e)'
+
+soak: setup build ## Run what takes many minutes: five minutes idle
+	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only
+
+doc: ## Build the API's documentation; a broken link is an error
+	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+
+demo: ## Show it: three real hosts, a deploy, a bad version that is rolled back
+	@scripts/demo
+
+clean-demo: ## Remove whatever a demo that was killed has left
+	@scripts/demo clean
