@@ -107,7 +107,7 @@ fn hint(error: &CallError) -> &'static str {
             "\nhint: nothing listens there; is etcd running, and is this its client port?"
         }
         Problem::Unreachable if says("dns") || says("lookup") => "\nhint: the name does not resolve",
-        Problem::Unreachable if says("handshake") => SPEAKS_PLAIN,
+        Problem::Unreachable if encrypted && (says("handshake") || says("reset")) => SPEAKS_PLAIN,
         Problem::TlsMismatch if says("alert") => {
             "\nhint: it must offer TLS 1.2 or later, with AES-256-GCM or ChaCha20-Poly1305"
         }

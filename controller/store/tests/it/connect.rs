@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use windlass_store::{ConnectOptions, LEADERSHIP_TTL, Problem, Store, Tls, User, WriteError};
 use windlass_testbed::{Certificates, Etcd, Login, Transport};
 
-use crate::{PATIENCE, check, check_with, connect, host, report, until};
+use crate::{PATIENCE, check, check_with, connect, freeze, host, report, until};
 
 /// The deadline of connecting, and some more for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -63,7 +63,7 @@ fn what_is_wrong_with_an_endpoint_is_told() {
         refused(&ConnectOptions::new(["https://127.0.0.1:2379"]), &["--cacert"]).await?;
         let both = ConnectOptions::new(["127.0.0.1:1", "127.0.0.1:2"]);
         refused(&both, &["127.0.0.1:1", "127.0.0.1:2"]).await?;
-        etcd.freeze()?;
+        freeze(&etcd).await?;
         refused(&options(&etcd), &[&etcd.endpoint(), "did not answer in time"]).await?;
         etcd.thaw()?;
         connect(&etcd).await?;

@@ -8,7 +8,7 @@ use windlass_testbed::Etcd;
 
 use crate::mirror::Mirror;
 use crate::proxy::Proxy;
-use crate::{check, connect, host, lead, status};
+use crate::{check, connect, freeze, host, lead, status};
 
 fn declared(name: &str) -> Key {
     Key::Declared(host(name))
@@ -140,7 +140,7 @@ fn a_frozen_etcd_is_noticed_and_followed_on() {
     check(async |etcd| {
         let store = connect(&etcd).await?;
         let mut mirror = Mirror::of(store.follow(Scope::state())).await?;
-        etcd.freeze()?;
+        freeze(&etcd).await?;
         let took = mirror.until("the interruption", |mirror| mirror.interruptions == 1).await?;
         ensure!(took < Duration::from_secs(30), "noticed after {took:?}");
         etcd.thaw()?;

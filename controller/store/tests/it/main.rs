@@ -111,6 +111,13 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> Result<boo
     Ok(())
 }
 
+/// Freezes etcd, and waits until it is: threads that run when the signal comes stop a little later.
+pub(crate) async fn freeze(etcd: &Etcd) -> Result<()> {
+    etcd.freeze()?;
+    let ask = ["--command-timeout=300ms", "--dial-timeout=300ms", "get", "x"];
+    until("it is frozen", async || Ok(!etcd.try_etcdctl(&ask, None)?.success())).await
+}
+
 /// What an error says, down its chain.
 pub(crate) fn report(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
