@@ -11,14 +11,17 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{AtFlags, FileType};
 use sha2::{Digest as _, Sha256};
 use windlass_crds::digest::{FileDigest, ReleaseDigest};
 use windlass_crds::manifest::{Entry, Manifest};
@@ -84,6 +87,8 @@ pub enum Sweep {
 #[derive(Debug)]
 pub struct Contents {
     directory: PathBuf,
+    /// `files`, opened.
+    files: File,
     /// Held for reading while files are looked up and taken in for a manifest, for writing while they are swept, so
     /// that none is removed between being found and being named.
     sweep: RwLock<()>,
@@ -98,15 +103,15 @@ impl Contents {
         for name in ["files", "manifests", "incoming"] {
             make_directory(&directory.join(name))?;
         }
-        Ok(Self { directory: directory.to_owned(), sweep: RwLock::new(()) })
+        let path = directory.join("files");
+        let files = File::open(&path).map_err(|error| ContentsError::Store { path, error })?;
+        Ok(Self { directory: directory.to_owned(), files, sweep: RwLock::new(()) })
     }
 
     /// Where the contents with this digest are, or would be.
     pub fn path(&self, digest: &FileDigest) -> PathBuf {
-        let name = digest.to_string();
         let mut path = self.directory.join("files");
-        path.push(&name[..2]);
-        path.push(name);
+        path.push(OsStr::from_bytes(&stored_name(digest)));
         path
     }
 
@@ -117,7 +122,11 @@ impl Contents {
 
     /// Whether there is a file for this digest, of this size.
     pub(crate) fn has_sized(&self, digest: &FileDigest, size: u64) -> bool {
-        fs::symlink_metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+        // From the open directory and without an allocation: this is asked for every file of every scan.
+        let name = stored_name(digest);
+        rustix::fs::statat(&self.files, &name[..], AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && u64::try_from(stat.st_size) == Ok(size)
+        })
     }
 
     /// Stores what `reader` gives, and replaces what was stored under the same digest: it may be damaged.
@@ -260,6 +269,18 @@ impl Contents {
     fn manifest_path(&self, digest: &ReleaseDigest) -> PathBuf {
         self.directory.join("manifests").join(digest.to_string())
     }
+}
+
+/// Where contents are, below `files`: `<aa>/<sha256>`.
+fn stored_name(digest: &FileDigest) -> [u8; 67] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut name = [b'/'; 67];
+    for (byte, at) in digest.bytes().iter().zip((3..67).step_by(2)) {
+        name[at] = DIGITS[usize::from(byte >> 4)];
+        name[at + 1] = DIGITS[usize::from(byte & 15)];
+    }
+    name.copy_within(3..5, 0);
+    name
 }
 
 /// The digest of all that `reader` gives.

@@ -61,7 +61,7 @@ impl Ingest<'_> {
             error => SourceError::Contents { root: self.root.path.clone(), error },
         })?;
         self.stats.bytes_hashed += stored.size;
-        self.check_unchanged(path, &file, stamp)?;
+        self.check_unchanged(path, stored.size, stamp)?;
         let settled = stamp.is_settled(started);
         if !settled && self.read_again(path, stamp, &mut during)? != stored.digest {
             return Err(self.unsettled(path));
@@ -80,7 +80,7 @@ impl Ingest<'_> {
         let mut source = Watched { reader: (&file).take(stamp.size + 1), seen: 0, during };
         let digest = digest_of(&mut source).map_err(|error| self.root.unreadable(path.as_str().as_bytes(), error))?;
         self.stats.bytes_hashed += source.seen;
-        self.check_unchanged(path, &file, stamp)?;
+        self.check_unchanged(path, source.seen, stamp)?;
         Ok(digest)
     }
 
@@ -99,16 +99,16 @@ impl Ingest<'_> {
         Ok((file, stamp, executable))
     }
 
-    /// Whether the file, and what stands at its name, still has the stamp.
-    fn check_unchanged(&self, path: &ReleasePath, file: &File, stamp: Stamp) -> Result<(), SourceError> {
-        let named = self.root.open_below(path.as_str().as_bytes(), OFlags::PATH);
-        for stat in [rustix::fs::fstat(file), named.and_then(rustix::fs::fstat)] {
-            match stat.map(|stat| regular(&stat)) {
-                Ok(Some((now, _))) if now == stamp => {}
-                _ => return Err(self.unsettled(path)),
-            }
+    /// Checks that the file under this name still has the stamp, and that `read` bytes are all of it.
+    ///
+    /// Asked by name, not of the open file, so that a replaced directory on the way shows too. Files of `/proc` and
+    /// `/sys` have another length than they say, and so never pass.
+    fn check_unchanged(&self, path: &ReleasePath, read: u64, stamp: Stamp) -> Result<(), SourceError> {
+        let named = self.root.open_below(path.as_str().as_bytes(), OFlags::PATH).and_then(rustix::fs::fstat);
+        match named.map(|stat| regular(&stat)) {
+            Ok(Some((now, _))) if now == stamp && read == stamp.size => Ok(()),
+            _ => Err(self.unsettled(path)),
         }
-        Ok(())
     }
 
     fn unsettled(&self, path: &ReleasePath) -> SourceError {
@@ -159,8 +159,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let contents = Contents::open(&directory.path().join("contents")).expect("a store");
         let tree = directory.path().join("tree");
-        fs::create_dir(&tree).expect("a directory");
-        let file = tree.join("data.bin");
+        fs::create_dir_all(tree.join("d")).expect("a directory");
+        let file = tree.join("d/data.bin");
         fs::write(&file, vec![b'a'; BUFFER * 5 / 2]).expect("a file");
         // So that a write shows even within one tick of the kernel's clock.
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
@@ -168,7 +168,7 @@ mod tests {
         let root = Root::open(&tree).expect("a root");
         let mut ingest = Ingest { root: &root, contents: &contents, clock, stats: ScanStats::default() };
         let mut pieces = 0;
-        let result = ingest.read_with(&"data.bin".parse().expect("a path"), |_| {
+        let result = ingest.read_with(&"d/data.bin".parse().expect("a path"), |_| {
             pieces += 1;
             if pieces == after_piece {
                 edit(&file);
@@ -188,7 +188,7 @@ mod tests {
         let check = |what: &str, clock: Clock, after_piece: usize, edit: &dyn Fn(&Path)| {
             let outcome = read_while(clock, after_piece, edit);
             match outcome.result {
-                Err(SourceError::Unsettled { path, .. }) => assert_eq!(path, "data.bin", "{what}"),
+                Err(SourceError::Unsettled { path, .. }) => assert_eq!(path, "d/data.bin", "{what}"),
                 other => panic!("{what}: {other:?}"),
             }
         };
@@ -212,6 +212,11 @@ mod tests {
         check("replaced by a link", later, 1, &|path| {
             fs::remove_file(path).and_then(|()| std::os::unix::fs::symlink("/etc/passwd", path)).expect("replaced");
         });
+        check("its directory replaced", later, 1, &|path| {
+            let parent = path.parent().expect("a directory");
+            fs::rename(parent, parent.with_extension("old")).expect("renamed");
+            fs::create_dir(parent).and_then(|()| fs::write(path, "new")).expect("replaced");
+        });
         check("overwritten in the second read", SystemTime::now, 5, &|path| overwrite(path, 0, b"xyz"));
         check("removed before the second read", SystemTime::now, 3, &|path| fs::remove_file(path).expect("removed"));
     }
@@ -228,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_is_followed_on_the_way_to_a_file() {
+    fn what_took_a_files_place_is_not_followed() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let contents = Contents::open(&directory.path().join("contents")).expect("a store");
         let tree = directory.path().join("tree");
@@ -243,6 +248,12 @@ mod tests {
             "{through:?}"
         );
         assert_eq!(ingest.stats, ScanStats::default());
+
+        // Nor is a pipe that took a file's place waited for.
+        let made = std::process::Command::new("mkfifo").arg(tree.join("pipe")).status().expect("mkfifo");
+        assert!(made.success());
+        let pipe = ingest.read(&"pipe".parse().expect("a path"));
+        assert!(matches!(&pipe, Err(SourceError::Unsettled { path, .. }) if path == "pipe"), "{pipe:?}");
         ingest.read(&"real/secret".parse().expect("a path")).expect("a reading");
     }
 }

@@ -238,10 +238,12 @@ impl Look {
     /// Keeps the digests of what was read. After a failure that spares the next attempt from reading it again; after a
     /// success, what is gone from the tree is forgotten.
     fn remember(&self, scan: &Scan, hashes: &Hashes, learned: Hashes, complete: bool) {
-        let stays = |path: &ReleasePath| !complete || scan.get(path.as_str()).is_some();
-        if learned.is_empty() && hashes.keys().all(stays) {
+        let files = scan.entries.iter().filter(|(_, found)| matches!(found, Found::File { .. })).count();
+        // With nothing learned from a complete scan all of its files were known, so that their number tells enough.
+        if learned.is_empty() && (!complete || hashes.len() == files) {
             return;
         }
+        let stays = |path: &ReleasePath| !complete || scan.get(path.as_str()).is_some();
         let mut known = hashes.clone();
         known.retain(|path, _| stays(path));
         known.extend(learned);

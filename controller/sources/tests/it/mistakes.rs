@@ -62,6 +62,15 @@ async fn special_files_are_named() {
 }
 
 #[tokio::test]
+async fn files_that_lie_about_their_length_are_named() {
+    // Every file there says that it is empty.
+    let mut fixture = Fixture::new("").globs(&["ostype"], &[]);
+    fixture.tree.root = "/proc/sys/kernel".into();
+    let said = message(&fixture).await;
+    assert!(said.starts_with("ostype in ROOT changed while it was looked at"), "{said}");
+}
+
+#[tokio::test]
 async fn names_must_fit_a_manifest() {
     for (name, shown) in [(&b"a\nb"[..], r#""a\nb""#), (b"a\\b", r#""a\\b""#), (b"a\xff", "\"a\u{fffd}\"")] {
         let fixture = Fixture::new("x");

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use windlass_crds::digest::FileDigest;
-use windlass_sources::{ScanMode, ScanStats, Sweep};
+use windlass_sources::{ScanMode, ScanStats, SourceError, Sweep};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, later};
 
 /// How often files were opened, and how much was read.
 fn cost(stats: ScanStats) -> (usize, u64) {
@@ -84,6 +87,25 @@ async fn a_young_file_is_read_again_next_time() {
     for _ in 0..2 {
         assert_eq!(cost(fixture.ask().await.stats), (2, 4));
     }
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_failure_is_not_read_again() {
+    static LAST: OnceLock<PathBuf> = OnceLock::new();
+    static READS: AtomicUsize = AtomicUsize::new(0);
+    /// Asked for the time whenever a file is about to be read; takes the third away.
+    fn clock() -> SystemTime {
+        if READS.fetch_add(1, Ordering::Relaxed) == 2 {
+            fs::remove_file(LAST.get().expect("set before the first look")).expect("removed");
+        }
+        later()
+    }
+    let fixture = Fixture::with_clock("a=1 b=2 c=3", clock);
+    LAST.set(fixture.path("c")).expect("set once");
+    let result = fixture.look(ScanMode::Ask, None).await;
+    assert!(matches!(&result, Err(SourceError::Unsettled { path, .. }) if path == "c"), "{result:?}");
+    fixture.write("c", "3");
+    assert_eq!(cost(fixture.ask().await.stats), (1, 1));
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! A tree that was found changed must settle; a person who asks need not wait.
 
 use std::fs;
-use std::time::Duration;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use windlass_crds::digest::{FileDigest, ReleaseDigest};
 use windlass_sources::{Release, ScanMode, SourceError};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, later};
 
 /// Looks by interval while `edit` is called every `period`, with a number that grows; returns the seconds it took too.
 async fn look_while(
@@ -132,4 +135,21 @@ async fn files_that_come_and_go_are_named() {
     })
     .await;
     assert!(matches!(&result, Err(SourceError::Unsettled { path, .. }) if path.starts_with("tmp/")), "{result:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_while_another_file_is_read_is_named() {
+    static GROWING: OnceLock<PathBuf> = OnceLock::new();
+    /// Asked for the time whenever a file is about to be read.
+    fn clock() -> SystemTime {
+        let growing = GROWING.get().expect("set before the first look");
+        let mut file = fs::OpenOptions::new().append(true).open(growing).expect("writable");
+        file.write_all(b"more").expect("written");
+        later()
+    }
+    let fixture = Fixture::with_clock("a b c", clock);
+    GROWING.set(fixture.path("a")).expect("set once");
+    let result = fixture.look(ScanMode::Interval, None).await;
+    assert!(matches!(&result, Err(SourceError::Unsettled { path, .. }) if path == "a"), "{result:?}");
+    fixture.look(ScanMode::Ask, None).await.expect("each file by itself stayed the same while it was read");
 }
