@@ -175,14 +175,14 @@ pub struct RestartPolicy {
     pub after: Duration,
     /// `StartLimitBurst`.
     pub burst: u32,
-    /// `StartLimitIntervalSec`.
+    /// `StartLimitIntervalSec`; 0 is no limit.
     pub interval: Duration,
 }
 
 impl Default for RestartPolicy {
-    /// A second between starts, and systemd's own limit of five starts in ten seconds.
+    /// As our units say: a second between starts, and no limit to them.
     fn default() -> Self {
-        Self { after: Duration::from_secs(1), burst: 5, interval: Duration::from_secs(10) }
+        Self { after: Duration::from_secs(1), burst: 5, interval: Duration::ZERO }
     }
 }
 

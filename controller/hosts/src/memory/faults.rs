@@ -92,7 +92,8 @@ pub enum Mishap {
     /// systemd takes longer than the script waits: [`StepError::TimedOut`]; the record says that it had
     /// begun, and what was begun happens all the same.
     TimesOut,
-    /// The host answers this and does nothing else; where the call is a step, its record says so, too.
+    /// The host answers this and does nothing else; the record of a step says so where that is final, as it is
+    /// for `StartFailed` and `Failed`.
     Answers(StepError),
 }
 

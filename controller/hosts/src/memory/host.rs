@@ -10,7 +10,7 @@ use windlass_crds::id::{BootId, ClusterId, MachineId, RevisionNumber, Sequence, 
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::observation::{
     ActiveState, Drift, HealthAnswer, HostFacts, HostObservation, Listener, RunState, Scope, ServiceObservation,
-    StepRecord, StepState, UnitFile,
+    StepRecord, UnitFile,
 };
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{StepError, Verb};
@@ -47,6 +47,10 @@ const UPTIME: Duration = Duration::from_secs(1000);
 const BOOT: Duration = Duration::from_secs(5);
 /// What a host's clock shows when the fleet begins: 2027-01-15.
 const CLOCK: i64 = 1_800_000_000;
+/// What a unit's main process ends with that is stopped, or killed (signal(7)).
+const SIGTERM: i32 = 15;
+/// See [`SIGTERM`].
+const SIGKILL: i32 = 9;
 /// At most so many files are named in a drift, as `Drift::FilesChanged` says.
 const FILES_NAMED: usize = 10;
 /// So many lines of each unit are kept: more than anybody asks for.
@@ -76,8 +80,10 @@ pub(super) struct Host {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) sequence: Sequence,
-    pub(super) steps: BTreeMap<Verb, Kept>,
+    pub(super) steps: BTreeMap<Verb, StepRecord>,
     pub(super) running: Option<Running>,
+    /// How steps ended whose callers have not heard yet, by the number that they were begun under.
+    pub(super) ended: BTreeMap<u64, Result<(), StepError>>,
     pub(super) releases: BTreeMap<ReleaseDigest, Release>,
     pub(super) revisions: BTreeMap<RevisionNumber, Staged>,
     pub(super) unit: UnitFile,
@@ -86,29 +92,23 @@ pub(super) struct Held {
     pub(super) enabled: bool,
     pub(super) good: Option<RevisionNumber>,
     pub(super) incoming: Option<(PayloadDigest, u64)>,
+    /// Whether its folder is there, be it empty.
+    pub(super) home: bool,
     pub(super) data: bool,
     pub(super) run: Run,
-    /// Whether it is our doing that it does not run.
-    pub(super) stopped_by_us: bool,
+    /// Which step decided last whether the unit runs.
+    pub(super) last: Option<Verb>,
     pub(super) journal: VecDeque<String>,
-}
-
-/// The record of the last step of one verb.
-#[derive(Debug, Clone)]
-pub(super) struct Kept {
-    pub(super) sequence: Sequence,
-    pub(super) revision: RevisionNumber,
-    /// How it ended; `None`: it had begun.
-    pub(super) outcome: Option<Result<(), StepError>>,
 }
 
 /// A step that is being done, and holds the lock.
 #[derive(Debug)]
 pub(super) struct Running {
+    pub(super) number: u64,
     pub(super) verb: Verb,
     pub(super) ends: Moment,
-    /// How it will have ended; `None`: nobody will record it.
-    pub(super) outcome: Option<Result<(), StepError>>,
+    /// How it will have ended.
+    pub(super) outcome: Result<(), StepError>,
 }
 
 /// A release.
@@ -133,6 +133,8 @@ pub(super) enum Run {
     Idle {
         /// When it was active last, and how it ended.
         last: Option<(Moment, End)>,
+        /// Dead, or failed.
+        active: ActiveState,
     },
     /// It was started and not stopped; its program may have ended by itself.
     Alive(Box<Life>),
@@ -140,36 +142,7 @@ pub(super) enum Run {
 
 impl Default for Run {
     fn default() -> Self {
-        Self::Idle { last: None }
-    }
-}
-
-/// The exit code that the script gives a failure; the records on a host hold nothing else.
-pub(super) fn exit_code(error: &StepError) -> i32 {
-    match error {
-        StepError::Contact { .. } | StepError::TimedOut { .. } => 124,
-        StepError::Superseded { .. } => 10,
-        StepError::OwnedByAnother { .. } => 11,
-        StepError::Locked => 12,
-        StepError::NoSpace { .. } => 13,
-        StepError::Damaged { .. } => 14,
-        StepError::Base { .. } => 15,
-        StepError::NotStaged { .. } => 16,
-        StepError::NotActivated { .. } => 17,
-        StepError::StartFailed { .. } => 18,
-        StepError::Failed { code, .. } => *code,
-    }
-}
-
-impl Kept {
-    /// As an observation tells it.
-    fn record(&self) -> StepRecord {
-        let state = match &self.outcome {
-            None => StepState::Begun,
-            Some(Ok(())) => StepState::Ok,
-            Some(Err(error)) => StepState::Failed(exit_code(error)),
-        };
-        StepRecord { sequence: self.sequence, revision: self.revision, state }
+        Self::Idle { last: None, active: ActiveState::Inactive }
     }
 }
 
@@ -392,15 +365,18 @@ impl Held {
     /// The unit is stopped; `killed` where it had to be.
     pub(super) fn stop_run(&mut self, now: Moment, killed: bool) {
         self.end_run(now);
-        let since = match &self.run {
-            Run::Idle { .. } => return,
-            Run::Alive(life) => match life.phase(now) {
-                Phase::Running { since, .. } | Phase::Waiting { since, .. } | Phase::GivenUp { since, .. } => since,
-            },
+        let Run::Alive(life) = &self.run else { return };
+        // A unit that has failed stays so; one that waits for its next start is dead, and keeps its result.
+        let (since, end, active) = match life.phase(now) {
+            Phase::Running { since, .. } if killed => {
+                (since, End { result: "timeout", status: SIGKILL }, ActiveState::Failed)
+            }
+            Phase::Running { since, .. } => (since, End { result: "success", status: SIGTERM }, ActiveState::Inactive),
+            Phase::Waiting { since, end, .. } => (since, end, ActiveState::Inactive),
+            Phase::GivenUp { since, end, .. } => (since, end, ActiveState::Failed),
         };
-        let end = if killed { End { result: "timeout", status: 9 } } else { End { result: "success", status: 0 } };
         self.journal.push_back(if killed { "Stopped: killed after its time." } else { "Stopped." }.to_owned());
-        self.run = Run::Idle { last: Some((since, end)) };
+        self.run = Run::Idle { last: Some((since, end)), active };
     }
 
     /// The last lines of its log, oldest first.
@@ -417,15 +393,14 @@ impl Held {
     pub(super) fn run_state(&self, now: Moment, monotonic: impl Fn(Moment) -> u64) -> RunState {
         let state = match &self.run {
             Run::Alive(life) => life.run_state(now, monotonic),
-            Run::Idle { last } => {
+            Run::Idle { last, active } => {
                 let (since, end) = match last {
                     Some((since, end)) => (monotonic(*since), *end),
                     None => (0, End { result: "success", status: 0 }),
                 };
-                let failed = end.result != "success";
                 RunState {
-                    active: if failed { ActiveState::Failed } else { ActiveState::Inactive },
-                    sub: if failed { "failed" } else { "dead" }.to_owned(),
+                    active: *active,
+                    sub: if *active == ActiveState::Failed { "failed" } else { "dead" }.to_owned(),
                     since,
                     result: end.result.to_owned(),
                     exit_status: end.status,
@@ -444,10 +419,6 @@ impl Held {
 
     fn observe(&self, scrutiny: Scrutiny, now: Moment, monotonic: impl Fn(Moment) -> u64) -> ServiceObservation {
         let whole = self.revisions.iter().filter(|(_, staged)| self.releases.contains_key(&staged.release));
-        let nothing = self.releases.is_empty()
-            && self.revisions.is_empty()
-            && self.unit == UnitFile::Absent
-            && self.incoming.is_none();
         ServiceObservation {
             sequence: self.sequence,
             unit: self.unit,
@@ -455,10 +426,10 @@ impl Held {
             revisions: whole.map(|(number, staged)| (*number, staged.release)).collect(),
             releases: self.releases.keys().copied().collect(),
             run: self.run_state(now, monotonic),
-            steps: self.steps.iter().map(|(verb, kept)| (*verb, kept.record())).collect(),
+            steps: self.steps.clone(),
             drift: self.drift(scrutiny),
             incoming: self.incoming,
-            present: !nothing,
+            present: self.home || self.unit != UnitFile::Absent,
         }
     }
 
@@ -467,7 +438,7 @@ impl Held {
         if matches!(self.unit, UnitFile::Changed(_) | UnitFile::Foreign) {
             drift.insert(Drift::UnitChanged);
         }
-        if !self.drop_ins.is_empty() {
+        if !self.drop_ins.is_empty() && self.unit != UnitFile::Absent {
             drift.insert(Drift::DropIn { paths: self.drop_ins.iter().cloned().collect() });
         }
         let Some(revision) = self.unit.revision() else { return drift };
@@ -487,11 +458,11 @@ impl Held {
                 }
             }
         }
-        if !self.stopped_by_us {
+        if matches!(self.last, Some(Verb::Activate | Verb::Revert)) {
             if !self.enabled {
                 drift.insert(Drift::NotEnabled);
             }
-            if matches!(self.run, Run::Idle { .. }) {
+            if matches!(self.run, Run::Idle { active: ActiveState::Inactive, .. }) {
                 drift.insert(Drift::Stopped);
             }
         }
@@ -525,10 +496,12 @@ impl Held {
             Edit::LoseFence => {
                 self.sequence = Sequence::default();
                 self.steps.clear();
+                self.last = None;
             }
             Edit::Wipe => {
                 self.stop_run(now, false);
-                *self = Self { journal: std::mem::take(&mut self.journal), ..Self::default() };
+                let journal = std::mem::take(&mut self.journal);
+                *self = Self { journal, drop_ins: std::mem::take(&mut self.drop_ins), ..Self::default() };
             }
             Edit::Behave(behaviour) => {
                 if let Run::Alive(life) = &mut self.run {
@@ -563,7 +536,7 @@ impl Held {
             start: now + life.policy.after,
             pid: life.pid_of(index) + 1,
             restarts: life.restarts + index,
-            before: Some((since, End { result: "signal", status: 9 })),
+            before: Some((since, End { result: "signal", status: SIGKILL })),
             ..(**life).clone()
         };
         next.restarts += 1;

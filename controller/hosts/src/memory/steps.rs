@@ -3,33 +3,80 @@
 use std::time::Duration;
 
 use windlass_crds::id::{BootId, RevisionNumber, ServiceKey};
+use windlass_crds::observation::{StepRecord, StepState, UnitFile};
 use windlass_crds::step::{Step, StepError, Verb};
 
 use super::behaviour::Moment;
-use super::faults::Mishap;
-use super::host::{Held, Kept, Running};
-use super::world::{Effect, Then, World};
-use crate::fleet::{Material, Order, Stamp};
+use super::faults::{FileChange, Mishap};
+use super::host::{Held, Running};
+use super::world::{Effect, Then, Timing, World};
+use crate::fleet::{Material, Order, Scrutiny, Stamp};
 
 /// What a host says to a step.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// Another step holds the lock until then.
     Locked { until: Moment },
-    /// No; the records say nothing of it.
+    /// No.
     Refused(StepError),
     /// It was done, and ended like this.
     Replayed(Result<(), StepError>),
-    /// It was begun and ends then, unless the host leaves this boot before.
-    Begun { ends: Moment, boot: BootId },
+    /// Its record says that it has begun.
+    Open,
+}
+
+/// A step that is being done.
+#[derive(Debug)]
+pub(super) struct Doing {
+    /// Under which number its end will be told.
+    pub(super) number: u64,
+    /// When it ends, unless the host leaves this boot before.
+    pub(super) ends: Moment,
+    /// In which boot.
+    pub(super) boot: BootId,
 }
 
 /// The verbs whose success a confirmation accepts.
 const SWITCHING: [Verb; 2] = [Verb::Activate, Verb::Revert];
+/// The script's exit code for a unit that systemd did not start.
+const START_FAILED: i32 = 49;
 
 /// The revision in the id of a step; 0 where it is about none.
 pub(super) fn id_revision(step: &Step) -> RevisionNumber {
     step.revision().unwrap_or_default()
+}
+
+/// What a record says of an outcome; `None` where trying again may end otherwise, so that it is not final.
+pub(super) fn final_state(verb: Verb, outcome: &Result<(), StepError>) -> Option<StepState> {
+    let code = match outcome {
+        Ok(()) => return Some(StepState::Ok),
+        Err(StepError::StartFailed { .. }) => START_FAILED,
+        Err(StepError::Failed { code, .. }) => *code,
+        Err(StepError::NoSpace { .. }) => 1,
+        Err(
+            StepError::Contact { .. }
+            | StepError::Superseded { .. }
+            | StepError::OwnedByAnother { .. }
+            | StepError::Locked
+            | StepError::TimedOut { .. }
+            | StepError::Damaged { .. }
+            | StepError::Base { .. }
+            | StepError::NotStaged { .. }
+            | StepError::NotActivated { .. },
+        ) => return None,
+    };
+    (verb != Verb::Stage).then_some(StepState::Failed(code))
+}
+
+/// What is answered from a record: it holds no more than the exit code.
+fn replayed(state: StepState) -> Option<Result<(), StepError>> {
+    let detail = "as it was recorded before".to_owned();
+    match state {
+        StepState::Begun => None,
+        StepState::Ok => Some(Ok(())),
+        StepState::Failed(START_FAILED) => Some(Err(StepError::StartFailed { detail })),
+        StepState::Failed(code) => Some(Err(StepError::Failed { code, detail })),
+    }
 }
 
 impl World {
@@ -54,68 +101,77 @@ impl World {
         held.running.as_ref().map(|running| running.ends)
     }
 
-    /// What the record of a step says; `None` where it was never asked for, or had only begun.
-    pub(super) fn recorded(&self, address: &str, order: &Order) -> Option<Result<(), StepError>> {
-        let held = self.hosts.get(address)?.services.get(&order.service)?;
-        let kept = held.steps.get(&order.step.verb())?;
-        let same = kept.sequence == order.stamp.sequence && kept.revision == id_revision(&order.step);
-        kept.outcome.clone().filter(|_| same)
-    }
-
-    /// Begins a step, if nothing speaks against it.
-    pub(super) fn begin(
-        &mut self,
-        address: &str,
-        order: &Order,
-        material: Option<&Material>,
-        mishap: Option<&Mishap>,
-        now: Moment,
-    ) -> Entry {
+    /// Passes the fence, and records that a step has begun unless its record is the answer.
+    pub(super) fn enter(&mut self, address: &str, order: &Order) -> Entry {
         if let Some(until) = self.locked(address, &order.service) {
             return Entry::Locked { until };
         }
         if let Err(error) = self.pass_fence(address, &order.service, &order.stamp) {
             return Entry::Refused(error);
         }
-        if let Some(outcome) = self.recorded(address, order) {
+        let (sequence, revision) = (order.stamp.sequence, id_revision(&order.step));
+        let host = self.hosts.get_mut(address).expect("it has a fence, so it is there");
+        let held = host.services.entry(order.service.clone()).or_default();
+        let verb = order.step.verb();
+        let record = held.steps.get(&verb).filter(|record| record.sequence == sequence && record.revision == revision);
+        if let Some(outcome) = record.and_then(|record| replayed(record.state)) {
             return Entry::Replayed(outcome);
         }
+        held.steps.insert(verb, StepRecord { sequence, revision, state: StepState::Begun });
+        Entry::Open
+    }
+
+    /// Does a step that has entered, from now on.
+    ///
+    /// # Errors
+    /// When what is there does not allow it: the record goes on to say that it has begun.
+    pub(super) fn carry_out(
+        &mut self,
+        address: &str,
+        order: &Order,
+        material: Option<&Material>,
+        mishap: Option<&Mishap>,
+        now: Moment,
+    ) -> Result<Doing, StepError> {
         let timing = self.timing;
-        let host = self.hosts.get_mut(address).expect("whoever begins a step has reached the host");
-        let full = host.disk_full;
+        self.drawn += 1;
+        let number = self.drawn;
+        let host = self.hosts.get_mut(address).expect("it has a fence, so it is there");
         let boot = host.boot.clone();
         let held = host.services.entry(order.service.clone()).or_default();
-        if let Err(error) = held.check(&order.step) {
-            return Entry::Refused(error);
-        }
-        let failure = match mishap {
-            Some(Mishap::Answers(error)) => Some(error.clone()),
-            _ if full && material.is_some() => {
-                Some(StepError::NoSpace { detail: "No space left on device".to_owned() })
+        held.check(&order.step)?;
+        let verb = order.step.verb();
+        let (mut effects, outcome) = match mishap {
+            Some(Mishap::Answers(error)) => (Vec::new(), Err(error.clone())),
+            Some(Mishap::TimesOut) => {
+                let detail = format!("systemctl, in {}", order.step);
+                (held.effects(order, material, &timing, now), Err(StepError::TimedOut { detail }))
             }
-            _ => None,
+            _ => (held.effects(order, material, &timing, now), Ok(())),
         };
-        let mut effects = match failure {
-            Some(_) => Vec::new(),
-            None => held.effects(order, material, timing.effect, timing.reload, timing.stage, now),
-        };
+        if !matches!(verb, Verb::Stage | Verb::Confirm) {
+            held.last = Some(verb);
+        }
         effects.push((timing.effect, Effect::Record));
         if let Some(Mishap::PowerCut { effects: count, dark }) = mishap {
             effects.truncate(*count);
             effects.push((timing.effect, Effect::PowerCut { dark: *dark }));
         }
-        let outcome = match (mishap, failure) {
-            (Some(Mishap::TimesOut), _) => None,
-            (_, Some(error)) => Some(Err(error)),
-            (_, None) => Some(Ok(())),
-        };
-        let verb = order.step.verb();
-        let kept = Kept { sequence: order.stamp.sequence, revision: id_revision(&order.step), outcome: None };
-        held.steps.insert(verb, kept);
         let ends = now + effects.iter().map(|(delay, _)| *delay).sum::<Duration>();
-        held.running = Some(Running { verb, ends, outcome });
+        held.running = Some(Running { number, verb, ends, outcome });
         self.schedule(address, &order.service, effects, now);
-        Entry::Begun { ends, boot }
+        Ok(Doing { number, ends, boot })
+    }
+
+    /// How a step ended; `None` where the host lost power in it.
+    pub(super) fn end_of(
+        &mut self,
+        address: &str,
+        service: &ServiceKey,
+        doing: &Doing,
+    ) -> Option<Result<(), StepError>> {
+        let host = self.hosts.get_mut(address).filter(|host| host.boot == doing.boot)?;
+        host.services.get_mut(service)?.ended.remove(&doing.number)
     }
 }
 
@@ -124,28 +180,23 @@ impl Held {
     fn check(&self, step: &Step) -> Result<(), StepError> {
         match step {
             Step::Stage { .. } | Step::Stop | Step::Remove { .. } => Ok(()),
-            Step::Activate { revision } => self.check_staged(*revision),
-            Step::Revert { revision } => self.check_staged(*revision).and_then(|()| self.check_files(*revision)),
+            Step::Activate { revision } => self.check_staged(*revision, Scrutiny::Quick),
+            Step::Revert { revision } => self.check_staged(*revision, Scrutiny::Full),
             Step::Confirm { revision, keep: _ } => self.check_activated(*revision),
         }
     }
 
-    fn check_staged(&self, revision: RevisionNumber) -> Result<(), StepError> {
+    /// Whether a revision is there whole; going back to one looks at every file's hash, too.
+    fn check_staged(&self, revision: RevisionNumber, scrutiny: Scrutiny) -> Result<(), StepError> {
+        let seen = |how: &FileChange| scrutiny == Scrutiny::Full || *how != FileChange::Hidden;
         let detail = match (self.revisions.get(&revision), self.staged(revision)) {
-            (None, _) => "it is not there",
-            (Some(_), None) => "its release is not there",
-            (Some(_), Some(_)) => return Ok(()),
-        };
-        Err(StepError::NotStaged { revision, detail: detail.to_owned() })
-    }
-
-    /// Every file, by its hash.
-    fn check_files(&self, revision: RevisionNumber) -> Result<(), StepError> {
-        let Some((staged, release)) = self.staged(revision) else { return Ok(()) };
-        let detail = match release.damage.keys().next() {
-            Some(path) => format!("{path} is not what it should be"),
-            None if staged.changed => "its unit or its environment is not what it should be".to_owned(),
-            None => return Ok(()),
+            (None, _) => "it is not there".to_owned(),
+            (Some(_), None) => "its release is not there".to_owned(),
+            (Some(_), Some((staged, _))) if staged.changed => "its unit or env was changed".to_owned(),
+            (Some(_), Some((_, release))) => match release.damage.iter().find(|(_, how)| seen(how)) {
+                Some((path, _)) => format!("changed: {path}"),
+                None => return Ok(()),
+            },
         };
         Err(StepError::NotStaged { revision, detail })
     }
@@ -153,10 +204,10 @@ impl Held {
     /// Whether what runs is this revision, and was switched to with success.
     fn check_activated(&self, revision: RevisionNumber) -> Result<(), StepError> {
         let switched = |verb: &Verb| {
-            let kept = self.steps.get(verb)?;
-            (kept.revision == revision && kept.outcome == Some(Ok(()))).then_some(())
+            let record = self.steps.get(verb);
+            record.is_some_and(|record| record.revision == revision && record.state == StepState::Ok)
         };
-        let detail = if !SWITCHING.iter().any(|verb| switched(verb).is_some()) {
+        let detail = if !SWITCHING.iter().any(switched) {
             "no record says that it was activated"
         } else if self.unit.revision() != Some(revision) {
             "the unit is another one"
@@ -171,11 +222,10 @@ impl Held {
         &self,
         order: &Order,
         material: Option<&Material>,
-        effect: Duration,
-        reload: Duration,
-        stage: Duration,
+        timing: &Timing,
         now: Moment,
     ) -> Vec<(Duration, Effect)> {
+        let Timing { effect, reload, stage, .. } = *timing;
         let stop = |then: Then| {
             let takes = self.alive(now).map_or(Duration::ZERO, |(life, _)| life.behaviour.stops);
             (takes.min(order.force_after), Effect::Stop { killed: takes > order.force_after, then })
@@ -190,7 +240,7 @@ impl Held {
             Step::Stop => vec![stop(Then::Rest)],
             Step::Activate { revision } | Step::Revert { revision } => vec![
                 (effect, Effect::Switch(*revision)),
-                (reload, Effect::Reload),
+                (if self.unit == UnitFile::Absent { Duration::ZERO } else { reload }, Effect::Reload),
                 stop(Then::Restart),
                 (effect, Effect::Start),
             ],

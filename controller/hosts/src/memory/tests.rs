@@ -16,6 +16,9 @@ use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 use super::*;
 use crate::fleet::{Fleet, Look, Material, Order, Question, Stamp};
 
+/// What is done, and what comes of it.
+type Rows = &'static [(&'static str, &'static str)];
+
 const PORT: NonZeroU16 = NonZeroU16::new(8080).expect("it is not zero");
 const HOST: &str = "a";
 const DARK: Duration = Duration::from_secs(20);
@@ -245,7 +248,6 @@ async fn check(name: &str, bench: &Bench, rows: &[(&str, &str)]) {
 
 #[tokio::test(start_paused = true)]
 async fn the_fence_holds() {
-    type Rows = &'static [(&'static str, &'static str)];
     let tables: &[(&str, Rows)] = &[
         (
             "a deploy",
@@ -370,7 +372,7 @@ async fn what_was_done_is_answered_from_its_record() {
 #[tokio::test(start_paused = true)]
 async fn programs_behave_as_they_were_told() {
     let second = Duration::from_secs(1);
-    let table: &[(&str, Behaviour, &[(&str, &str)])] = &[
+    let table: &[(&str, Behaviour, Rows)] = &[
         (
             "healthy",
             Behaviour::healthy_after(second),
@@ -410,15 +412,18 @@ async fn programs_behave_as_they_were_told() {
             ],
         ),
         (
-            "exits at once until systemd has had enough",
+            "exits at once, again and again",
             Behaviour::exits_at_once(),
             &[
                 ("activate 1 @1", "ok"),
                 ("wait 50", ""),
                 ("sample", "auto-restart no pid nobody restarts 0 exit-code"),
-                ("wait 10000", ""),
-                ("sample", "failed no pid nobody restarts 5 exit-code"),
-                ("look", "@1 unit 1 has 1 failed enabled"),
+                ("wait 10200", ""),
+                ("sample", "auto-restart no pid nobody restarts 10 exit-code"),
+                ("look", "@1 unit 1 has 1 activating enabled"),
+                ("stop @2", "ok"),
+                ("look", "@2 unit 1 has 1 inactive enabled"),
+                ("sample", "dead no pid nobody restarts 0 exit-code"),
             ],
         ),
         (
@@ -489,16 +494,17 @@ async fn a_crash_shows_in_pid_restarts_and_log() {
 #[tokio::test(start_paused = true)]
 async fn edits_show_as_drift_and_are_put_right() {
     let file = |how| Edit::File { path: "lib.py".to_owned(), how };
-    let drop_in = Edit::DropIn { path: "/etc/systemd/system/x.d/y.conf".to_owned() };
-    let table: &[(&str, Edit, &[(&str, &str)])] = &[
+    let table: &[(&str, Edit, Rows)] = &[
         (
             "file",
             file(FileChange::Replaced),
             &[
                 ("look", "@1 unit 1 good 1 has 1 active enabled drift: lib.py"),
                 ("revert 1 @2", "1 not staged"),
+                ("activate 1 @2", "1 not staged"),
                 ("stage 1 @2", "ok"),
                 ("revert 1 @2", "ok"),
+                ("activate 1 @2", "ok"),
             ],
         ),
         (
@@ -508,8 +514,9 @@ async fn edits_show_as_drift_and_are_put_right() {
                 ("look", "@1 unit 1 good 1 has 1 active enabled"),
                 ("scan", "@1 unit 1 good 1 has 1 active enabled drift: lib.py"),
                 ("revert 1 @2", "1 not staged"),
-                ("stage 1 @2", "ok"),
                 ("activate 1 @2", "ok"),
+                ("stage 1 @2", "ok"),
+                ("revert 1 @2", "ok"),
             ],
         ),
         (
@@ -524,15 +531,11 @@ async fn edits_show_as_drift_and_are_put_right() {
         ),
         ("no unit", Edit::NoUnit, &[("look", "@1 no unit good 1 has 1 active enabled"), ("activate 1 @2", "ok")]),
         (
-            "drop-in",
-            drop_in,
-            &[("look", "@1 unit 1 good 1 has 1 active enabled drift: drop-in"), ("activate 1 @2", "ok")],
-        ),
-        (
             "revision",
             Edit::Revision,
             &[
                 ("look", "@1 unit 1 good 1 has 1 active enabled drift: revision"),
+                ("activate 1 @2", "1 not staged"),
                 ("stage 1 @2", "ok"),
                 ("activate 1 @2", "ok"),
             ],
@@ -564,6 +567,7 @@ async fn edits_show_as_drift_and_are_put_right() {
                 ("look", "@0 unit 1 good 1 has 1 active enabled"),
                 ("confirm 1 @1", "1 not activated"),
                 ("activate 1 @2", "ok"),
+                ("confirm 1 @2", "ok"),
             ],
         ),
         (
@@ -584,6 +588,16 @@ async fn edits_show_as_drift_and_are_put_right() {
         check(name, &bench, rows).await;
         check(name, &bench, &[("scan", "@2 unit 1 good 1 has 1 active enabled")]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drop_in_outlives_an_activation() {
+    let bench = Bench::new();
+    bench.deployed(HOST).await;
+    bench.fleet.edit(HOST, &service(), Edit::DropIn { path: "/etc/systemd/system/x.d/y.conf".to_owned() });
+    let drifted = "@1 unit 1 good 1 has 1 active enabled drift: drop-in";
+    let still = "@2 unit 1 good 1 has 1 active enabled drift: drop-in";
+    check("drop-in", &bench, &[("look", drifted), ("activate 1 @2", "ok"), ("look", still)]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -651,7 +665,7 @@ async fn calls_go_wrong_one_at_a_time() {
     let activate = Some(Call::Step(Verb::Activate));
     let stage = Some(Call::Step(Verb::Stage));
     let full = StepError::NoSpace { detail: "/".to_owned() };
-    let table: &[(&str, Option<Call>, Mishap, &[(&str, &str)])] = &[
+    let table: &[(&str, Option<Call>, Mishap, Rows)] = &[
         (
             "lost before",
             activate,
@@ -681,10 +695,10 @@ async fn calls_go_wrong_one_at_a_time() {
             Mishap::HalfUpload { bytes: 1000 },
             &[
                 ("stage 2 @2", "lost"),
-                ("look", "@2 unit 1 good 1 has 1 active enabled incoming 1000"),
+                ("look", "@2 unit 1 good 1 has 1 active enabled begun: stage 2 incoming 1000"),
                 ("activate 2 @2", "2 not staged"),
                 ("stage 2 @2", "ok"),
-                ("look", "@2 unit 1 good 1 has 1 2 active enabled"),
+                ("look", "@2 unit 1 good 1 has 1 2 active enabled begun: activate 2"),
             ],
         ),
         (
@@ -707,8 +721,8 @@ async fn calls_go_wrong_one_at_a_time() {
             &[
                 ("look", "@1 unit 1 good 1 has 1 active enabled"),
                 ("stage 2 @2", "no space"),
-                ("look", "@2 unit 1 good 1 has 1 active enabled failed: stage 2"),
-                ("stage 2 @3", "ok"),
+                ("look", "@2 unit 1 good 1 has 1 active enabled begun: stage 2"),
+                ("stage 2 @2", "ok"),
             ],
         ),
         (
@@ -755,7 +769,7 @@ async fn a_full_disk_stops_stages_alone() {
     check("room", &bench, &[("stage 2 @2", "ok"), ("activate 2 @2", "ok")]).await;
     bench.fleet.change(HOST, HostChange::DiskFull);
     check("full", &bench, &[("stage 3 @3", "no space"), ("revert 1 @3", "ok"), ("confirm 1 @3", "ok")]).await;
-    check("full", &bench, &[("remove @4", "ok"), ("look", "@4 no unit inactive gone")]).await;
+    check("full", &bench, &[("remove @4", "ok"), ("look", "@4 no unit inactive begun: stage 3 gone")]).await;
 
     let fleet = MemoryFleet::new();
     fleet.add(HOST, HostSettings { capacity_kib: 5 << 10, ..HostSettings::default() });
@@ -808,7 +822,7 @@ async fn a_step_goes_on_without_its_caller() {
 #[tokio::test(start_paused = true)]
 async fn the_lock_is_waited_for_and_no_longer_than_it_may() {
     let bench = Bench::new();
-    bench.fleet.set_timing(Timing { lock: Duration::from_secs(1), ..Timing::default() });
+    bench.fleet.set_timing(Timing { stamp_lock: Duration::from_secs(1), ..Timing::default() });
     bench.fleet.set_behaviour(release(1), Behaviour::ignores_sigterm());
     bench.deployed(HOST).await;
     let (stopped, stamped) = tokio::join!(bench.run("stop @2"), async {

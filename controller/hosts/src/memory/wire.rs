@@ -12,7 +12,7 @@ use windlass_crds::step::{ContactError, Step, StepError};
 use super::behaviour::Moment;
 use super::calls::{Call, Called, Deed};
 use super::faults::{Link, Mishap, UNNOTICED};
-use super::steps::{Entry, id_revision};
+use super::steps::{Doing, Entry, id_revision};
 use super::world::{World, payload_name};
 use super::{MemoryFleet, host};
 use crate::fleet::{Fleet, Look, Material, Order, Question, Stamp};
@@ -28,7 +28,10 @@ impl Fleet for MemoryFleet {
                 return Err(error.clone());
             }
             let stamped = match &look.stamp {
-                Some(stamp) => self.stamp(&ticket, &look.service, stamp).await,
+                Some(stamp) => {
+                    let patience = self.with(|world, _| world.timing.stamp_lock);
+                    self.stamp(&ticket, &look.service, stamp, patience).await
+                }
                 None => Ok(()),
             };
             let seen = self.with(|world, now| {
@@ -64,7 +67,7 @@ impl Fleet for MemoryFleet {
             if let Step::Stage { .. } = order.step {
                 return Err(StepError::Failed { code: 2, detail: "a stage needs its material".to_owned() });
             }
-            let outcome = self.perform(&ticket, order, None).await;
+            let outcome = self.perform(&ticket, order).await;
             self.answer(target, &ticket).await.map_err(contact)?;
             outcome
         };
@@ -275,9 +278,13 @@ impl MemoryFleet {
         }
     }
 
-    /// Waits for a service's lock as long as the script would, and then does what it is for.
-    async fn under_lock<R>(&self, act: impl Fn(&mut World, Moment) -> Result<R, Moment>) -> Result<R, StepError> {
-        let deadline = self.with(|world, now| now + world.timing.lock);
+    /// Waits at most so long for a service's lock, and then does what it is for.
+    async fn under_lock<R>(
+        &self,
+        patience: Duration,
+        act: impl Fn(&mut World, Moment) -> Result<R, Moment>,
+    ) -> Result<R, StepError> {
+        let deadline = self.now() + patience;
         loop {
             let until = match self.with(&act) {
                 Ok(done) => return Ok(done),
@@ -290,55 +297,114 @@ impl MemoryFleet {
         }
     }
 
-    /// Stamps a host.
-    async fn stamp(&self, ticket: &Ticket, service: &ServiceKey, stamp: &Stamp) -> Result<(), StepError> {
-        let passed = self.under_lock(|world, _| match world.locked(&ticket.address, service) {
+    /// Stamps a host, waiting so long for its lock.
+    async fn stamp(
+        &self,
+        ticket: &Ticket,
+        service: &ServiceKey,
+        stamp: &Stamp,
+        patience: Duration,
+    ) -> Result<(), StepError> {
+        let passed = self.under_lock(patience, |world, _| match world.locked(&ticket.address, service) {
             Some(until) => Err(until),
             None => Ok(world.pass_fence(&ticket.address, service, stamp)),
         });
         passed.await?
     }
 
-    /// Does a step on a host that was reached, and waits for its end.
-    async fn perform(&self, ticket: &Ticket, order: &Order, material: Option<&Material>) -> Result<(), StepError> {
-        let mishap = ticket.mishap.as_ref();
-        let entry = self.under_lock(|world, now| match world.begin(&ticket.address, order, material, mishap, now) {
-            Entry::Locked { until } => Err(until),
-            entry => Ok(entry),
-        });
-        let (ends, boot) = match entry.await? {
-            Entry::Refused(error) => return Err(error),
-            Entry::Replayed(outcome) => {
-                self.note(ticket, Deed::Replayed);
-                return outcome;
-            }
-            Entry::Begun { ends, boot } => (ends, boot),
-            Entry::Locked { .. } => unreachable!("`under_lock` waits while the lock is held"),
-        };
+    /// Waits for the end of a step.
+    async fn follow(&self, ticket: &Ticket, order: &Order, doing: Result<Doing, StepError>) -> Result<(), StepError> {
+        let doing = doing?;
         self.note(ticket, Deed::Begun);
-        tokio::time::sleep_until(self.shared.origin + ends).await;
-        if mishap == Some(&Mishap::TimesOut) {
-            return Err(StepError::TimedOut { detail: format!("systemctl, in {}", order.step) });
+        tokio::time::sleep_until(self.shared.origin + doing.ends).await;
+        let end = self.with(|world, _| world.end_of(&ticket.address, &order.service, &doing));
+        end.unwrap_or_else(|| Err(contact(lost())))
+    }
+
+    /// Begins a step, and does `then` under the same lock; `Err` is its answer already.
+    async fn enter<R>(
+        &self,
+        ticket: &Ticket,
+        order: &Order,
+        then: impl Fn(&mut World, Moment) -> R,
+    ) -> Result<R, Result<(), StepError>> {
+        let patience = self.with(|world, _| world.timing.lock);
+        let entry = self.under_lock(patience, |world, now| match world.enter(&ticket.address, order) {
+            Entry::Locked { until } => Err(until),
+            Entry::Open => Ok(Ok(then(world, now))),
+            Entry::Refused(error) => Ok(Err((Deed::Nothing, Err(error)))),
+            Entry::Replayed(outcome) => Ok(Err((Deed::Replayed, outcome))),
+        });
+        match entry.await {
+            Ok(Ok(entered)) => Ok(entered),
+            Ok(Err((deed, answer))) => {
+                self.note(ticket, deed);
+                Err(answer)
+            }
+            Err(error) => Err(Err(error)),
         }
-        self.with(|world, _| {
-            let same_boot = world.hosts.get(&ticket.address).is_some_and(|host| host.boot == boot);
-            world.recorded(&ticket.address, order).filter(|_| same_boot).unwrap_or_else(|| Err(contact(lost())))
-        })
+    }
+
+    /// Does a step that needs nothing but its order.
+    async fn perform(&self, ticket: &Ticket, order: &Order) -> Result<(), StepError> {
+        let mishap = ticket.mishap.as_ref();
+        let entered =
+            self.enter(ticket, order, |world, now| world.carry_out(&ticket.address, order, None, mishap, now)).await;
+        match entered {
+            Ok(doing) => self.follow(ticket, order, doing).await,
+            Err(answer) => answer,
+        }
+    }
+
+    /// Does a stage: the lock is not held while the payload is on its way, and the fence asked again when it is there.
+    async fn install(
+        &self,
+        target: &Target,
+        ticket: &Ticket,
+        order: &Order,
+        material: &Material,
+    ) -> Result<(), StepError> {
+        let opened = |world: &mut World, _| {
+            host(world, &ticket.address).services.get_mut(&order.service).map(|held| held.home = true)
+        };
+        if let Err(answer) = self.enter(ticket, order, opened).await {
+            return answer;
+        }
+        self.note(ticket, Deed::Begun);
+        self.send(target, ticket, order, material).await?;
+        let (patience, mishap) = (self.with(|world, _| world.timing.lock), ticket.mishap.as_ref());
+        let doing = self.under_lock(patience, |world, now| {
+            if let Some(until) = world.locked(&ticket.address, &order.service) {
+                return Err(until);
+            }
+            let passed = world.pass_fence(&ticket.address, &order.service, &order.stamp);
+            Ok(passed.and_then(|()| world.carry_out(&ticket.address, order, Some(material), mishap, now)))
+        });
+        let doing = doing.await?;
+        self.follow(ticket, order, doing).await
     }
 
     /// Sends what a stage needs; what has arrived stays there, whatever becomes of the rest.
-    async fn send(&self, ticket: &Ticket, order: &Order, material: &Material) -> Result<(), StepError> {
+    async fn send(
+        &self,
+        target: &Target,
+        ticket: &Ticket,
+        order: &Order,
+        material: &Material,
+    ) -> Result<(), StepError> {
         let name = payload_name(id_revision(&order.step), &material.manifest.digest());
         let size = material.manifest.size();
         let (arrived, speed, free) = self.with(|world, _| {
             let speed = world.timing.bytes_per_second.max(1);
             let host = host(world, &ticket.address);
             let held = host.services.entry(order.service.clone()).or_default();
-            let there = held.releases.contains_key(&material.manifest.digest());
+            let release = held.releases.get(&material.manifest.digest());
+            let there = release.is_some_and(|release| release.damage.is_empty());
             let arrived = held.incoming.filter(|(arriving, _)| *arriving == name).map_or(0, |(_, bytes)| bytes);
-            (if there { size } else { arrived.min(size) }, speed, host.free_kib())
+            let free = host.free_kib();
+            (if there { size } else { arrived.min(size) }, speed, if host.disk_full { None } else { Some(free) })
         });
-        if size - arrived > free.saturating_mul(1024) {
+        if free.is_none_or(|free| size - arrived > free.saturating_mul(1024)) {
             return Err(StepError::NoSpace { detail: "No space left on device".to_owned() });
         }
         let mut upload =
@@ -349,6 +415,7 @@ impl MemoryFleet {
             return Err(contact(lost()));
         }
         self.wait(upload.takes()).await;
+        self.still_there(target, ticket).await.map_err(contact)?;
         upload.whole = true;
         Ok(())
     }
@@ -367,17 +434,7 @@ impl MemoryFleet {
         if material.manifest.digest() != *release {
             return Err(StepError::Damaged { detail: "the manifest is not the release's".to_owned() });
         }
-        // The fence is asked before the payload is sent, and again under the lock when it has arrived.
-        self.stamp(ticket, &order.service, &order.stamp).await?;
-        let recorded = self.with(|world, _| world.recorded(&ticket.address, order));
-        let outcome = if let Some(outcome) = recorded {
-            self.note(ticket, Deed::Replayed);
-            outcome
-        } else {
-            self.send(ticket, order, material).await?;
-            self.still_there(target, ticket).await.map_err(contact)?;
-            self.perform(ticket, order, Some(material)).await
-        };
+        let outcome = self.install(target, ticket, order, material).await;
         self.answer(target, ticket).await.map_err(contact)?;
         outcome
     }

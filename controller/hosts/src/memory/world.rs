@@ -14,7 +14,8 @@ use windlass_crds::step::{DataFate, StepError};
 use super::behaviour::{Behaviour, Life, Moment, Program, RestartPolicy, Start};
 use super::calls::{Call, Called, Caller};
 use super::faults::{Edit, Link};
-use super::host::{Held, Host, Release, Run, Staged};
+use super::host::{Held, Host, Release, Run, Running, Staged};
+use super::steps::final_state;
 
 /// How long things take, in the fleet's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Timing {
     pub effect: Duration,
     /// How long a step waits for another one's lock.
     pub lock: Duration,
+    /// How long a stamp does.
+    pub stamp_lock: Duration,
     /// How systemd starts programs again.
     pub restart: RestartPolicy,
 }
@@ -45,6 +48,7 @@ impl Default for Timing {
             reload: Duration::from_millis(110),
             effect: Duration::from_millis(5),
             lock: Duration::from_secs(10),
+            stamp_lock: Duration::from_secs(5),
             restart: RestartPolicy::default(),
         }
     }
@@ -72,7 +76,7 @@ pub(super) enum Effect {
     Good { revision: RevisionNumber, keep: BTreeSet<RevisionNumber> },
     /// Nothing is there any more but the fence, and the data where it is kept.
     Erase(DataFate),
-    /// The step is over, and its record says so.
+    /// The step is over; its record says so where it ended for good.
     Record,
     /// The host loses power.
     PowerCut { dark: Duration },
@@ -97,6 +101,9 @@ struct Due {
     effect: Effect,
 }
 
+/// So many ends of steps wait for their callers on a service of a host: each has one lock, so few call at once.
+const UNHEARD: usize = 64;
+
 /// At most so many calls are kept in the log: a rollout over 1,000 hosts makes about half of that.
 const LOG_LENGTH: usize = 100_000;
 
@@ -112,7 +119,7 @@ pub(super) struct World {
     pub(super) behaviours: BTreeMap<ReleaseDigest, Behaviour>,
     /// What will happen, in order.
     agenda: BTreeMap<(Moment, u64), Due>,
-    drawn: u64,
+    pub(super) drawn: u64,
     calls: BTreeMap<u64, Called>,
     next_call: u64,
     /// Hosts that served a confirmed revision when we took it down, until one is confirmed again.
@@ -191,9 +198,9 @@ impl World {
             }
             Effect::Switch(revision) => {
                 let held = self.held(address, service);
+                // A unit that systemd has never loaded needs no reload.
+                held.needs_reload = held.unit != UnitFile::Absent;
                 held.unit = UnitFile::Revision(revision);
-                held.drop_ins.clear();
-                held.needs_reload = true;
                 held.enabled = true;
             }
             Effect::Reload => self.held(address, service).needs_reload = false,
@@ -201,9 +208,7 @@ impl World {
                 if then != Then::Leave {
                     self.touch(address, service, at);
                 }
-                let held = self.held(address, service);
-                held.stop_run(at, killed);
-                held.stopped_by_us = true;
+                self.held(address, service).stop_run(at, killed);
             }
             Effect::Start => self.start(address, service, at),
             Effect::Good { revision, keep } => {
@@ -214,14 +219,7 @@ impl World {
                 self.held(address, service).erase(data);
                 self.untouch(address, service);
             }
-            Effect::Record => {
-                let held = self.held(address, service);
-                if let Some(running) = held.running.take()
-                    && let Some(kept) = held.steps.get_mut(&running.verb)
-                {
-                    kept.outcome = running.outcome;
-                }
-            }
+            Effect::Record => self.held(address, service).end_step(),
             Effect::PowerCut { dark } => self.reboot(address, at, dark),
         }
     }
@@ -231,12 +229,14 @@ impl World {
         self.touch(address, service, at);
         let fails = self.start_at(address, service, at);
         let held = self.held(address, service);
-        held.stopped_by_us = false;
         held.data = true;
-        if fails && let Some(outcome) = held.running.as_mut().and_then(|running| running.outcome.as_mut()) {
+        if fails
+            && let Some(running) = &mut held.running
+            && running.outcome.is_ok()
+        {
             let detail =
                 format!("Job for {} failed because the control process exited with error code.", service.unit());
-            *outcome = Err(StepError::StartFailed { detail });
+            running.outcome = Err(StepError::StartFailed { detail });
         }
     }
 
@@ -274,7 +274,6 @@ impl World {
         let starting = host.reboot(now, now + dark);
         for service in starting {
             self.start_at(address, &service, now + dark);
-            self.held(address, &service).stopped_by_us = false;
         }
     }
 
@@ -282,7 +281,6 @@ impl World {
     pub(super) fn edit(&mut self, address: &str, service: &ServiceKey, edit: Edit, now: Moment) {
         if edit == Edit::Start && matches!(self.held(address, service).run, Run::Idle { .. }) {
             self.start_at(address, service, now);
-            self.held(address, service).stopped_by_us = false;
         }
         self.held(address, service).edit(edit, now);
     }
@@ -369,6 +367,19 @@ impl World {
 }
 
 impl Held {
+    /// Lets the lock go.
+    fn end_step(&mut self) {
+        let Some(Running { number, verb, ends: _, outcome }) = self.running.take() else { return };
+        if let Some(record) = self.steps.get_mut(&verb) {
+            record.state = final_state(verb, &outcome).unwrap_or(record.state);
+        }
+        self.ended.insert(number, outcome);
+        // Callers that went away never fetch theirs.
+        while self.ended.len() > UNHEARD {
+            self.ended.pop_first();
+        }
+    }
+
     fn install(&mut self, revision: RevisionNumber, spec: ServiceSpec, manifest: Manifest) {
         let release = manifest.digest();
         self.releases.insert(release, Release { manifest, damage: BTreeMap::new() });
@@ -389,10 +400,12 @@ impl Held {
         *self = Self {
             sequence: self.sequence,
             steps: std::mem::take(&mut self.steps),
+            ended: std::mem::take(&mut self.ended),
+            last: self.last,
+            drop_ins: std::mem::take(&mut self.drop_ins),
             running: self.running.take(),
             journal: std::mem::take(&mut self.journal),
             data: self.data && data == DataFate::Keep,
-            stopped_by_us: true,
             ..Self::default()
         };
     }
