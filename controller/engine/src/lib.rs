@@ -1,1 +1,24 @@
-//! The loop that ties store, hosts, sources and planner together.
+//! The loop that ties store, hosts, sources and planner together: cache, queue, workers, leadership, reconcilers.
+//!
+//! **Invariants:** decisions are the planner's, and are recorded before they are acted on; every write to the store
+//! holds only while this controller leads; an idle controller writes nothing but its lease.
+
+pub mod backoff;
+pub mod cache;
+pub mod checkpoint;
+pub mod commit;
+pub mod controller;
+pub mod events;
+pub mod execute;
+pub mod goal;
+pub mod host;
+pub mod http;
+pub mod judge;
+pub mod look;
+pub mod queue;
+pub mod removals;
+pub mod requests;
+pub mod serve;
+pub mod service;
+
+pub use serve::{ServeError, ServeOptions, serve};

@@ -258,6 +258,12 @@ impl Context<'_> {
         self.inputs.rollout.is_some_and(|rollout| rollout.state == RolloutState::Active && rollout.touched.contains(id))
     }
 
+    /// Whether a host that nobody sees may be down by our hand.
+    fn may_be_down(&self, id: &HostId) -> bool {
+        let carried = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
+        carried && (self.touched(id) || self.inputs.fresh_term)
+    }
+
     /// How one host stands; a host that is rid of the Service leaves `owned`.
     fn standing(&self, id: &HostId, host: &HostInput, owned: &mut Owned) -> Standing {
         if host.placement == Placement::Unplaced {
@@ -274,12 +280,15 @@ impl Context<'_> {
             }
             HostView::Unreachable(error) => {
                 let mut standing = Standing::idle(None, HostState::Unreachable, error.to_string());
-                let carried = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
-                standing.down = carried && (self.touched(id) || self.inputs.fresh_term);
+                standing.down = self.may_be_down(id);
                 standing
             }
             HostView::Refusing(error) => Standing::idle(None, HostState::Failed, error.to_string()),
-            HostView::NotLookedAt => Standing::idle(None, HostState::Pending, ""),
+            HostView::NotLookedAt => {
+                let mut standing = Standing::idle(None, HostState::Pending, "");
+                standing.down = self.may_be_down(id);
+                standing
+            }
             HostView::Seen(_) => self.placed(id, host),
         }
     }
@@ -419,11 +428,20 @@ impl Context<'_> {
     /// What becomes of the last rollout.
     fn rollout(&self, standings: &BTreeMap<HostId, Standing>, allowed: &BTreeMap<HostId, Vec<Act>>) -> RolloutChange {
         let busy = self.inputs.hosts.values().any(|host| matches!(host.view, HostView::Busy(_)));
+        let unseen = self
+            .inputs
+            .hosts
+            .values()
+            .any(|host| host.placement != Placement::Unplaced && matches!(host.view, HostView::NotLookedAt));
         let work = standings.values().any(|standing| standing.need != Need::Nothing);
         let last = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active);
         if !work {
             return match last {
                 Some(_) if busy => RolloutChange::Keep,
+                // A host that has not answered yet still belongs to it.
+                Some(last) if unseen && last.failures.is_empty() && last.revision == self.aim.revision() => {
+                    RolloutChange::Keep
+                }
                 Some(last) if !last.failures.is_empty() => RolloutChange::Close(RolloutState::Halted),
                 Some(last) if last.revision == self.aim.revision() => RolloutChange::Close(RolloutState::Succeeded),
                 Some(_) => RolloutChange::Close(RolloutState::Superseded),

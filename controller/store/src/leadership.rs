@@ -155,6 +155,11 @@ impl Leadership {
         self.state.is_valid()
     }
 
+    /// The id of this term: the revision at which it began. No two terms have the same.
+    pub fn term(&self) -> StoreRevision {
+        self.state.created
+    }
+
     /// Waits until it is lost, and tells why. A deleted key is noticed at once, an expiry within a second of
     /// [`Leadership::is_valid`] saying so, also after the machine has slept.
     pub async fn lost(&self) -> Loss {

@@ -1,0 +1,30 @@
+//! How long a key that failed waits before it is tried again.
+
+use std::time::Duration;
+
+/// The first wait.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest: a person who has mended something waits no longer than this without asking.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The wait after the `failures`th failure in a row, from 1: doubled each time, with jitter of up to a fifth, so that
+/// what failed together is not tried again together.
+pub fn wait(failures: u32, jitter: u64) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
+    let fifth = doubled.as_millis() as u64 / 5;
+    doubled - Duration::from_millis(if fifth == 0 { 0 } else { jitter % fifth })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_five_minutes() {
+        let whole: Vec<u64> = (1..=11).map(|failures| wait(failures, 0).as_secs()).collect();
+        assert_eq!(whole, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert!((0..1000).all(|jitter| (Duration::from_millis(800)..=FIRST).contains(&wait(1, jitter))));
+        assert_eq!(wait(u32::MAX, 0), LONGEST);
+    }
+}

@@ -1,0 +1,349 @@
+//! The cache: everything under the prefix but events and the audit trail, as of one revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::watch;
+use windlass_crds::document::{Declaration, Declared, parse_at};
+use windlass_crds::host::{HostSpec, Labels};
+use windlass_crds::id::{HostId, HostName, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::problem::Problem;
+use windlass_crds::record::{Owned, Revision, Rollout};
+use windlass_crds::request::Request;
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::zone::NetworkZoneSpec;
+use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
+
+/// A value, and when it was last put.
+#[derive(Debug, Clone)]
+pub struct Stored<T> {
+    /// What the key holds.
+    pub value: T,
+    /// The key's `mod_revision`.
+    pub at: StoreRevision,
+}
+
+/// A declaration as it was read: it may make no sense.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// What it says, or everything that is wrong with it.
+    pub parsed: Result<Arc<Declaration>, Vec<Problem>>,
+    /// The key's `mod_revision`: the declaration's generation.
+    pub at: StoreRevision,
+}
+
+/// What the store holds, typed.
+#[derive(Debug, Default)]
+pub struct State {
+    declared: BTreeMap<ResourceKey, Read>,
+    requests: BTreeMap<ResourceKey, BTreeMap<RequestId, Result<Request, String>>>,
+    statuses: BTreeMap<ResourceKey, Stored<Vec<u8>>>,
+    owned: BTreeMap<ServiceKey, Stored<Owned>>,
+    revisions: BTreeMap<ServiceKey, BTreeMap<RevisionNumber, Revision>>,
+    rollouts: BTreeMap<ServiceKey, BTreeMap<Sequence, Stored<Rollout>>>,
+    revision: StoreRevision,
+}
+
+/// Everything about one Service, copied out of the cache.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceView {
+    /// Its declaration.
+    pub declared: Option<Read>,
+    /// What is asked.
+    pub requests: BTreeMap<RequestId, Result<Request, String>>,
+    /// Its status, as bytes.
+    pub status: Option<Stored<Vec<u8>>>,
+    /// What it may have left where.
+    pub owned: Option<Stored<Owned>>,
+    /// Its revisions.
+    pub revisions: BTreeMap<RevisionNumber, Revision>,
+    /// Its rollouts.
+    pub rollouts: BTreeMap<Sequence, Stored<Rollout>>,
+}
+
+/// Every valid Host and NetworkZone.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Hosts that make sense.
+    pub hosts: BTreeMap<HostName, (Labels, HostSpec)>,
+    /// Hosts that are declared, whether or not they make sense.
+    pub host_names: BTreeSet<HostName>,
+    /// Zones that make sense.
+    pub zones: Vec<NetworkZoneSpec>,
+    /// Whether a zone makes no sense: then nothing can be said about plaintext.
+    pub broken_zones: Vec<ResourceKey>,
+}
+
+impl Surroundings {
+    /// Hosts with their labels, as selectors look at them.
+    pub fn labelled(&self) -> impl Iterator<Item = (HostId, &Labels)> {
+        self.hosts.iter().map(|(name, (labels, _))| (HostId::Named(name.clone()), labels))
+    }
+}
+
+/// The cache, shared by whoever reads it.
+#[derive(Debug)]
+pub struct Cache {
+    state: Mutex<State>,
+    reached: watch::Sender<StoreRevision>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { state: Mutex::default(), reached: watch::Sender::new(StoreRevision::default()) }
+    }
+}
+
+impl Cache {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic happens under this lock")
+    }
+
+    /// Takes in an update; returns what it concerns, which shall be looked at again.
+    pub fn apply(&self, update: Update) -> BTreeSet<ResourceKey> {
+        let mut state = self.lock();
+        let (touched, revision) = match update {
+            Update::Snapshot { entries, revision } => {
+                let mut touched = state.everything();
+                *state = State::default();
+                for entry in entries {
+                    state.put(entry, &mut BTreeSet::new());
+                }
+                touched.extend(state.everything());
+                (touched, revision)
+            }
+            Update::Changes { changes, revision } => {
+                let mut touched = BTreeSet::new();
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => state.put(entry, &mut touched),
+                        Change::Deleted { key, .. } => state.delete(&key, &mut touched),
+                    }
+                }
+                (touched, revision)
+            }
+            Update::Progress { revision } => (BTreeSet::new(), revision),
+            Update::Interrupted { .. } => return BTreeSet::new(),
+        };
+        state.revision = revision;
+        drop(state);
+        self.reached.send_replace(revision);
+        touched
+    }
+
+    /// Waits until everything up to `revision` has been seen.
+    pub async fn reach(&self, revision: StoreRevision) {
+        let mut reached = self.reached.subscribe();
+        // It can only fail when the sender is gone, and the sender is ours.
+        let _ = reached.wait_for(|reached| *reached >= revision).await;
+    }
+
+    /// Tells of each further revision that was seen.
+    pub fn changes(&self) -> watch::Receiver<StoreRevision> {
+        self.reached.subscribe()
+    }
+
+    /// Everything about one Service.
+    pub fn service(&self, key: &ServiceKey) -> ServiceView {
+        let state = self.lock();
+        let resource = ResourceKey::Service(key.clone());
+        ServiceView {
+            declared: state.declared.get(&resource).cloned(),
+            requests: state.requests.get(&resource).cloned().unwrap_or_default(),
+            status: state.statuses.get(&resource).cloned(),
+            owned: state.owned.get(key).cloned(),
+            revisions: state.revisions.get(key).cloned().unwrap_or_default(),
+            rollouts: state.rollouts.get(key).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// A declaration, its status and its requests.
+    pub fn resource(
+        &self,
+        key: &ResourceKey,
+    ) -> (Option<Read>, Option<Stored<Vec<u8>>>, BTreeMap<RequestId, Result<Request, String>>) {
+        let state = self.lock();
+        (
+            state.declared.get(key).cloned(),
+            state.statuses.get(key).cloned(),
+            state.requests.get(key).cloned().unwrap_or_default(),
+        )
+    }
+
+    /// Every valid Host and NetworkZone.
+    pub fn surroundings(&self) -> Surroundings {
+        let mut around = Surroundings::default();
+        for (key, read) in &self.lock().declared {
+            if let ResourceKey::Host(name) = key {
+                around.host_names.insert(name.clone());
+            }
+            match (&read.parsed, key) {
+                (Ok(declaration), _) => match declaration.as_ref() {
+                    Declaration::Host(Declared { key, labels, spec }) => {
+                        around.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
+                    }
+                    Declaration::NetworkZone(zone) => around.zones.push(zone.spec.clone()),
+                    Declaration::Service(_) => {}
+                },
+                (Err(_), ResourceKey::NetworkZone(_)) => around.broken_zones.push(key.clone()),
+                (Err(_), _) => {}
+            }
+        }
+        around
+    }
+
+    /// What a Service's world was when this was called: another value means that a plan for it may be out of date.
+    pub fn fingerprint(&self, key: &ServiceKey) -> Fingerprint {
+        let state = self.lock();
+        let resource = ResourceKey::Service(key.clone());
+        let around = state.declared.iter().filter(|(key, _)| !matches!(key, ResourceKey::Service(_)));
+        Fingerprint {
+            declared: state.declared.get(&resource).map(|read| read.at),
+            requests: state
+                .requests
+                .get(&resource)
+                .map(|requests| requests.keys().cloned().collect())
+                .unwrap_or_default(),
+            around: around.map(|(_, read)| read.at).max(),
+            declared_around: state.declared.keys().filter(|key| !matches!(key, ResourceKey::Service(_))).count(),
+        }
+    }
+
+    /// Everything that has to be looked at by whoever becomes leader.
+    pub fn everything(&self) -> BTreeSet<ResourceKey> {
+        self.lock().everything()
+    }
+
+    /// Each owned Service with the spec that is in force, for the brake.
+    pub fn placements(&self) -> Vec<(ServiceKey, Owned, Option<Result<Arc<Declaration>, ()>>)> {
+        let state = self.lock();
+        let declared = |key: &ServiceKey| {
+            let read = state.declared.get(&ResourceKey::Service(key.clone()))?;
+            Some(read.parsed.clone().map_err(|_| ()))
+        };
+        state.owned.iter().map(|(key, owned)| (key.clone(), owned.value.clone(), declared(key))).collect()
+    }
+
+    /// The Services that a change of a Host or a zone may concern.
+    pub fn concerned_by(&self, key: &ResourceKey) -> Vec<ServiceKey> {
+        let state = self.lock();
+        let all = || {
+            let declared = state.declared.keys().filter_map(|key| match key {
+                ResourceKey::Service(service) => Some(service.clone()),
+                _ => None,
+            });
+            declared.chain(state.owned.keys().cloned()).collect::<BTreeSet<_>>()
+        };
+        let ResourceKey::Host(name) = key else {
+            return if matches!(key, ResourceKey::NetworkZone(_)) { all().into_iter().collect() } else { Vec::new() };
+        };
+        let id = HostId::Named(name.clone());
+        let concerned = |service: &ServiceKey| {
+            let owns = state.owned.get(service).is_some_and(|owned| owned.value.hosts.contains_key(&id));
+            let places = state.declared.get(&ResourceKey::Service(service.clone())).is_some_and(|read| {
+                match read.parsed.as_deref() {
+                    Ok(Declaration::Service(Declared { spec: ServiceSpec { placement, .. }, .. })) => {
+                        placement.hosts.contains(&id) || !placement.selector.is_empty()
+                    }
+                    _ => false,
+                }
+            });
+            owns || places
+        };
+        all().into_iter().filter(concerned).collect()
+    }
+
+    /// How many resources of each kind are declared.
+    pub fn declared_count(&self) -> usize {
+        self.lock().declared.len()
+    }
+}
+
+/// See [`Cache::fingerprint`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    declared: Option<StoreRevision>,
+    requests: BTreeSet<RequestId>,
+    around: Option<StoreRevision>,
+    declared_around: usize,
+}
+
+impl State {
+    fn everything(&self) -> BTreeSet<ResourceKey> {
+        let owned = self.owned.keys().cloned().map(ResourceKey::Service);
+        let rest = self.declared.keys().chain(self.requests.keys()).chain(self.statuses.keys());
+        rest.cloned().chain(owned).collect()
+    }
+
+    fn put(&mut self, entry: Entry, touched: &mut BTreeSet<ResourceKey>) {
+        let Entry { key, value, mod_revision: at, .. } = entry;
+        match key {
+            Key::Declared(resource) => {
+                let parsed = parse_at(&resource, &value).map(Arc::new);
+                self.declared.insert(resource.clone(), Read { parsed, at });
+                touched.insert(resource);
+            }
+            Key::Request { target, id } => {
+                let request = serde_json::from_slice(&value).map_err(|error| error.to_string());
+                self.requests.entry(target.clone()).or_default().insert(id, request);
+                touched.insert(target);
+            }
+            Key::Status(resource) => {
+                self.statuses.insert(resource, Stored { value, at });
+            }
+            Key::Owned(service) => match serde_json::from_slice(&value) {
+                Ok(value) => {
+                    self.owned.insert(service, Stored { value, at });
+                }
+                Err(error) => tracing::error!(%service, %error, "the record of what is owned is damaged"),
+            },
+            Key::Revision(service, number) => match serde_json::from_slice(&value) {
+                Ok(revision) => {
+                    self.revisions.entry(service).or_default().insert(number, revision);
+                }
+                Err(error) => tracing::error!(%service, %number, %error, "the record of a revision is damaged"),
+            },
+            Key::Rollout(service, sequence) => match serde_json::from_slice(&value) {
+                Ok(value) => {
+                    self.rollouts.entry(service).or_default().insert(sequence, Stored { value, at });
+                }
+                Err(error) => tracing::error!(%service, %sequence, %error, "the record of a rollout is damaged"),
+            },
+            Key::Event { .. } | Key::Audit { .. } | Key::Control(_) | Key::Unknown(_) => {}
+        }
+    }
+
+    fn delete(&mut self, key: &Key, touched: &mut BTreeSet<ResourceKey>) {
+        match key {
+            Key::Declared(resource) => {
+                self.declared.remove(resource);
+                touched.insert(resource.clone());
+            }
+            Key::Request { target, id } => {
+                if let Some(requests) = self.requests.get_mut(target) {
+                    requests.remove(id);
+                    if requests.is_empty() {
+                        self.requests.remove(target);
+                    }
+                }
+            }
+            Key::Status(resource) => {
+                self.statuses.remove(resource);
+            }
+            Key::Owned(service) => {
+                self.owned.remove(service);
+            }
+            Key::Revision(service, number) => {
+                if let Some(revisions) = self.revisions.get_mut(service) {
+                    revisions.remove(number);
+                }
+            }
+            Key::Rollout(service, sequence) => {
+                if let Some(rollouts) = self.rollouts.get_mut(service) {
+                    rollouts.remove(sequence);
+                }
+            }
+            Key::Event { .. } | Key::Audit { .. } | Key::Control(_) | Key::Unknown(_) => {}
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The named steps of a rollout, at each of which a test kills the controller.
+//!
+//! A controller that was started with `WINDLASS_CHECKPOINT=<name>:<file>` writes the file and kills itself with
+//! SIGKILL the first time that it reaches the step. It can harm nobody but the controller itself.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+macro_rules! checkpoints {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// A named step of a rollout.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Checkpoint {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Checkpoint {
+            /// All of them, in the order of a rollout.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// As tests call it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+checkpoints! {
+    /// The plan is made, and nothing is recorded.
+    Planned => "planned",
+    /// A sequence is drawn, and the rollout is not recorded.
+    SequenceDrawn => "sequence-drawn",
+    /// The rollout is recorded, and no host is stamped.
+    RolloutOpened => "rollout-opened",
+    /// The hosts are stamped.
+    Stamped => "stamped",
+    /// A release is about to be brought to a host.
+    BeforeStage => "before-stage",
+    /// It is there.
+    AfterStage => "after-stage",
+    /// The switch is recorded, and not begun.
+    BeforeActivate => "before-activate",
+    /// The host was switched.
+    AfterActivate => "after-activate",
+    /// A verdict is in, and nothing of it is recorded.
+    Judged => "judged",
+    /// A host is about to be told that what it runs is good.
+    BeforeConfirm => "before-confirm",
+    /// It is told.
+    AfterConfirm => "after-confirm",
+    /// An unhealthy verdict is recorded, and the rollback has not begun.
+    BlockRecorded => "block-recorded",
+    /// A host is about to go back.
+    BeforeRevert => "before-revert",
+    /// It has gone back.
+    AfterRevert => "after-revert",
+    /// Every host is done, and the rollout is not closed.
+    BeforeClose => "before-close",
+    /// The rollout is closed.
+    AfterClose => "after-close",
+    /// A host is about to be rid of the service.
+    BeforeRemove => "before-remove",
+    /// It is rid of it.
+    AfterRemove => "after-remove",
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+/// Where this process is to die, and the file that says that it did.
+fn chosen() -> Option<&'static (String, PathBuf)> {
+    static CHOSEN: OnceLock<Option<(String, PathBuf)>> = OnceLock::new();
+    let read = || {
+        let wish = std::env::var("WINDLASS_CHECKPOINT").ok()?;
+        let (name, file) = wish.split_once(':')?;
+        Some((name.to_owned(), PathBuf::from(file)))
+    };
+    CHOSEN.get_or_init(read).as_ref()
+}
+
+/// Says that a step is reached; the process ends here where a test asked for it.
+pub fn reached(checkpoint: Checkpoint) {
+    let Some((name, file)) = chosen() else { return };
+    if name == checkpoint.name() && std::fs::write(file, name).is_ok() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}

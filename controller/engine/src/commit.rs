@@ -1,0 +1,203 @@
+//! What a plan has to record, as one commit: all of it, or nothing.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use windlass_crds::id::{Generation, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::record::{Owned, Rollout, RolloutState};
+use windlass_crds::status::{Finding, RolloutStatus, ServiceStatus, conditions};
+use windlass_planner::plan::{Plan, RolloutChange};
+use windlass_store::{Expectation, Key, StoreRevision, Write};
+
+use crate::cache::{ServiceView, Stored};
+
+/// So many rollouts are kept: as many as revisions by default.
+const ROLLOUTS: usize = 10;
+
+/// A value as JSON bytes.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records are always JSON")
+}
+
+fn expected(at: Option<StoreRevision>) -> Expectation {
+    at.map_or(Expectation::Absent, Expectation::At)
+}
+
+/// The writes that turn what is stored into what shall be; nothing where it is the same.
+fn update<T: Serialize>(key: Key, stored: Option<&Stored<T>>, value: &T) -> Option<Write> {
+    let bytes = json(value);
+    if stored.is_some_and(|stored| json(&stored.value) == bytes) {
+        return None;
+    }
+    Some(Write::put(key, bytes).expecting(expected(stored.map(|stored| stored.at))))
+}
+
+/// What is about to be recorded of a rollout.
+#[derive(Debug, Clone)]
+pub struct RolloutRecords {
+    /// The last one, as it shall be.
+    pub last: Option<Rollout>,
+    /// The one that begins.
+    pub opened: Option<Rollout>,
+}
+
+/// Takes a plan's decision about rollouts into the records. `drawn` is the sequence of the one that begins.
+pub fn rollouts(
+    last: Option<Rollout>,
+    plan: &Plan,
+    drawn: Option<Sequence>,
+    term: u64,
+    now: Timestamp,
+) -> RolloutRecords {
+    let mut last = last;
+    let mut opened = None;
+    match &plan.rollout {
+        RolloutChange::Keep => {
+            if let Some(last) = last.as_mut().filter(|_| !plan.touch.is_empty()) {
+                last.touched.extend(plan.touch.iter().cloned());
+                last.progressed = now;
+            }
+        }
+        RolloutChange::Close(state) => {
+            if let Some(last) = &mut last {
+                last.state = *state;
+                last.progressed = now;
+            }
+        }
+        RolloutChange::Open { purpose, revision, above: _ } => {
+            // What another controller, or another number of ours, had touched stays touched.
+            let mut touched = std::collections::BTreeSet::new();
+            if let Some(last) = last.as_mut().filter(|last| last.state == RolloutState::Active) {
+                touched.clone_from(&last.touched);
+                last.state = RolloutState::Superseded;
+                last.progressed = now;
+            }
+            opened = drawn.map(|sequence| Rollout {
+                sequence,
+                purpose: *purpose,
+                revision: *revision,
+                term,
+                started: now,
+                progressed: now,
+                state: RolloutState::Active,
+                touched,
+                verdicts: std::collections::BTreeMap::new(),
+                failures: std::collections::BTreeMap::new(),
+            });
+        }
+    }
+    RolloutRecords { last, opened }
+}
+
+/// The status that a plan's report amounts to.
+pub fn status(
+    plan: &Plan,
+    rollout: Option<&Rollout>,
+    generation: Generation,
+    before: &ServiceStatus,
+    now: Timestamp,
+) -> ServiceStatus {
+    let report = &plan.report;
+    let release = plan.aim.revision().and_then(|target| {
+        let new = plan.new_revision.as_ref().filter(|new| new.number == target);
+        new.map(|new| new.release)
+    });
+    let summary = rollout.map(|rollout| RolloutStatus {
+        sequence: rollout.sequence,
+        purpose: rollout.purpose,
+        state: rollout.state,
+        started: rollout.started,
+    });
+    let findings: Vec<Finding> = report.findings.clone();
+    ServiceStatus {
+        observed_generation: generation,
+        conditions: conditions(findings, generation, &before.conditions, now),
+        revision: plan.declared,
+        target: plan.aim.revision(),
+        release,
+        rollout: summary,
+        ready: report.ready,
+        desired: report.desired,
+        hosts: report.hosts.clone(),
+        failure: report.failure.clone(),
+    }
+}
+
+/// Everything that a commit writes.
+pub struct Records<'a> {
+    /// Which Service.
+    pub key: &'a ServiceKey,
+    /// What is stored.
+    pub view: &'a ServiceView,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What is owned, as it shall be.
+    pub owned: &'a Owned,
+    /// The rollouts.
+    pub rollouts: &'a RolloutRecords,
+    /// What is said.
+    pub status: &'a ServiceStatus,
+    /// How many revisions are kept.
+    pub history_limit: usize,
+}
+
+impl Records<'_> {
+    /// The writes; none where everything is as it was.
+    pub fn writes(&self) -> Vec<Write> {
+        let (key, view) = (self.key, self.view);
+        if self.plan.gone {
+            return self.erase();
+        }
+        let mut writes = Vec::new();
+        let nothing = Owned::default();
+        if view.owned.is_some() || *self.owned != nothing {
+            writes.extend(update(Key::Owned(key.clone()), view.owned.as_ref(), self.owned));
+        }
+        if let Some(new) = &self.plan.new_revision {
+            writes.push(Write::put(Key::Revision(key.clone(), new.number), json(new)).expecting(Expectation::Absent));
+        }
+        for rollout in self.rollouts.last.iter().chain(&self.rollouts.opened) {
+            let stored = view.rollouts.get(&rollout.sequence);
+            writes.extend(update(Key::Rollout(key.clone(), rollout.sequence), stored, rollout));
+        }
+        writes.extend(self.outdated().into_iter().map(Write::delete));
+        let resource = ResourceKey::Service(key.clone());
+        let bytes = json(self.status);
+        if view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
+            writes.push(Write::put(Key::Status(resource.clone()), bytes));
+        }
+        let request = |id| Write::delete(Key::Request { target: resource.clone(), id });
+        writes.extend(view.requests.keys().cloned().map(request));
+        writes
+    }
+
+    /// Records that are older than anybody needs: what runs, is good, is declared or is blocked is kept in any case.
+    fn outdated(&self) -> Vec<Key> {
+        let mut needed: std::collections::BTreeSet<RevisionNumber> = self.owned.good.iter().copied().collect();
+        needed.extend(self.plan.declared);
+        needed.extend(self.plan.aim.revision());
+        needed.extend(self.owned.blocked.iter().map(|blocked| blocked.revision));
+        needed.extend(self.plan.report.hosts.values().filter_map(|row| row.revision));
+        let count = self.view.revisions.len() + usize::from(self.plan.new_revision.is_some());
+        let surplus = count.saturating_sub(self.history_limit);
+        let old = self.view.revisions.keys().filter(|number| !needed.contains(number)).take(surplus);
+        let old = old.map(|number| Key::Revision(self.key.clone(), *number));
+        let count = self.view.rollouts.len() + usize::from(self.rollouts.opened.is_some());
+        let last = self.rollouts.last.as_ref().map(|rollout| rollout.sequence);
+        let past = self.view.rollouts.keys().filter(|sequence| Some(**sequence) != last);
+        let past = past.take(count.saturating_sub(ROLLOUTS)).map(|sequence| Key::Rollout(self.key.clone(), *sequence));
+        old.chain(past).collect()
+    }
+
+    /// Everything of a Service that is gone.
+    fn erase(&self) -> Vec<Write> {
+        let (key, view) = (self.key, self.view);
+        let resource = ResourceKey::Service(key.clone());
+        let mut keys: Vec<Key> = Vec::new();
+        keys.extend(view.owned.as_ref().map(|_| Key::Owned(key.clone())));
+        keys.extend(view.status.as_ref().map(|_| Key::Status(resource.clone())));
+        keys.extend(view.revisions.keys().map(|number| Key::Revision(key.clone(), *number)));
+        keys.extend(view.rollouts.keys().map(|sequence| Key::Rollout(key.clone(), *sequence)));
+        keys.extend(view.requests.keys().map(|id| Key::Request { target: resource.clone(), id: id.clone() }));
+        keys.into_iter().map(Write::delete).collect()
+    }
+}

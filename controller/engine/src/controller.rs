@@ -1,0 +1,206 @@
+//! The controller: what every reconciler shares, for one term as leader.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use windlass_crds::digest::ReleaseDigest;
+use windlass_crds::host::Target;
+use windlass_crds::id::{ClusterId, HostId, MachineId, ResourceKey, ServiceKey};
+use windlass_crds::manifest::Manifest;
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::{Health, HostView};
+use windlass_sources::{Release, Sources};
+use windlass_store::{Leadership, Store};
+
+use crate::cache::Cache;
+use crate::events::Events;
+use crate::queue::Queue;
+
+/// So many releases are on their way to hosts at once: a controller's uplink is shared, and each takes a file handle
+/// and a buffer.
+const TRANSFERS: usize = 16;
+
+/// What a predecessor did to a host that cannot be reached is unknown for so long: it counts as down.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What every reconciler shares.
+pub struct Controller<F> {
+    /// The store.
+    pub store: Store,
+    /// What it holds.
+    pub cache: Arc<Cache>,
+    /// The hosts.
+    pub fleet: Arc<F>,
+    /// The sources.
+    pub sources: Sources,
+    /// Our term as leader: nothing is written without it.
+    pub leadership: Arc<Leadership>,
+    /// The id of the term.
+    pub term: u64,
+    /// The id of the store, which hosts remember.
+    pub cluster: ClusterId,
+    /// The machine that this runs on.
+    pub machine: MachineId,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// What happened.
+    pub events: Events,
+    /// Releases on their way.
+    pub transfers: Semaphore,
+    began: Instant,
+    memories: Mutex<BTreeMap<ServiceKey, Memory>>,
+    host_locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
+}
+
+/// Who a controller is: what stays the same over its terms.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The id of the store.
+    pub cluster: ClusterId,
+    /// The machine that this runs on.
+    pub machine: MachineId,
+}
+
+/// What is remembered of a Service between two reconciles. Losing it costs time, never correctness.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The last look at its source.
+    pub scan: Option<Scan>,
+    /// What its hosts were like.
+    pub views: BTreeMap<HostId, HostView>,
+    /// How it answered there.
+    pub health: BTreeMap<HostId, Pulse>,
+    /// When every file was last read there.
+    pub read_through: BTreeMap<HostId, Instant>,
+}
+
+/// A look at a source.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// Of which declaration.
+    pub generation: u64,
+    /// When.
+    pub at: Instant,
+    /// What was found.
+    pub found: Option<Release>,
+    /// Why nothing was found, and how often in a row.
+    pub trouble: Option<(windlass_planner::input::Complaint, u32)>,
+}
+
+/// How a Service answered on a host, outside any rollout.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    /// What follows from it.
+    pub health: Health,
+    /// Bad answers in a row.
+    pub bad: u32,
+    /// When it was last asked.
+    pub at: Instant,
+}
+
+/// What a new term begins with.
+pub struct Parts<F> {
+    /// The store.
+    pub store: Store,
+    /// What it holds.
+    pub cache: Arc<Cache>,
+    /// The hosts.
+    pub fleet: Arc<F>,
+    /// The sources.
+    pub sources: Sources,
+    /// Who we are.
+    pub identity: Identity,
+    /// What waits.
+    pub queue: Arc<Queue>,
+}
+
+impl<F: Fleet> Controller<F> {
+    /// Begins a term.
+    pub fn new(parts: Parts<F>, leadership: Leadership) -> Self {
+        let Parts { store, cache, fleet, sources, identity, queue } = parts;
+        let term = leadership.term().0;
+        Self {
+            events: Events::default(),
+            store,
+            cache,
+            fleet,
+            sources,
+            leadership: Arc::new(leadership),
+            term,
+            cluster: identity.cluster,
+            machine: identity.machine,
+            queue,
+            transfers: Semaphore::new(TRANSFERS),
+            began: Instant::now(),
+            memories: Mutex::default(),
+            host_locks: Mutex::default(),
+            manifests: Mutex::default(),
+        }
+    }
+
+    /// Whether the term is less than a minute old.
+    pub fn is_fresh(&self) -> bool {
+        self.began.elapsed() < FRESH
+    }
+
+    fn memories(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Memory>> {
+        self.memories.lock().expect("no panic happens under this lock")
+    }
+
+    /// What is remembered of a Service.
+    pub fn recall(&self, key: &ServiceKey) -> Memory {
+        self.memories().get(key).cloned().unwrap_or_default()
+    }
+
+    /// Remembers it.
+    pub fn remember(&self, key: &ServiceKey, memory: Memory) {
+        self.memories().insert(key.clone(), memory);
+    }
+
+    /// Forgets a Service that is gone.
+    pub fn forget(&self, key: &ServiceKey) {
+        self.memories().remove(key);
+    }
+
+    /// One mutating step a host at a time, whichever Service it is for.
+    pub fn host_lock(&self, target: &Target) -> Arc<tokio::sync::Mutex<()>> {
+        let name = format!("{}:{}", target.address, target.port);
+        let mut locks = self.host_locks.lock().expect("no panic happens under this lock");
+        Arc::clone(locks.entry(name).or_default())
+    }
+
+    /// The manifest of a release whose files are here.
+    pub async fn manifest(&self, digest: &ReleaseDigest) -> Option<Arc<Manifest>> {
+        if let Some(known) = self.manifests.lock().expect("no panic happens under this lock").get(digest) {
+            return Some(Arc::clone(known));
+        }
+        let (sources, wanted) = (self.sources.clone(), *digest);
+        let read = tokio::task::spawn_blocking(move || sources.contents().manifest(&wanted)).await;
+        let manifest = match read {
+            Ok(Ok(manifest)) => Arc::new(manifest?),
+            Ok(Err(error)) => {
+                tracing::error!(%digest, error = &error as &dyn std::error::Error, "cannot read a manifest");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        self.manifests.lock().expect("no panic happens under this lock").insert(*digest, Arc::clone(&manifest));
+        Some(manifest)
+    }
+}
+
+/// The moment, to the millisecond, which is as exact as records need to be.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+/// What a key of the queue is called in logs.
+pub fn describe(key: &ResourceKey) -> String {
+    key.to_string()
+}

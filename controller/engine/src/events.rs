@@ -1,0 +1,99 @@
+//! Events: what happened, in keys that vanish after an hour.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::ResourceKey;
+use windlass_store::{EventId, Key, LeaseId, Store, Write};
+
+/// How long an event is kept.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// Events share a lease that is no older than this, so that a busy controller does not make one for each.
+const SHARED: Duration = Duration::from_secs(300);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When.
+    pub time: Timestamp,
+    /// To which resource, as people type it.
+    pub regarding: String,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// What, for people.
+    pub message: String,
+}
+
+/// Writes events.
+#[derive(Debug, Default)]
+pub struct Events {
+    lease: Mutex<Option<(LeaseId, Instant)>>,
+    count: AtomicU32,
+}
+
+/// What is worth an event in how the conditions of a resource changed: another reason why it is ready or not, a
+/// drift that was not there.
+pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Reason, String)> {
+    let find = |conditions: &[Condition], kind| conditions.iter().find(|condition| condition.kind == kind).cloned();
+    let told = [ConditionType::Ready, ConditionType::Drifted, ConditionType::Degraded];
+    let news = told.into_iter().filter_map(|kind| {
+        let (old, new) = (find(before, kind), find(after, kind)?);
+        let silent = kind != ConditionType::Ready && new.status != ConditionStatus::True;
+        let same = old.is_some_and(|old| old.reason == new.reason && old.status == new.status);
+        (!silent && !same).then_some((new.reason, new.message))
+    });
+    let mut news: Vec<_> = news.collect();
+    news.dedup();
+    news
+}
+
+impl Events {
+    /// The writes that tell of `news`. Where no lease is to be had there are none: an event is worth no failure.
+    pub async fn writes(
+        &self,
+        store: &Store,
+        key: &ResourceKey,
+        now: Timestamp,
+        news: Vec<(Reason, String)>,
+    ) -> Vec<Write> {
+        if news.is_empty() {
+            return Vec::new();
+        }
+        let Some(lease) = self.lease(store).await else { return Vec::new() };
+        let write = |(reason, message): (Reason, String)| {
+            tracing::info!(resource = %key, %reason, message, "event");
+            let count = self.count.fetch_add(1, Ordering::Relaxed) % 10_000;
+            let id: EventId = format!("{:014}-{:04}", now.as_millisecond(), count).parse().ok()?;
+            let event = Event { time: now, regarding: key.to_string(), reason, message };
+            let value = serde_json::to_vec(&event).ok()?;
+            Some(Write::put_leased(Key::Event { id }, value, lease))
+        };
+        news.into_iter().filter_map(write).collect()
+    }
+
+    async fn lease(&self, store: &Store) -> Option<LeaseId> {
+        let mut lease = self.lease.lock().await;
+        if let Some((lease, since)) = *lease
+            && since.elapsed() < SHARED
+        {
+            return Some(lease);
+        }
+        match store.grant_lease(KEPT).await {
+            Ok(fresh) => {
+                *lease = Some((fresh, Instant::now()));
+                Some(fresh)
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no lease for events");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Acts on hosts: what the planner decided, in its order, without any choice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use windlass_crds::host::Target;
+use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
+use windlass_crds::record::{Evidence, Revision, StepFailure};
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::{ContactError, Step, StepError, Verb};
+use windlass_hosts::fleet::{Fleet, Material, Order, Stamp};
+use windlass_planner::plan::Act;
+
+use crate::checkpoint::{Checkpoint, reached};
+use crate::controller::Controller;
+use crate::judge::{Case, Found, judge};
+
+/// What one host is to do, and all that it takes.
+pub struct Errand {
+    /// Which host.
+    pub host: HostId,
+    /// The way there.
+    pub target: Target,
+    /// For which Service.
+    pub service: ServiceKey,
+    /// Under which sequence.
+    pub stamp: Stamp,
+    /// What to do.
+    pub acts: Vec<Act>,
+    /// The revision that it is about, where it is about one.
+    pub revision: Option<Revision>,
+    /// By whose rules it is judged.
+    pub judged_by: Option<ServiceSpec>,
+    /// How long the program may take to stop.
+    pub force_after: Duration,
+    /// Releases that hosts may have.
+    pub history: Vec<windlass_crds::digest::ReleaseDigest>,
+    /// Ends waiting for a verdict.
+    pub cancel: CancellationToken,
+}
+
+/// How an errand ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything was done.
+    Done,
+    /// A step failed, for another reason than health.
+    Failed(StepFailure),
+    /// Contact was lost: what was under way may have happened.
+    Unsure(ContactError),
+    /// The revision is unhealthy there.
+    Unhealthy {
+        /// Which.
+        revision: RevisionNumber,
+        /// How that showed.
+        evidence: Evidence,
+    },
+    /// Somebody's sequence is higher.
+    Superseded,
+    /// Something else is wanted now.
+    Cancelled,
+}
+
+fn checkpoints(verb: Verb) -> Option<(Checkpoint, Checkpoint)> {
+    match verb {
+        Verb::Stage => Some((Checkpoint::BeforeStage, Checkpoint::AfterStage)),
+        Verb::Activate => Some((Checkpoint::BeforeActivate, Checkpoint::AfterActivate)),
+        Verb::Confirm => Some((Checkpoint::BeforeConfirm, Checkpoint::AfterConfirm)),
+        Verb::Revert => Some((Checkpoint::BeforeRevert, Checkpoint::AfterRevert)),
+        Verb::Remove => Some((Checkpoint::BeforeRemove, Checkpoint::AfterRemove)),
+        Verb::Stop => None,
+    }
+}
+
+impl<F: Fleet> Controller<F> {
+    /// Does an errand to its end, or to the first act that does not succeed.
+    pub async fn run(&self, errand: &Errand) -> Outcome {
+        for act in &errand.acts {
+            let ended = match act {
+                Act::Step(step) => self.step(errand, step).await,
+                Act::Judge { revision } => self.verdict(errand, *revision).await,
+            };
+            if let Some(outcome) = ended {
+                return outcome;
+            }
+        }
+        Outcome::Done
+    }
+
+    async fn step(&self, errand: &Errand, step: &Step) -> Option<Outcome> {
+        let named = checkpoints(step.verb());
+        if let Some((before, _)) = named {
+            reached(before);
+        }
+        let started = std::time::Instant::now();
+        let result = self.perform(errand, step).await;
+        let (service, host) = (&errand.service, &errand.host);
+        let took = started.elapsed().as_millis() as u64;
+        match &result {
+            Ok(()) => tracing::info!(%service, %host, sequence = errand.stamp.sequence.0, %step, took, "step done"),
+            Err(error) => tracing::warn!(%service, %host, %step, took, %error, "step not done"),
+        }
+        match result {
+            Ok(()) => {
+                if let Some((_, after)) = named {
+                    reached(after);
+                }
+                None
+            }
+            Err(StepError::Contact { error }) => Some(Outcome::Unsure(error)),
+            Err(StepError::Superseded { .. }) => Some(Outcome::Superseded),
+            Err(error) => Some(Outcome::Failed(StepFailure { step: step.to_string(), error })),
+        }
+    }
+
+    async fn perform(&self, errand: &Errand, step: &Step) -> Result<(), StepError> {
+        let order = Order {
+            service: errand.service.clone(),
+            stamp: errand.stamp.clone(),
+            step: step.clone(),
+            force_after: errand.force_after,
+        };
+        let lock = self.host_lock(&errand.target);
+        if !matches!(step, Step::Stage { .. }) {
+            let _one_at_a_time = lock.lock().await;
+            return self.fleet.act(&errand.target, &order).await;
+        }
+        let material = self.material(errand).await?;
+        let _turn = self.transfers.acquire().await.expect("the semaphore is never closed");
+        let _one_at_a_time = lock.lock().await;
+        self.fleet.stage(&errand.target, &order, &material).await
+    }
+
+    /// Everything that a stage brings.
+    async fn material(&self, errand: &Errand) -> Result<Material, StepError> {
+        let absent = |detail: String| StepError::Failed { code: -1, detail };
+        let revision = errand.revision.as_ref().ok_or_else(|| absent("the revision is not recorded".to_owned()))?;
+        let Some(manifest) = self.manifest(&revision.release).await else {
+            let detail = format!(
+                "the files of revision {} are not on this controller's machine any more; declare it again",
+                revision.number
+            );
+            return Err(absent(detail));
+        };
+        let sources = self.sources.clone();
+        if !sources.contents().missing(&manifest).is_empty() {
+            let detail = format!("files of revision {} are missing on this controller's machine", revision.number);
+            return Err(absent(detail));
+        }
+        let mut bases = BTreeMap::new();
+        for digest in &errand.history {
+            if let Some(base) = self.manifest(digest).await {
+                bases.insert(*digest, (*base).clone());
+            }
+        }
+        Ok(Material {
+            spec: revision.spec.clone(),
+            manifest: (*manifest).clone(),
+            bases,
+            contents: Arc::new(move |digest| sources.contents().path(digest)),
+        })
+    }
+
+    async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Option<Outcome> {
+        let Some(spec) = &errand.judged_by else { return None };
+        let case = Case { target: &errand.target, service: &errand.service, spec };
+        let found = judge(self.fleet.as_ref(), case, &errand.cancel).await;
+        let (service, host) = (&errand.service, &errand.host);
+        match found {
+            Found::Healthy => {
+                tracing::info!(%service, %host, %revision, "healthy");
+                reached(Checkpoint::Judged);
+                None
+            }
+            Found::Unhealthy(evidence) => {
+                tracing::warn!(%service, %host, %revision, why = evidence.summary, "unhealthy");
+                reached(Checkpoint::Judged);
+                Some(Outcome::Unhealthy { revision, evidence })
+            }
+            Found::OutOfReach(error) => Some(Outcome::Unsure(error)),
+            Found::Undecided(detail) => {
+                let error = StepError::Failed { code: -1, detail };
+                Some(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
+            }
+            Found::Cancelled => Some(Outcome::Cancelled),
+        }
+    }
+}

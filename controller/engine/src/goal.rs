@@ -1,0 +1,297 @@
+//! What shall be: the declaration that is in force, its files, and the hosts that it is placed on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use windlass_crds::condition::Reason;
+use windlass_crds::document::Declaration;
+use windlass_crds::host::Target;
+use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::manifest::{Entry, Manifest};
+use windlass_crds::problem::Problem;
+use windlass_crds::record::{Accepted, Owned, SourceOrigin};
+use windlass_crds::security::{TransportRefusal, transport};
+use windlass_crds::service::{Install, ServiceSpec};
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::{Complaint, Files, Placement};
+use windlass_sources::{Release, ScanMode, SourceError, SourceTree};
+
+use crate::cache::{ServiceView, Surroundings};
+use crate::controller::{Controller, Memory, Scan};
+
+/// How long a name may take to resolve: what takes longer is treated as having no address.
+const RESOLVE: Duration = Duration::from_secs(3);
+
+/// A tree that keeps changing is complained about when it has not settled so often in a row.
+const UNSETTLED: u32 = 3;
+
+/// Files at the root of a release that ask for dependencies to be installed.
+const DEPENDENCY_FILES: [&str; 4] = ["requirements.txt", "package-lock.json", "go.mod", "Cargo.toml"];
+
+/// The declaration that is in force.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// It, and its generation.
+    pub accepted: Accepted,
+    /// Why it is not the one in the store, where it is not.
+    pub complaint: Option<Complaint>,
+}
+
+/// Which declaration is in force; `None` where none ever made sense.
+pub fn in_force(view: &ServiceView) -> (Option<Accepted>, Option<Complaint>) {
+    let before = view.owned.as_ref().and_then(|owned| owned.value.accepted.clone());
+    let Some(read) = &view.declared else { return (before, None) };
+    match read.parsed.as_deref() {
+        Ok(Declaration::Service(service)) => {
+            let generation = windlass_crds::id::Generation(read.at.0);
+            (Some(Accepted { generation, spec: service.spec.clone() }), None)
+        }
+        Ok(_) => (before, None),
+        Err(problems) => (before, Some(complaint(problems))),
+    }
+}
+
+/// Everything that is wrong with a declaration, as one complaint.
+pub fn complaint(problems: &[Problem]) -> Complaint {
+    let reason = problems.first().map_or(Reason::InvalidDeclaration, |problem| problem.reason);
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Complaint { reason, message: lines.join("\n") }
+}
+
+impl<F: Fleet> Controller<F> {
+    /// The files that a declaration shall run: read now where that is due, else as they were found last.
+    pub async fn files(
+        &self,
+        key: &ServiceKey,
+        accepted: &Accepted,
+        view: &ServiceView,
+        memory: &mut Memory,
+        asked: bool,
+    ) -> (Files, Option<Complaint>) {
+        let spec = &accepted.spec;
+        let Some(path) = &spec.source.path else {
+            return (Files::AsBefore, Some(complaint(&[Problem::not_supported("spec.source.git")])));
+        };
+        let interval = spec.source.change_detection.interval.duration();
+        let known = memory.scan.as_ref().filter(|scan| scan.generation == accepted.generation.0);
+        let due = known.is_none_or(|scan| scan.at.elapsed() >= interval);
+        let first = known.is_none();
+        if due || asked {
+            let mode = if asked || first { ScanMode::Ask } else { ScanMode::Interval };
+            let found = self.scan(spec, path, mode, memory).await;
+            memory.scan = Some(digest_scan(found, accepted.generation.0, memory.scan.as_ref()));
+        }
+        let Some(scan) = &memory.scan else { return (Files::AsBefore, None) };
+        let trouble = scan.trouble.as_ref();
+        let trouble =
+            trouble.filter(|(complaint, times)| complaint.reason != Reason::SourceUnsettled || *times >= UNSETTLED);
+        match (&scan.found, trouble) {
+            (_, Some((complaint, _))) => (Files::AsBefore, Some(complaint.clone())),
+            (Some(release), None) => self.accept(key, accepted, view, release, path),
+            (None, None) => (Files::AsBefore, None),
+        }
+    }
+
+    async fn scan(
+        &self,
+        spec: &ServiceSpec,
+        path: &str,
+        mode: ScanMode,
+        memory: &Memory,
+    ) -> Result<Release, SourceError> {
+        let tree = SourceTree {
+            root: PathBuf::from(path),
+            include: spec.source.include.clone(),
+            exclude: spec.source.exclude.clone(),
+        };
+        let last = memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|release| release.digest);
+        self.sources.release(&tree, mode, last.as_ref()).await
+    }
+
+    /// Whether a release may be deployed as what is declared.
+    fn accept(
+        &self,
+        key: &ServiceKey,
+        accepted: &Accepted,
+        view: &ServiceView,
+        release: &Release,
+        path: &str,
+    ) -> (Files, Option<Complaint>) {
+        if let Some(complaint) = unfit(&accepted.spec, &release.manifest) {
+            return (Files::AsBefore, Some(complaint));
+        }
+        // After a takeover, the directory of this name on this machine may be another one.
+        let unchanged = view.owned.as_ref().and_then(|owned| owned.value.accepted.as_ref());
+        let unchanged = unchanged.is_some_and(|before| before.generation == accepted.generation);
+        let newest = view.revisions.values().next_back();
+        let elsewhere = newest.filter(|revision| revision.source.machine != self.machine);
+        if let Some(revision) = elsewhere
+            && unchanged
+            && revision.release != release.digest
+        {
+            tracing::warn!(service = %key, "the source here is not what was deployed from another machine");
+            let message = format!(
+                "{path} on this controller's machine is not what revision {} was made from on another; apply the declaration again to deploy it",
+                revision.number
+            );
+            return (Files::AsBefore, Some(Complaint { reason: Reason::SourceDiffers, message }));
+        }
+        let origin = SourceOrigin { machine: self.machine.clone(), path: path.to_owned() };
+        (Files::Release { digest: release.digest, origin }, None)
+    }
+}
+
+/// Why a release cannot be run as declared.
+fn unfit(spec: &ServiceSpec, manifest: &Manifest) -> Option<Complaint> {
+    let entry_point = &spec.runtime.entry_point;
+    match manifest.entries.get(entry_point) {
+        None => {
+            let message =
+                format!("spec.runtime.entryPoint: {entry_point} is not in the release; look at include and exclude");
+            return Some(Complaint { reason: Reason::EntryPointMissing, message });
+        }
+        Some(Entry::File { executable: false, .. })
+            if spec.runtime.target == windlass_crds::service::RuntimeTarget::Generic =>
+        {
+            let message = format!("spec.runtime.entryPoint: {entry_point} is not executable; chmod +x it");
+            return Some(Complaint { reason: Reason::EntryPointMissing, message });
+        }
+        Some(_) => {}
+    }
+    if spec.runtime.install == Install::Auto {
+        let wants = manifest.entries.keys().find(|path| {
+            DEPENDENCY_FILES.contains(&path.as_str())
+                || (path.as_str().ends_with(".csproj") && !path.as_str().contains('/'))
+        });
+        if let Some(file) = wants {
+            let message = format!(
+                "spec.runtime.install: {file} asks for dependencies, which this version does not install yet; say `install: none`, or exclude it"
+            );
+            return Some(Complaint { reason: Reason::InstallNotSupported, message });
+        }
+    }
+    None
+}
+
+/// What is remembered of a look at a source.
+fn digest_scan(found: Result<Release, SourceError>, generation: u64, before: Option<&Scan>) -> Scan {
+    let at = Instant::now();
+    match found {
+        Ok(release) => Scan { generation, at, found: Some(release), trouble: None },
+        Err(error) => {
+            let reason = match &error {
+                SourceError::Unavailable { .. } | SourceError::Stopping | SourceError::Contents { .. } => {
+                    Reason::SourceUnavailable
+                }
+                SourceError::Unsettled { .. } => Reason::SourceUnsettled,
+                _ => Reason::SourceInvalid,
+            };
+            let times = before.and_then(|scan| scan.trouble.as_ref());
+            let times = times.filter(|(old, _)| old.reason == reason).map_or(1, |(_, times)| times + 1);
+            // What was found before is still what is wanted while the tree only moves.
+            let same = before.filter(|scan| scan.generation == generation && reason == Reason::SourceUnsettled);
+            let found = same.and_then(|scan| scan.found.clone());
+            Scan { generation, at, found, trouble: Some((Complaint { reason, message: chain(&error) }, times)) }
+        }
+    }
+}
+
+/// An error and everything below it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Every host that a Service is placed on or may have left something on, and whether it shall run there.
+pub async fn placements(
+    spec: Option<&ServiceSpec>,
+    owned: &Owned,
+    around: &Surroundings,
+) -> BTreeMap<HostId, (Target, Placement)> {
+    let mut placements = BTreeMap::new();
+    let placed = spec.map(|spec| spec.hosts(around.labelled())).unwrap_or_default();
+    for id in placed {
+        let found = match target(&id, around) {
+            Ok(target) => match spec {
+                Some(spec) => match allowed(spec, &target, around).await {
+                    Ok(()) => (target, Placement::Placed),
+                    Err(complaint) => (target, Placement::Refused(complaint)),
+                },
+                None => continue,
+            },
+            Err(complaint) => (stand_in(&id, owned), Placement::Refused(complaint)),
+        };
+        placements.insert(id, found);
+    }
+    for (id, host) in &owned.hosts {
+        if !placements.contains_key(id) {
+            let target = target(id, around).unwrap_or_else(|_| host.target.clone());
+            placements.insert(id.clone(), (target, Placement::Unplaced));
+        }
+    }
+    placements
+}
+
+/// How a host is reached that is not declared (any more).
+fn stand_in(id: &HostId, owned: &Owned) -> Target {
+    let known = owned.hosts.get(id).map(|host| host.target.clone());
+    known.unwrap_or_else(|| Target {
+        id: id.clone(),
+        address: id.to_string(),
+        port: std::num::NonZeroU16::MIN,
+        user: None,
+        key_file: None,
+        host_keys: Vec::new(),
+        privilege: None,
+        remote_dir: None,
+    })
+}
+
+fn target(id: &HostId, around: &Surroundings) -> Result<Target, Complaint> {
+    let HostId::Named(name) = id else {
+        return Ok(Target::inline(id).expect("what is not a name is a destination"));
+    };
+    if let Some((_, spec)) = around.hosts.get(name) {
+        return Ok(Target::declared(id.clone(), spec));
+    }
+    let message = if around.host_names.contains(name) {
+        format!("the Host {name} makes no sense; `windlass get host/{name} -o yaml` says why")
+    } else {
+        format!("no Host {name} is declared; declare one, or write user@address")
+    };
+    Err(Complaint { reason: Reason::HostNotFound, message })
+}
+
+/// The plaintext rule, before any connection.
+async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> Result<(), Complaint> {
+    let Some(network) = &spec.network else { return Ok(()) };
+    let addresses = addresses(&target.address).await;
+    match transport(network.transport, &addresses, &around.zones.iter()) {
+        Ok(chosen) if chosen.is_plaintext() => Ok(()),
+        Ok(chosen) => Err(Complaint {
+            reason: Reason::NotSupported,
+            message: TransportRefusal::NotSupported { transport: chosen }.to_string(),
+        }),
+        Err(refusal) => Err(Complaint { reason: Reason::PlaintextRefused, message: refusal.to_string() }),
+    }
+}
+
+/// Every address that a name has; none where it has none, or nobody says so in time.
+async fn addresses(name: &str) -> Vec<IpAddr> {
+    if let Ok(address) = name.parse() {
+        return vec![address];
+    }
+    match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,120 @@
+//! Waiting for a verdict: looks at what was switched until it is known whether it is healthy.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use windlass_crds::host::Target;
+use windlass_crds::id::ServiceKey;
+use windlass_crds::observation::HealthAnswer;
+use windlass_crds::record::Evidence;
+use windlass_crds::service::{ServiceSpec, Transport};
+use windlass_crds::step::ContactError;
+use windlass_hosts::fleet::{Fleet, Question};
+use windlass_planner::verdict::{Criteria, Judge, Judgement};
+
+/// A host that cannot be talked to for so long is out of reach; what it runs is unknown.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// After a look that did not get through.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// So many lines of the unit's log are kept with a verdict.
+const LOG_LINES: u32 = 20;
+
+/// How waiting for a verdict ended.
+#[derive(Debug)]
+pub enum Found {
+    /// It is healthy.
+    Healthy,
+    /// It is not.
+    Unhealthy(Evidence),
+    /// Nothing is known: the host cannot be talked to.
+    OutOfReach(ContactError),
+    /// Nothing is known, and too much time has gone by.
+    Undecided(String),
+    /// Something else is wanted now.
+    Cancelled,
+}
+
+/// What is judged.
+pub struct Case<'a> {
+    /// Where.
+    pub target: &'a Target,
+    /// What.
+    pub service: &'a ServiceKey,
+    /// By which rules.
+    pub spec: &'a ServiceSpec,
+}
+
+/// The question that a Service's health endpoint is asked.
+pub fn question(spec: &ServiceSpec) -> Option<Question> {
+    let health = spec.health.as_ref()?;
+    let network = spec.network.as_ref()?;
+    let endpoint = match network.transport {
+        Some(Transport::Tcp) => None,
+        _ => health.endpoint.clone(),
+    };
+    Some(Question { port: network.port, endpoint, timeout: health.timeout.duration() })
+}
+
+/// Looks until it is known whether what runs is healthy.
+pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
+    let Case { target, service, spec } = case;
+    let deadline = Instant::now() + spec.rollout.progress_deadline.duration();
+    let question = question(spec);
+    let port: Option<NonZeroU16> = spec.port();
+    let mut judge = Judge::new(Criteria::of(spec));
+    let mut heard = Instant::now();
+    let mut last_answer = None;
+    loop {
+        if cancel.is_cancelled() {
+            return Found::Cancelled;
+        }
+        let looked = async {
+            let ask = async {
+                match &question {
+                    Some(question) => Some(fleet.ask(target, question).await),
+                    None => None,
+                }
+            };
+            tokio::join!(fleet.sample(target, service, port), ask)
+        };
+        let (sample, answer) = tokio::select! {
+            looked = looked => looked,
+            () = cancel.cancelled() => return Found::Cancelled,
+        };
+        if let Some(answer) = &answer
+            && !matches!(answer, HealthAnswer::Unknown { .. })
+        {
+            last_answer = Some(answer.clone());
+        }
+        let pause = match sample {
+            Err(error) if heard.elapsed() > PATIENCE => return Found::OutOfReach(error),
+            Err(_) => PAUSE,
+            Ok(sample) => {
+                heard = Instant::now();
+                match judge.look(&sample, answer.as_ref()) {
+                    Judgement::Healthy => return Found::Healthy,
+                    Judgement::Unhealthy(summary) => {
+                        let logs = fleet.logs(target, service, LOG_LINES).await.unwrap_or_default();
+                        return Found::Unhealthy(Evidence { summary, answer: last_answer, logs });
+                    }
+                    Judgement::Pending(pause) => pause,
+                }
+            }
+        };
+        if Instant::now() > deadline {
+            let unknown = match answer {
+                Some(HealthAnswer::Unknown { detail }) => format!("; the health endpoint cannot be asked: {detail}"),
+                _ => String::new(),
+            };
+            return Found::Undecided(format!("no verdict within {}{unknown}", spec.rollout.progress_deadline));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = cancel.cancelled() => return Found::Cancelled,
+        }
+    }
+}

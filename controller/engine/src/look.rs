@@ -1,0 +1,88 @@
+//! Looks at hosts: what a host is like, as the planner wants to know it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use windlass_crds::host::Target;
+use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::observation::HealthAnswer;
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::{ContactError, StepError};
+use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
+use windlass_planner::input::{Health, HostView};
+
+use crate::controller::{Controller, Memory, Pulse};
+use crate::judge::question;
+
+/// Every file of what runs is read so often.
+const READ_THROUGH: Duration = Duration::from_secs(3600);
+
+/// What one look at a host found.
+pub struct Looked {
+    /// Which host.
+    pub host: HostId,
+    /// What was found.
+    pub view: HostView,
+    /// Whether every file was read.
+    pub read_through: bool,
+}
+
+impl<F: Fleet> Controller<F> {
+    /// How closely a host is looked at: every file once an hour, first an hour after the first look.
+    pub fn scrutiny(memory: &mut Memory, host: &HostId) -> Scrutiny {
+        let since = memory.read_through.entry(host.clone()).or_insert_with(Instant::now);
+        if since.elapsed() >= READ_THROUGH { Scrutiny::Full } else { Scrutiny::Quick }
+    }
+
+    /// Looks at a Service on a host, and stamps the host where there is a stamp.
+    pub async fn look(
+        &self,
+        service: &ServiceKey,
+        host: HostId,
+        target: &Target,
+        stamp: Option<Stamp>,
+        scrutiny: Scrutiny,
+    ) -> Looked {
+        let mut look = Look { service: service.clone(), stamp, scrutiny };
+        let mut found = self.fleet.observe(target, &look).await;
+        if let Err(StepError::Superseded { .. }) = &found {
+            // Somebody's number is higher. Seen without a stamp it can be told, and the planner draws one above it.
+            look.stamp = None;
+            found = self.fleet.observe(target, &look).await;
+        }
+        let view = match found {
+            Ok(observation) => HostView::Seen(Box::new(observation)),
+            Err(StepError::Contact { error }) => HostView::Unreachable(error),
+            Err(error @ StepError::TimedOut { .. }) => {
+                HostView::Unreachable(ContactError::Lost { detail: error.to_string() })
+            }
+            Err(error) => HostView::Refusing(error),
+        };
+        let read_through = scrutiny == Scrutiny::Full && matches!(view, HostView::Seen(_));
+        Looked { host, view, read_through }
+    }
+
+    /// Asks a Service how it is where that is due, outside any rollout.
+    pub async fn pulse(&self, spec: &ServiceSpec, target: &Target, before: Option<Pulse>) -> Option<Pulse> {
+        let health = spec.health.as_ref()?;
+        let question = question(spec)?;
+        if let Some(before) = &before
+            && before.at.elapsed() < health.interval.duration()
+        {
+            return Some(before.clone());
+        }
+        let bad = before.as_ref().map_or(0, |before| before.bad);
+        let kept = before.map_or(Health::Unknown, |before| before.health);
+        let complaint = match self.fleet.ask(target, &question).await {
+            HealthAnswer::Http { status: 200..=399, .. } | HealthAnswer::Open => {
+                return Some(Pulse { health: Health::Well, bad: 0, at: Instant::now() });
+            }
+            HealthAnswer::Unknown { .. } => return Some(Pulse { health: kept, bad, at: Instant::now() }),
+            HealthAnswer::Http { status, .. } => format!("the health endpoint answers {status}"),
+            HealthAnswer::Silent { detail } => format!("the health endpoint does not answer: {detail}"),
+        };
+        let bad = bad + 1;
+        let counts = bad >= health.unhealthy_threshold.get();
+        Some(Pulse { health: if counts { Health::Ill(complaint) } else { kept }, bad, at: Instant::now() })
+    }
+}

@@ -1,0 +1,77 @@
+//! Requests: what people ask for once, taken into the records.
+
+use std::collections::BTreeMap;
+
+use windlass_crds::id::{HostId, RevisionNumber};
+use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
+use windlass_crds::request::Request;
+use windlass_planner::record::block;
+use windlass_store::RequestId;
+
+/// What the requests for a Service amount to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Somebody wants the source and the hosts looked at now.
+    pub look: bool,
+    /// What could not be done, and why.
+    pub refused: Vec<String>,
+}
+
+/// What a request may change of.
+pub struct Subject<'a> {
+    /// What is recorded of the Service; changed.
+    pub owned: &'a mut Owned,
+    /// Its revisions.
+    pub revisions: &'a BTreeMap<RevisionNumber, Revision>,
+    /// The revision of what is declared, where it has one.
+    pub declared: Option<&'a Revision>,
+    /// Hosts that it shall leave.
+    pub leaving: Vec<HostId>,
+}
+
+/// Takes the requests in, in the order of their ids.
+pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &mut Subject<'_>) -> Asked {
+    let mut asked = Asked::default();
+    for (id, request) in requests {
+        match request {
+            Ok(Request::Reconcile) => asked.look = true,
+            Ok(Request::Retry) => {
+                asked.look = true;
+                subject.owned.blocked.clear();
+            }
+            Ok(Request::ConfirmRemoval) => subject.owned.confirmed_removals.extend(subject.leaving.iter().cloned()),
+            Ok(Request::Undo { revision }) => {
+                if let Err(why) = undo(*revision, subject) {
+                    asked.refused.push(format!("undo: {why}"));
+                }
+            }
+            Err(error) => asked.refused.push(format!("{}: {error}", id.as_str())),
+        }
+    }
+    asked
+}
+
+fn undo(wanted: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(), String> {
+    let Some(declared) = subject.declared else {
+        return Err("there is no revision to go back from".to_owned());
+    };
+    let before = subject.owned.good.iter().rev().find(|good| **good != declared.number);
+    let to = match wanted.or(before.copied()) {
+        Some(to) if !subject.revisions.contains_key(&to) => return Err(format!("there is no revision {to} any more")),
+        Some(to) if to == declared.number => {
+            // Back to what is declared: nothing stands in its way any more.
+            subject.owned.blocked.clear();
+            return Ok(());
+        }
+        Some(to) => to,
+        None => return Err("there is no earlier revision that was good".to_owned()),
+    };
+    let blocked = Blocked {
+        spec: declared.spec.digest(),
+        release: declared.release,
+        revision: declared.number,
+        cause: BlockCause::Undone { to },
+    };
+    block(subject.owned, blocked);
+    Ok(())
+}

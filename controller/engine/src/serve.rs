@@ -1,0 +1,291 @@
+//! The controller's life: connect, follow the store, lead or stand by, work, stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use windlass_crds::id::{MachineId, ResourceKey};
+use windlass_hosts::fleet::Fleet;
+use windlass_sources::{ContentsError, Sources};
+use windlass_store::{
+    CampaignError, ConnectError, ConnectOptions, EndpointError, IdentityError, LEADERSHIP_TTL, Leadership, Problem,
+    Scope, Store, Update,
+};
+
+use crate::cache::Cache;
+use crate::controller::{Controller, Identity, Parts, describe};
+use crate::goal::chain;
+use crate::http::{Health, Told, answer};
+use crate::queue::{Next, Queue};
+use crate::{host, service};
+
+/// So many keys are reconciled at once. Waiting for hosts is most of what they do, and each costs a few kilobytes.
+const WORKERS: usize = 128;
+
+/// A store that is away is tried again after this.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// Steps that are under way get so long to end when the controller is stopped; hosts end them by themselves later.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How a controller is started.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Where the store is.
+    pub store: ConnectOptions,
+    /// Where files are kept.
+    pub data_dir: PathBuf,
+    /// Where `/healthz` and its like are answered.
+    pub listen: SocketAddr,
+    /// What the controller calls itself among others.
+    pub identity: String,
+}
+
+/// Why a controller ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Nothing can be kept there.
+    #[error("cannot use the data directory {}", directory.display())]
+    Data {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        error: ContentsError,
+    },
+    /// The port is taken, or may not be used.
+    #[error("cannot listen on {address}\nhint: --listen takes another address")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// This machine has no id.
+    #[error("/etc/machine-id cannot be read; systemd-machine-id-setup makes one")]
+    Machine,
+    /// The store will never have us.
+    #[error("cannot use the store")]
+    Store(#[from] ConnectError),
+    /// The store is not one that this version can use.
+    #[error("cannot use the store")]
+    Identity(#[from] IdentityError),
+    /// The store does not let us lead.
+    #[error("cannot become leader")]
+    Campaign(#[from] CampaignError),
+}
+
+/// Runs a controller until `shutdown`.
+///
+/// # Errors
+/// When it cannot start, or the store will never have it. A store that is away is waited for.
+pub async fn serve<F: Fleet>(
+    options: ServeOptions,
+    fleet: Arc<F>,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let address = options.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+    let sources = Sources::open(&options.data_dir)
+        .map_err(|error| ServeError::Data { directory: options.data_dir.clone(), error })?;
+    let machine = machine_id().ok_or(ServeError::Machine)?;
+    let health = Arc::new(Health::default());
+    let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
+    let told = Told { health: Arc::clone(&health), queue: Arc::clone(&queue), cache: Arc::clone(&cache) };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(answer(listener, Arc::new(told)));
+    tracing::info!(address = %address, "listening");
+    let Some(store) = connect(&options.store, &shutdown).await? else { return Ok(()) };
+    let cluster = store.cluster_id().await?;
+    tasks.spawn(follow(store.clone(), Arc::clone(&cache), Arc::clone(&queue), Arc::clone(&health)));
+    let identity = Identity { cluster, machine };
+    loop {
+        let campaign = store.campaign(&options.identity, LEADERSHIP_TTL);
+        let leadership = tokio::select! {
+            leadership = campaign => leadership?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let parts = Parts {
+            store: store.clone(),
+            cache: Arc::clone(&cache),
+            fleet: Arc::clone(&fleet),
+            sources: sources.clone(),
+            identity: identity.clone(),
+            queue: Arc::clone(&queue),
+        };
+        if lead(parts, leadership, &health, &shutdown).await {
+            return Ok(());
+        }
+    }
+}
+
+/// The id of this machine.
+fn machine_id() -> Option<MachineId> {
+    std::fs::read_to_string("/etc/machine-id").ok()?.trim().parse().ok()
+}
+
+/// Whether waiting does not help: a person has to change something here or there.
+fn is_final(error: &ConnectError) -> bool {
+    let ConnectError::NoneUsable(endpoints) = error else { return true };
+    endpoints.iter().all(|endpoint| match endpoint {
+        EndpointError::Call(call) => matches!(
+            call.problem,
+            Problem::UntrustedCertificate
+                | Problem::CertificateRequired
+                | Problem::TlsMismatch
+                | Problem::Unauthenticated
+                | Problem::Denied
+        ),
+        EndpointError::TooOld { .. } | EndpointError::Layout { .. } => true,
+    })
+}
+
+/// Connects; `None` where the controller is stopped meanwhile.
+async fn connect(options: &ConnectOptions, shutdown: &CancellationToken) -> Result<Option<Store>, ServeError> {
+    let mut complained = false;
+    loop {
+        let connected = tokio::select! {
+            connected = Store::connect(options) => connected,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        match connected {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) if is_final(&error) => return Err(error.into()),
+            Err(error) => {
+                if !complained {
+                    tracing::warn!(error = chain(&error), "the store is away; waiting for it");
+                    complained = true;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(STORE_RETRY) => {}
+            () = shutdown.cancelled() => return Ok(None),
+        }
+    }
+}
+
+/// Keeps the cache as the store is, and tells the queue what changed.
+async fn follow(store: Store, cache: Arc<Cache>, queue: Arc<Queue>, health: Arc<Health>) {
+    let mut follower = store.follow(Scope::state());
+    loop {
+        let update = follower.next().await;
+        if let Update::Interrupted { error } = &update {
+            tracing::warn!(error = chain(error), "the store is away; what runs goes on");
+            continue;
+        }
+        let touched = cache.apply(update);
+        health.synced.store(true, Ordering::Relaxed);
+        if !health.leads.load(Ordering::Relaxed) {
+            continue;
+        }
+        for key in touched {
+            for service in cache.concerned_by(&key) {
+                queue.push(ResourceKey::Service(service));
+            }
+            queue.push(key);
+        }
+    }
+}
+
+/// Works as leader until the leadership is lost (false) or the controller is stopped (true).
+async fn lead<F: Fleet>(
+    parts: Parts<F>,
+    leadership: Leadership,
+    health: &Arc<Health>,
+    shutdown: &CancellationToken,
+) -> bool {
+    let (store, cache, queue) = (parts.store.clone(), Arc::clone(&parts.cache), Arc::clone(&parts.queue));
+    let controller = Arc::new(Controller::new(parts, leadership));
+    // Everything written before our term has to be seen first, or we would decide on what our predecessor saw.
+    let began = match store.revision().await {
+        Ok(revision) => revision,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "cannot begin to lead");
+            return false;
+        }
+    };
+    tokio::select! {
+        () = cache.reach(began) => {}
+        loss = controller.leadership.lost() => {
+            tracing::warn!(%loss, "leadership lost before it began");
+            return false;
+        }
+        () = shutdown.cancelled() => {}
+    }
+    tracing::info!(term = controller.term, "leading");
+    health.leads.store(true, Ordering::Relaxed);
+    for key in cache.everything() {
+        queue.push(key);
+    }
+    let stop = shutdown.child_token();
+    let mut workers = JoinSet::new();
+    workers.spawn(work(Arc::clone(&controller), Arc::clone(health), stop.clone()));
+    let stopped = tokio::select! {
+        loss = controller.leadership.lost() => {
+            tracing::warn!(%loss, "no longer leading; another controller takes over");
+            false
+        }
+        () = shutdown.cancelled() => true,
+    };
+    health.leads.store(false, Ordering::Relaxed);
+    if stopped {
+        // What is under way on hosts is let to end; what it finds is recorded while we still lead.
+        let _ = tokio::time::timeout(GRACE, async { while workers.join_next().await.is_some() {} }).await;
+    }
+    workers.shutdown().await;
+    queue.clear();
+    if stopped && let Err(error) = controller.leadership.resign().await {
+        tracing::warn!(error = chain(&error), "could not give up the leadership; it ends by itself");
+    }
+    stopped
+}
+
+/// Takes keys from the queue and reconciles them, many at once.
+async fn work<F: Fleet>(controller: Arc<Controller<F>>, health: Arc<Health>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(WORKERS));
+    let mut running = JoinSet::new();
+    loop {
+        let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+        let key = tokio::select! {
+            key = controller.queue.take() => key,
+            () = stop.cancelled() => break,
+        };
+        while running.try_join_next().is_some() {}
+        let (controller, health, stop) = (Arc::clone(&controller), Arc::clone(&health), stop.clone());
+        running.spawn(async move {
+            let _permit = permit;
+            let next = one(&controller, &key, &stop).await;
+            let counter = if next == Next::Retry { &health.failed } else { &health.done };
+            counter.fetch_add(1, Ordering::Relaxed);
+            controller.queue.done(&key, next);
+        });
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// Reconciles one key.
+async fn one<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey, stop: &CancellationToken) -> Next {
+    let result = match key {
+        ResourceKey::Service(name) => {
+            // A Service may be at it for minutes; it ends at the next point where nothing is under way.
+            let reconcile = service::reconcile(controller, name, stop);
+            reconcile.await.map_err(|error| chain(&error))
+        }
+        ResourceKey::Host(name) => host::reconcile(controller, name).await.map_err(|error| chain(&error)),
+        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {
+            host::reconcile_plain(controller, key).await.map_err(|error| chain(&error))
+        }
+    };
+    result.unwrap_or_else(|error| {
+        tracing::warn!(resource = describe(key), error, "not reconciled; trying again later");
+        Next::Retry
+    })
+}
