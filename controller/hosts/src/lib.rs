@@ -2,3 +2,6 @@
 
 pub mod fleet;
 pub mod memory;
+mod ssh;
+
+pub use ssh::SshFleet;

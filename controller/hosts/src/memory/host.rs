@@ -408,7 +408,8 @@ impl Held {
                 }
             }
         };
-        RunState { needs_reload: self.needs_reload, enabled: self.enabled, ..state }
+        let enabled = self.enabled && self.unit != UnitFile::Absent;
+        RunState { needs_reload: self.needs_reload, enabled, ..state }
     }
 
     /// Whether a revision is there whole, and its release with it.
@@ -427,13 +428,13 @@ impl Held {
             releases: self.releases.keys().copied().collect(),
             run: self.run_state(now, monotonic),
             steps: self.steps.clone(),
-            drift: self.drift(scrutiny),
+            drift: self.drift(scrutiny, now),
             incoming: self.incoming,
             present: self.home || self.unit != UnitFile::Absent,
         }
     }
 
-    fn drift(&self, scrutiny: Scrutiny) -> BTreeSet<Drift> {
+    fn drift(&self, scrutiny: Scrutiny, now: Moment) -> BTreeSet<Drift> {
         let mut drift = BTreeSet::new();
         if matches!(self.unit, UnitFile::Changed(_) | UnitFile::Foreign) {
             drift.insert(Drift::UnitChanged);
@@ -458,13 +459,15 @@ impl Held {
                 }
             }
         }
-        if matches!(self.last, Some(Verb::Activate | Verb::Revert)) {
-            if !self.enabled {
-                drift.insert(Drift::NotEnabled);
-            }
-            if matches!(self.run, Run::Idle { active: ActiveState::Inactive, .. }) {
-                drift.insert(Drift::Stopped);
-            }
+        if !self.enabled {
+            drift.insert(Drift::NotEnabled);
+        }
+        let ended = match &self.run {
+            Run::Idle { .. } => true,
+            Run::Alive(life) => matches!(life.phase(now), Phase::GivenUp { .. }),
+        };
+        if ended && matches!(self.last, Some(Verb::Activate | Verb::Revert)) {
+            drift.insert(Drift::Stopped);
         }
         drift
     }

@@ -529,7 +529,7 @@ async fn edits_show_as_drift_and_are_put_right() {
             Edit::ForeignUnit,
             &[("look", "@1 foreign good 1 has 1 active enabled drift: unit"), ("activate 1 @2", "ok")],
         ),
-        ("no unit", Edit::NoUnit, &[("look", "@1 no unit good 1 has 1 active enabled"), ("activate 1 @2", "ok")]),
+        ("no unit", Edit::NoUnit, &[("look", "@1 no unit good 1 has 1 active"), ("activate 1 @2", "ok")]),
         (
             "revision",
             Edit::Revision,

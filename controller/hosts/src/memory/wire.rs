@@ -88,7 +88,8 @@ impl Fleet for MemoryFleet {
                 let host = host(world, &ticket.address);
                 Sample {
                     run: host.run_state(service, now),
-                    monotonic: host.monotonic(now),
+                    // As in /proc/uptime: hundredths of a second, so that it may lag behind `since`.
+                    monotonic: host.monotonic(now) / 10_000 * 10_000,
                     listener: port.map(|port| host.listener(service, port, now)),
                 }
             });

@@ -1,0 +1,48 @@
+# Runs before anything of ours is on the host: finds out what the login may do, brings host.sh there and becomes it.
+#   $1 this text  $2 nonce, or - the second time  $3 digest and $4 length of host.sh
+#   $5 privilege: auto, root, sudo or user  $6 folder, or - for the default  $7 the shell
+# shellcheck disable=SC2015
+exec 2>&1
+LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL PATH
+[ "$2" = - ] || printf 'windlass %s\n' "$2"
+bad() { printf 'unsuitable %s\n' "$*"; exit 50; }
+uid=$(id -u) user=$(id -un) dir=$6
+if [ "$5" = user ]; then scope=user
+elif [ "$uid" = 0 ]; then scope=system
+elif [ "$5" = root ]; then bad "the login $user is not root, and the Host says privilege: root"
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    # shellcheck disable=SC2016,SC2086
+    exec sudo -n $7 -c 'eval "$1"' windlass "$1" - "$3" "$4" root "$6" "$7"
+elif [ "$5" = sudo ]; then bad "the login $user may not sudo without a password, and the Host says privilege: sudo"
+else scope=user
+fi
+[ -d /run/systemd/system ] || bad 'systemd does not run here (no /run/systemd/system), and Windlass needs it'
+for tool in systemctl systemd-run flock timeout tar sha256sum find stat sort uniq grep sed cut cmp xargs dd; do
+    command -v "$tool" >/dev/null || bad "$tool is missing here; install it (flock: util-linux)"
+done
+if [ "$scope" = user ]; then
+    XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$uid}
+    export XDG_RUNTIME_DIR
+    fix="as root, run: loginctl enable-linger $user; or give the login sudo without a password"
+    [ -e "/var/lib/systemd/linger/$user" ] || bad "lingering is off for $user, so its services would end at logout; $fix"
+    [ -S "$XDG_RUNTIME_DIR/systemd/private" ] || bad "the systemd of $user does not run ($XDG_RUNTIME_DIR/systemd); $fix"
+    [ "$dir" != - ] || dir=$HOME/.local/share/windlass
+else
+    [ "$dir" != - ] || dir=/opt/windlass
+fi
+umask 022
+mkdir -p "$dir/bin" || bad "cannot make $dir/bin"
+script=$dir/bin/$3
+if [ ! -f "$script" ] || [ "$(sha256sum <"$script")" != "$3  -" ]; then
+    new=$script.$$
+    printf 'need\n'
+    dd bs=65536 iflag=count_bytes,fullblock count="$4" 2>/dev/null >"$new" || { rm -f "$new"; bad "cannot write to $dir/bin"; }
+    if [ "$(sha256sum <"$new")" != "$3  -" ]; then
+        rm -f "$new"
+        bad "host.sh did not arrive whole in $dir/bin; is the disk full?"
+    fi
+    chmod 0555 "$new" && mv -f "$new" "$script" || bad "cannot write to $dir/bin"
+fi
+# shellcheck disable=SC2086
+exec $7 "$script" serve "$scope" "$dir" "$7"

@@ -1,0 +1,198 @@
+//! Asking a service how it is, through the SSH connection: a socket here that leads to a port on the host's loopback.
+//!
+//! Connecting to such a socket proves nothing: ssh accepts at once, and closes it when sshd says that nobody listens
+//! or that it may not. Only the master's log tells the two apart, and it is written before the socket is closed.
+
+use std::fs;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use openssh::{ForwardType, Socket};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use windlass_crds::observation::HealthAnswer;
+
+use super::link::{Connection, Link};
+use super::shell;
+use crate::fleet::Question;
+
+/// So much of a body is kept.
+const BODY_BYTES: usize = 1024;
+
+/// How long a host that did not answer a question may take to answer anything at all.
+const PING_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long after a round trip to the host a refusal of sshd's may still be on its way through this machine.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How long setting up a forward may take: it goes only to the master, on this machine.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+
+fn unknown(detail: &(impl ToString + ?Sized)) -> HealthAnswer {
+    HealthAnswer::Unknown { detail: detail.to_string() }
+}
+
+fn silent(detail: &(impl ToString + ?Sized)) -> HealthAnswer {
+    HealthAnswer::Silent { detail: detail.to_string() }
+}
+
+/// Asks once.
+pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
+    let connection = match tokio::time::timeout(super::LOOK_DEADLINE, link.connection()).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return unknown(&error),
+        Err(_) => return unknown("no connection in time"),
+    };
+    let before = connection.master.log_length();
+    let stream = match open(&connection, question.port).await {
+        Ok(stream) => stream,
+        Err(detail) => {
+            // The next one sets the forward up anew.
+            connection.forwards.lock().await.remove(&question.port);
+            return unknown(&detail);
+        }
+    };
+    let answer = match &question.endpoint {
+        Some(path) => tokio::time::timeout(question.timeout, get(stream, path)).await,
+        None => tokio::time::timeout(question.timeout, stays_open(link, stream)).await,
+    };
+    match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(detail)) => explain(&connection.master.log_since(before), detail),
+        Err(_) => {
+            let seconds = question.timeout.as_secs_f32();
+            if ping(link).await {
+                explain(&connection.master.log_since(before), format!("no answer within {seconds} s"))
+            } else {
+                unknown("the host itself does not answer")
+            }
+        }
+    }
+}
+
+/// What a question that was cut short means, by what ssh has logged since.
+fn explain(log: &str, detail: String) -> HealthAnswer {
+    if log.contains("administratively prohibited") {
+        unknown("sshd refuses forwarding (AllowTcpForwarding or PermitOpen in sshd_config)")
+    } else if log.contains("resource shortage") || log.contains("Timeout, server") {
+        unknown(&detail)
+    } else if log.contains("connect failed") {
+        silent("connection refused")
+    } else {
+        silent(&detail)
+    }
+}
+
+async fn ping(link: &Link) -> bool {
+    let request = shell::Request { verb: "ping", arguments: Vec::new() };
+    link.call(&request, None, PING_DEADLINE).await.is_ok()
+}
+
+/// A stream to a port of the host. The forward behind it is kept as long as the connection.
+async fn open(connection: &Connection, port: NonZeroU16) -> Result<UnixStream, String> {
+    let path = forward(connection, port).await?;
+    UnixStream::connect(&path).await.map_err(|error| format!("the forward is gone: {error}"))
+}
+
+async fn forward(connection: &Connection, port: NonZeroU16) -> Result<PathBuf, String> {
+    let mut forwards = connection.forwards.lock().await;
+    if let Some(path) = forwards.get(&port) {
+        return Ok(path.clone());
+    }
+    let path = connection.master.directory().join(format!("f{port}"));
+    // A socket file that is left keeps ssh from making it again.
+    let _ = fs::remove_file(&path);
+    let listen = Socket::from(path.clone());
+    let target = Socket::new("127.0.0.1", port.get());
+    let request = connection.master.session().request_port_forward(ForwardType::Local, listen, target);
+    match tokio::time::timeout(FORWARD_DEADLINE, request).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(format!("no forward: {error}")),
+        Err(_) => return Err("no forward in time".to_owned()),
+    }
+    forwards.insert(port, path.clone());
+    Ok(path)
+}
+
+/// An HTTP GET, and the beginning of what it brings.
+async fn get(stream: UnixStream, path: &str) -> Result<HealthAnswer, String> {
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(io).await.map_err(|error| chain(&error))?;
+    let driver = tokio::spawn(connection);
+    let question = async {
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .header("user-agent", concat!("windlass/", env!("CARGO_PKG_VERSION")))
+            .header("connection", "close")
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| chain(&error))?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        while bytes.len() < BODY_BYTES {
+            // A body that breaks off does not undo the status.
+            let Some(Ok(frame)) = body.frame().await else { break };
+            if let Ok(data) = frame.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        bytes.truncate(BODY_BYTES);
+        Ok(HealthAnswer::Http { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+    };
+    let answer = question.await;
+    driver.abort();
+    answer
+}
+
+/// Whether the program has taken the connection.
+///
+/// sshd refuses a channel to a closed port before it answers what is asked after it, so a stream that is still open
+/// after a round trip (and a moment for this machine) was taken.
+async fn stays_open(link: &Link, mut stream: UnixStream) -> Result<HealthAnswer, String> {
+    let mut byte = [0];
+    let round_trip = async {
+        let answered = ping(link).await;
+        tokio::time::sleep(SETTLE).await;
+        answered
+    };
+    tokio::select! {
+        read = stream.read(&mut byte) => match read {
+            Ok(1) => Ok(HealthAnswer::Open),
+            _ => Err("the connection was closed at once".to_owned()),
+        },
+        answered = round_trip => {
+            Ok(if answered { HealthAnswer::Open } else { unknown("the host itself does not answer") })
+        }
+    }
+}
+
+fn chain(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_sshd_is_not_the_programs_fault() {
+        for (log, unknown) in [
+            ("channel 3: open failed: administratively prohibited: open failed\r\n", true),
+            ("channel 3: open failed: connect failed: Connection refused\r\n", false),
+            ("", false),
+        ] {
+            let answer = explain(log, "closed".to_owned());
+            assert_eq!(matches!(answer, HealthAnswer::Unknown { .. }), unknown, "{log:?}: {answer:?}");
+        }
+    }
+}

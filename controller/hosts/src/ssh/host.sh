@@ -1,0 +1,847 @@
+#!/bin/sh
+# The host's side of Windlass: every verb that the controller asks for. It is kept in <remoteDir>/bin by its SHA-256.
+#
+#   sh FILE serve SCOPE DIR SHELL                  reads requests from standard input until it ends
+#   sh FILE once SCOPE DIR SHELL VERB ARGUMENT...  does one verb; the switch calls itself so, in a unit of its own
+#
+# A request is a line `<id> <verb> <count>` and <count> lines, an argument each; a payload follows the arguments of
+# `stage`. An answer is lines `key value...`, `Key=Value` as systemctl writes them, or `path:text` as grep writes
+# them, and a last line `end <id> <exit code>`.
+#
+# One verb at a time runs in a subshell, so whatever fails there cannot end the loop. `read` takes byte by byte,
+# so that nothing of a payload is read ahead. Every process counts: a look is to cost tens of milliseconds.
+#
+# `-ef` is not POSIX, but dash and busybox have it; `a && b || c` is meant where c is for the failure of either.
+# shellcheck disable=SC3013,SC2015
+set -uf
+LC_ALL=C QUOTING_STYLE=literal
+export LC_ALL QUOTING_STYLE
+umask 022
+tab=$(printf '\t')
+nothing=00000000000000000000
+
+# Exit codes, each of which the controller knows by number.
+OWNED=40 SUPERSEDED=41 LOCKED=42 TIMED_OUT=43 DAMAGED=45 BASE=46 NOT_STAGED=47 NOT_ACTIVATED=48 START_FAILED=49
+
+give_up() {
+    code=$1
+    shift
+    printf 'err %s\n' "$*"
+    exit "$code"
+}
+
+# --- Names ------------------------------------------------------------------------------------------------------
+
+begin() {
+    scope=$1 dir=$2 shell=$3
+    if [ "$scope" = user ]; then
+        XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+        export XDG_RUNTIME_DIR
+        manager=--user
+        unit_dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+        wants=$unit_dir/default.target.wants
+    else
+        manager=--system
+        unit_dir=/etc/systemd/system
+        wants=$unit_dir/multi-user.target.wants
+    fi
+}
+
+# Everything that follows from the name of a service's folder.
+name() {
+    service=$1
+    home=$dir/$service
+    fence=$dir/fence/$service
+    unit=windlass-$service.service
+    unit_file=$unit_dir/$unit
+}
+
+# --- The fence --------------------------------------------------------------------------------------------------
+
+# Makes the records where there are none. Each comes whole or not at all; afterwards they are overwritten in place.
+make_fence() {
+    [ -e "$fence/last" ] && return
+    mkdir -p "$fence/steps" || exit 1
+    for record in stage stop activate confirm revert remove; do
+        [ -e "$fence/steps/$record" ] || put_new "$fence/steps/$record" "$nothing none  000 $nothing"
+    done
+    [ -e "$fence/seq" ] || put_new "$fence/seq" "$nothing"
+    put_new "$fence/last" 'none    '
+    sync
+}
+
+put_new() {
+    printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1" || exit 1
+}
+
+# Waits for the lock at most $1 seconds. It is held by descriptor 9, which no program that we start may inherit.
+take_lock() {
+    [ -e "$fence/lock" ] || : >"$fence/lock" || exit 1
+    exec 9<>"$fence/lock"
+    flock -w "$1" 9 || give_up $LOCKED 'another step holds the lock'
+}
+
+drop_lock() {
+    exec 9>&-
+}
+
+check_owner() {
+    owner=
+    if [ -e "$dir/cluster" ]; then
+        read -r owner <"$dir/cluster" || :
+    fi
+    if [ -z "$owner" ]; then
+        [ "$1" = claim ] || return 0
+        # Two first stamps may race: the link says who was first.
+        printf '%s\n' "$cluster" >"$dir/cluster.$$" || exit 1
+        [ -s "$dir/cluster" ] || rm -f "$dir/cluster"
+        ln "$dir/cluster.$$" "$dir/cluster" 2>/dev/null
+        rm -f "$dir/cluster.$$"
+        read -r owner <"$dir/cluster" || exit 1
+    fi
+    if [ "$owner" != "$cluster" ]; then
+        printf 'owner %s\n' "$owner"
+        exit $OWNED
+    fi
+}
+
+# Refuses what is older than what the host has seen; raises what it has seen. Under the lock.
+raise_sequence() {
+    read -r seen <"$fence/seq" || give_up 1 "$fence/seq is not readable"
+    if [ "$sequence" -lt "$seen" ]; then
+        printf 'superseded %s\n' "$seen"
+        exit $SUPERSEDED
+    fi
+    [ "$sequence" = "$seen" ] || printf '%s\n' "$sequence" 1<>"$fence/seq"
+}
+
+# record VERB STATE CODE
+record() {
+    printf '%s %-5s %03d %s\n' "$sequence" "$2" "$3" "$revision" 1<>"$fence/steps/$1"
+}
+
+# Takes the lock and begins a step, or answers it from its record and ends.
+begin_step() {
+    step=$1
+    make_fence
+    take_lock "$2"
+    check_owner claim
+    raise_sequence
+    read -r at state code about <"$fence/steps/$step" || give_up 1 "$fence/steps/$step is not readable"
+    if [ "$at" = "$sequence" ] && [ "$about" = "$revision" ]; then
+        case $state in
+        ok)
+            echo replayed
+            replayed
+            exit 0
+            ;;
+        fail)
+            echo replayed
+            # Three digits with leading zeros would be octal in arithmetic, not for exit.
+            exit "${code#0}"
+            ;;
+        esac
+    fi
+    record "$step" begun 0
+    sync "$fence/seq" "$fence/steps/$step" 2>/dev/null || sync
+}
+
+# What a replayed step has to do before it may answer; stage takes its payload off the line.
+replayed() { :; }
+
+# Records which step decided last whether the unit runs.
+decides() {
+    printf '%-8s\n' "$1" 1<>"$fence/last"
+}
+
+# end_step CODE: records the outcome and ends. What is not final (timed out, not staged, damaged) stays begun.
+end_step() {
+    case $1 in
+    0) record "$step" ok 0 ;;
+    "$TIMED_OUT" | "$DAMAGED" | "$BASE" | "$NOT_STAGED" | "$NOT_ACTIVATED") ;;
+    *) [ "$step" = stage ] || record "$step" fail "$1" ;;
+    esac
+    sync "$fence/steps/$step" 2>/dev/null || sync
+    exit "$1"
+}
+
+# --- systemd ----------------------------------------------------------------------------------------------------
+
+# control SECONDS ARGUMENT...: systemctl with a deadline. Running out of it leaves the job running, so it is unknown.
+control() {
+    limit=$1
+    shift
+    timeout -k 5 "$limit" systemctl "$manager" --no-ask-password "$@" </dev/null 9>&-
+    outcome=$?
+    case $outcome in
+    124 | 137 | 143)
+        printf 'job %s\n' "$(timeout 5 systemctl "$manager" show -p Job --value "$unit" </dev/null 9>&-)"
+        printf 'err systemctl %s did not end within %s s\n' "$1" "$limit"
+        return $TIMED_OUT
+        ;;
+    esac
+    return $outcome
+}
+
+show() {
+    timeout 20 systemctl "$manager" show "$unit" --no-pager "$@" </dev/null 9>&-
+}
+
+# Which revision the installed unit names: empty where there is none, - where it is not ours.
+read_installed() {
+    installed=
+    [ -e "$unit_file" ] || return 0
+    installed=-
+    # Our first lines are fixed, so that this needs no process.
+    {
+        read -r line && [ "$line" = '[X-Windlass]' ] || return 0
+        read -r line && [ "$line" = "Service=$service" ] || return 0
+        read -r line || return 0
+    } <"$unit_file"
+    case $line in
+    Revision=*[!0-9]* | Revision=) ;;
+    Revision=*) installed=${line#Revision=} ;;
+    esac
+}
+
+# --- Files ------------------------------------------------------------------------------------------------------
+
+# Deletes trees, those with read-only folders too.
+wipe() {
+    for tree in "$@"; do
+        [ -e "$tree" ] || [ -L "$tree" ] || continue
+        [ "$scope" = system ] || find "$tree" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+        rm -rf "$tree"
+    done
+}
+
+# Everything in the current folder: mode, size, time and path of files and links, mode and path of folders.
+listing() {
+    find . -mindepth 1 -type d -exec stat -c '%a - - %n' {} + -o -exec stat -c '%a %s %Y %N' {} + | sort
+}
+
+# How a release differs from the listing that was made when it was unpacked and checked; nothing where it does not.
+listing_differs() {
+    if [ ! -f "$home/releases/$1.list" ] || [ ! -d "$home/releases/$1" ]; then
+        echo 'missing'
+        return
+    fi
+    (cd "$home/releases/$1" && listing) | sort - "$home/releases/$1.list" | uniq -u
+}
+
+# Paths of lines that a listing wrote.
+paths() {
+    sed -e "s/^[^ ]* [^ ]* [^ ]* '\{0,1\}\.\{0,1\}\/\{0,1\}//" -e 's/ -> .*//' -e "s/'\$//" | sort -u
+}
+
+# Prints the paths of files of a release whose contents are not those of its manifest.
+hashes_differ() {
+    polite=
+    if command -v ionice >/dev/null; then polite='ionice -c3'; fi
+    grep -v '^lnk ' "$home/releases/$1.manifest" | cut -d' ' -f4- | (
+        cd "$home/releases/$1" || exit
+        # shellcheck disable=SC2086
+        $2 $polite sha256sum -c 2>/dev/null
+    ) | sed -n 's/: FAILED.*$//p'
+}
+
+# Whether revision $1 is there as it was staged; sets `release`. Says why not.
+check_revision() {
+    at=$home/revisions/$1
+    release=''
+    [ -f "$at/seal" ] && read -r release unit_sum env_sum <"$at/seal" || return 1
+    sums=$(cd "$at" && sha256sum unit env) || return 1
+    [ "$sums" = "$unit_sum  unit
+$env_sum  env" ] || return 1
+    [ "$at/release" -ef "$home/releases/$release" ]
+}
+
+# --- observe ----------------------------------------------------------------------------------------------------
+
+# observe SERVICE CLUSTER SEQUENCE|- quick|full
+verb_observe() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$nothing
+    if [ "$sequence" != - ]; then
+        check_owner look
+        make_fence
+        take_lock 5
+        check_owner claim
+        raise_sequence
+        [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync
+        drop_lock
+    fi
+    date +'clock %s'
+    stat -f -c 'free %a %S' "$dir"
+    cd "$dir" || exit 1
+    # One read of each file, so that none is seen half written.
+    (
+        set +f
+        grep -H '' cluster "fence/$service/seq" "fence/$service/last" "fence/$service/steps"/* \
+            "$service/revisions"/*/seal /dev/null 2>/dev/null
+    )
+    show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
+        -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p DropInPaths || give_up 1 'systemctl show failed'
+    observe_files
+    read_installed
+    printf 'installed %s\n' "$installed"
+    case $installed in
+    '' | -) ;;
+    *) observe_drift "$installed" "$4" ;;
+    esac
+    return 0
+}
+
+observe_files() {
+    [ -d "$home" ] || return 0
+    echo present
+    (
+        set +f
+        for manifest in "$home"/releases/*.manifest; do
+            digest=${manifest##*/}
+            digest=${digest%.manifest}
+            [ -d "$home/releases/$digest" ] && printf 'release %s\n' "$digest"
+        done
+        for at in "$home"/revisions/*; do
+            [ "$at" -ef "$home/good" ] && printf 'good %s\n' "${at##*/}"
+        done
+        for part in "$home"/incoming/*.part*; do
+            [ -f "$part" ] && stat -c 'incoming %s %n' "$part"
+        done
+    )
+}
+
+observe_drift() {
+    at=$home/revisions/$1
+    # An unit of ours without its revision: everything about it is changed.
+    if ! [ -f "$at/seal" ] || ! read -r release unit_sum env_sum <"$at/seal"; then
+        echo 'drift revision'
+        return
+    fi
+    sha256sum "$unit_file" "$at/unit" "$at/env" 2>/dev/null | (
+        read -r now _ || :
+        [ "$now" = "$unit_sum" ] || echo 'drift unit'
+        read -r now _ && [ "$now" = "$unit_sum" ] && read -r now _ && [ "$now" = "$env_sum" ] || echo 'drift revision'
+    )
+    [ "$at/release" -ef "$home/releases/$release" ] || echo 'drift revision'
+    listing_differs "$release" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
+    [ "$2" = quick ] || hashes_differ "$release" 'nice -n 19' | head -n 10 | sed 's/^/changed /'
+}
+
+# --- stage ------------------------------------------------------------------------------------------------------
+
+# have SERVICE CLUSTER SEQUENCE REVISION RELEASE PROGRAM|-: what a stage can build on. Changes nothing but the names
+# of uploads that nobody is at any more.
+verb_have() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$4
+    check_owner look
+    if [ -e "$fence/last" ]; then
+        read -r seen <"$fence/seq" || seen=$nothing
+        if [ "$sequence" -lt "$seen" ]; then
+            printf 'superseded %s\n' "$seen"
+            exit $SUPERSEDED
+        fi
+        read -r at state _ about <"$fence/steps/stage" || state=none
+        [ "$at $about $state" != "$sequence $revision ok" ] || echo staged
+    fi
+    [ "$6" = - ] || printf 'program %s\n' "$(command -v "$6")"
+    [ -d "$home" ] || return 0
+    adopt_parts
+    observe_files
+    if [ -f "$home/releases/$5.manifest" ]; then
+        echo verified
+        listing_differs "$5" | paths | sed 's/^/damaged /'
+        hashes_differ "$5" '' | sed 's/^/damaged /'
+    fi
+}
+
+# An upload is named by the process that receives it. Once that is gone, the next one may go on with it.
+adopt_parts() {
+    set +f
+    for part in "$home"/incoming/*.part.*; do
+        pid=${part##*.}
+        [ -f "$part" ] && [ ! -d "/proc/$pid" ] && mv -f "$part" "${part%.*}"
+    done
+    set -f
+}
+
+# stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT, then the payload.
+# BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
+verb_stage() {
+    exec 7<&0 </dev/null
+    name "$1"
+    cluster=$2 sequence=$3 revision=$4 number=$5 release=$6 base=$7
+    payload=$8 length=$9
+    shift 9
+    offset=$1 wait=$2
+    replayed() {
+        dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >/dev/null 2>&1
+    }
+    begin_step stage "$wait"
+    drop_lock
+    mkdir -p "$home/incoming" "$home/releases" "$home/revisions" "$unit_dir" || exit 1
+    receive
+    build=$home/incoming/build.$$
+    wipe "$build"
+    mkdir "$build" || exit 1
+    (unpack) 7<&-
+    code=$?
+    if [ $code -ne 0 ]; then
+        wipe "$build"
+        rm -f "$part"
+        exit $code
+    fi
+    sync -f "$build" 2>/dev/null || sync
+    take_lock "$wait"
+    raise_sequence
+    (install)
+    code=$?
+    drop_lock_later=$code
+    wipe "$build"
+    rm -f "$part"
+    sync -f "$home" 2>/dev/null || sync
+    end_step "$drop_lock_later"
+}
+
+# Takes the payload off the line and checks it. The part belongs to us by its name as long as we run.
+receive() {
+    part=$home/incoming/$payload.part.$$
+    if [ "$offset" -gt 0 ]; then
+        mv -f "$home/incoming/$payload.part" "$part" || give_up $BASE 'the begun upload is gone'
+        [ "$(stat -c %s "$part")" = "$offset" ] || give_up $BASE 'the begun upload has another length'
+    else
+        : >"$part" || exit 1
+    fi
+    if ! dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >>"$part"; then
+        rm -f "$part"
+        exit 1
+    fi
+    if [ "$(stat -c %s "$part")" != "$length" ]; then
+        mv -f "$part" "$home/incoming/$payload.part"
+        give_up $DAMAGED 'the payload ended early'
+    fi
+    if [ "$(sha256sum <"$part")" != "$payload  -" ]; then
+        rm -f "$part"
+        give_up $DAMAGED 'the payload is not what was sent'
+    fi
+}
+
+# Builds the release beside the others and checks all of it. Nothing is visible yet.
+unpack() {
+    cd "$build" || exit 1
+    tar -xf "$part" meta || exit 1
+    [ "$base" != keep ] || return 0
+    trouble=$DAMAGED
+    if [ "$base" = - ]; then
+        mkdir files || exit 1
+    else
+        trouble=$BASE
+        link_base
+        sed -f meta/edit "$home/releases/$base.manifest" >meta/manifest || exit 1
+    fi
+    [ "$(sha256sum <meta/manifest)" = "$release  -" ] || give_up "$trouble" 'the manifest is not the one of the release'
+    if [ -e meta/some ]; then
+        tar -xf "$part" files || exit 1
+    fi
+    check_unpacked
+    if [ "$scope" = user ]; then
+        find files -mindepth 1 -type d -exec chmod 0555 {} + || exit 1
+    fi
+    (cd files && listing) >meta/list || exit 1
+}
+
+# Hard links to the base's files, but for those that are not the same any more. Never written through.
+link_base() {
+    cp -al "$home/releases/$base" files || give_up $BASE "cannot link to the release $base"
+    [ "$scope" = system ] || find files -type d -exec chmod 0755 {} + || exit 1
+    find files -type l -exec rm -f {} + || exit 1
+    if [ -s meta/removed ]; then
+        (cd files && tr '\n' '\0' <../meta/removed | xargs -0 rm -f --) || give_up $BASE 'cannot take files off the base'
+        # Folders that are empty now; the others refuse.
+        find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
+    fi
+}
+
+check_unpacked() {
+    if [ "$base" = "$release" ]; then
+        grep -v '^lnk ' meta/manifest | cut -d' ' -f4- >meta/sums
+    fi
+    if [ -s meta/sums ]; then
+        (cd files && sha256sum -c ../meta/sums 2>&1 | grep -v ': OK$' | sed 's/^/err /' | head -n 5) >meta/bad
+        [ ! -s meta/bad ] || { cat meta/bad && exit "$trouble"; }
+    fi
+    {
+        grep -v '^lnk ' meta/manifest | cut -d' ' -f1-3,6-
+        sed -n "s/^lnk .*$tab/lnk /p" meta/manifest
+    } | sort >meta/expected
+    (
+        cd files || exit 1
+        find . -type f -exec stat -c '%a %s %Y %n' {} + -o -type l -exec stat -c 'lnk %n' {} + \
+            -o ! -type d -exec stat -c 'other %n' {} +
+    ) | sed 's, \./, ,' | sort - meta/expected | uniq -u | head -n 5 | sed 's/^/err differs: /' >meta/bad
+    [ ! -s meta/bad ] || { cat meta/bad && exit "$trouble"; }
+}
+
+# Makes what was built a release and a revision. Under the lock.
+install() {
+    cd "$home" || exit 1
+    if [ "$base" != keep ]; then
+        if [ -e "releases/$release" ]; then
+            [ "$scope" = system ] || chmod 0755 "releases/$release"
+            mv "releases/$release" "$build/old" || exit 1
+        fi
+        mv -f "$build/meta/manifest" "releases/$release.manifest" && mv -f "$build/meta/list" "releases/$release.list" &&
+            mv "$build/files" "releases/$release" || exit 1
+        [ "$scope" = system ] || chmod 0555 "releases/$release"
+    fi
+    [ -d "releases/$release" ] || give_up $BASE "the release $release is not there"
+    new=$build/revision
+    mkdir "$new" && mv "$build/meta/unit" "$build/meta/env" "$new" || exit 1
+    ln -s "../../releases/$release" "$new/release" || exit 1
+    set -- "$(sha256sum <"$new/unit")" "$(sha256sum <"$new/env")"
+    printf '%s %s %s\n' "$release" "${1%% *}" "${2%% *}" >"$new/seal" || exit 1
+    wanted="$release ${1%% *} ${2%% *}"
+    if [ -e "revisions/$number" ]; then
+        unit_sum='' env_sum=''
+        if (check_revision "$number") && [ "$(cat "revisions/$number/seal")" = "$wanted" ]; then
+            keep_switch "$number"
+            return 0
+        fi
+        mv "revisions/$number" "$build/oldrevision" || exit 1
+    fi
+    mv "$new" "revisions/$number" || exit 1
+    keep_switch "$number" || exit 1
+    # What is gone back to must need no room: see `put_unit`.
+    if [ -f good/seal ]; then
+        good_number=$(readlink good)
+        keep_switch "${good_number##*/}"
+    fi
+    return 0
+}
+
+# The unit of a revision, ready to be renamed: so the switch needs no room on a full disk. systemd ignores the name.
+keep_switch() {
+    ready=$unit_dir/.$unit.$1
+    if [ -f "$ready" ] && cmp -s "$home/revisions/$1/unit" "$ready"; then return 0; fi
+    cp "$home/revisions/$1/unit" "$ready.new" && chmod 0644 "$ready.new" && mv -f "$ready.new" "$ready"
+}
+
+# --- The switch -------------------------------------------------------------------------------------------------
+
+# activate and revert SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER WAIT SECONDS
+#
+# In a unit of its own: the end of our session, or KillUserProcesses, would cut it in half.
+verb_activate() {
+    # shellcheck disable=SC2086
+    exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
+        $shell "$script" once "$scope" "$dir" "$shell" switch activate "$@"
+}
+
+verb_revert() {
+    # shellcheck disable=SC2086
+    exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
+        $shell "$script" once "$scope" "$dir" "$shell" switch revert "$@"
+}
+
+verb_switch() {
+    trap '' HUP PIPE
+    verb=$1
+    name "$2"
+    cluster=$3 sequence=$4 revision=$5 number=$6
+    begin_step "$verb" "$7"
+    (check_revision "$number") || {
+        printf 'err revision %s is not staged, or its unit or env was changed\n' "$number"
+        end_step $NOT_STAGED
+    }
+    read -r release _ <"$home/revisions/$number/seal"
+    differs=$(listing_differs "$release" | paths | head -n 5)
+    [ -n "$differs" ] || [ "$verb" = activate ] || differs=$(hashes_differ "$release" '' | head -n 5)
+    if [ -n "$differs" ]; then
+        printf '%s\n' "$differs" | sed 's/^/err changed: /'
+        end_step $NOT_STAGED
+    fi
+    decides "$verb"
+    put_unit "$number" || end_step 1
+    start "$8"
+}
+
+# Renames the unit into its place: the switch itself.
+put_unit() {
+    known=
+    [ ! -e "$unit_file" ] || known=1
+    mkdir -p "$wants" || return 1
+    keep_switch "$1" || return 1
+    ready=$unit_dir/.$unit.$1
+    sync "$ready" 2>/dev/null || sync
+    mv -f "$ready" "$unit_file" || return 1
+    [ "$wants/$unit" -ef "$unit_file" ] || ln -sf "$unit_file" "$wants/$unit" || return 1
+    sync "$unit_dir" 2>/dev/null || sync
+    # For the next time, and for people. Neither may fail it: the disk may be full.
+    keep_switch "$1" 2>/dev/null
+    ln -sfn "revisions/$1" "$home/current" 2>/dev/null
+    return 0
+}
+
+# Starts what the unit file says now. A unit that systemd has never seen needs no reload, which costs a tenth of a second.
+start() {
+    if [ -n "$known" ]; then
+        control 60 daemon-reload || end_step $?
+    fi
+    said=$(control "$1" restart "$unit" 2>&1)
+    code=$?
+    if [ $code -ne 0 ] && [ $code -ne $TIMED_OUT ] && [ -z "$known" ]; then
+        control 60 daemon-reload || end_step $?
+        said=$(control "$1" restart "$unit" 2>&1)
+        code=$?
+    fi
+    [ $code -ne 0 ] || end_step 0
+    printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
+    [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
+    show -p Result -p ExecMainStatus -p SubState
+    end_step $START_FAILED
+}
+
+# --- confirm, stop, remove --------------------------------------------------------------------------------------
+
+# confirm SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER WAIT KEEP...
+verb_confirm() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$4 number=$5
+    begin_step confirm "$6"
+    shift 6
+    activated=
+    for verb in activate revert; do
+        read -r _ state _ about <"$fence/steps/$verb" || continue
+        [ "$state $about" != "ok $revision" ] || activated=1
+    done
+    read_installed
+    if [ -z "$activated" ] || [ "$installed" != "$number" ]; then
+        printf 'err no activation of %s is recorded as done, or the unit is at %s\n' "$number" "${installed:-nothing}"
+        end_step $NOT_ACTIVATED
+    fi
+    cd "$home" || end_step 1
+    if ! [ good -ef "revisions/$number" ]; then
+        rm -f good.new
+        ln -s "revisions/$number" good.new && mv -fT good.new good || end_step 1
+    fi
+    clear_away "$number" "$@"
+    end_step 0
+}
+
+# Deletes revisions that are neither good nor to be kept, releases that none of the rest names, and old uploads.
+clear_away() {
+    kept=' '
+    for keep in "$@"; do kept="$kept$keep "; done
+    used=' '
+    set +f
+    for at in revisions/*; do
+        case $kept in
+        *" ${at##*/} "*)
+            release=
+            [ -f "$at/seal" ] && read -r release _ <"$at/seal"
+            used="$used$release "
+            ;;
+        *) wipe "$at" && rm -f "$unit_dir/.$unit.${at##*/}" ;;
+        esac
+    done
+    for at in releases/*.manifest; do
+        digest=${at##*/}
+        digest=${digest%.manifest}
+        case $used in
+        *" $digest "*) ;;
+        *) wipe "releases/$digest" && rm -f "$at" "releases/$digest.list" ;;
+        esac
+    done
+    for at in incoming/*; do
+        pid=${at##*.}
+        case $pid in
+        part | *[!0-9]*) pid=0 ;;
+        esac
+        [ -d "/proc/$pid" ] || wipe "$at"
+    done
+    set -f
+}
+
+# stop SERVICE CLUSTER SEQUENCE WAIT SECONDS
+verb_stop() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$nothing
+    begin_step stop "$4"
+    decides stop
+    stop_unit "$5" || end_step $?
+    end_step 0
+}
+
+stop_unit() {
+    [ -e "$unit_file" ] || [ "$(show -p ActiveState --value)" != inactive ] || return 0
+    control "$1" stop "$unit"
+}
+
+# remove SERVICE CLUSTER SEQUENCE WAIT SECONDS keep|purge
+verb_remove() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$nothing
+    begin_step remove "$4"
+    decides remove
+    stop_unit "$5" || end_step $?
+    rm -f "$wants/$unit" "$unit_file"
+    (
+        set +f
+        rm -f "$unit_dir/.$unit".*
+    )
+    control 60 daemon-reload || end_step $?
+    # Forgets a failure; a unit that systemd does not know any more has none.
+    control 20 reset-failed "$unit" 2>/dev/null || :
+    wipe "$home"
+    [ ! -e "$home" ] || end_step 1
+    remove_data "$6"
+    end_step 0
+}
+
+# A cache is never anybody's data. Where DynamicUser is used, the folders are in private/ and links point there.
+remove_data() {
+    if [ "$scope" = user ]; then
+        wipe "${XDG_CACHE_HOME:-$HOME/.cache}/windlass/$service"
+        [ "$1" = purge ] || return 0
+        wipe "${XDG_STATE_HOME:-$HOME/.local/state}/windlass/$service" \
+            "${XDG_CONFIG_HOME:-$HOME/.config}/windlass/$service"
+    else
+        wipe "/var/cache/windlass/$service" "/var/cache/private/windlass/$service"
+        [ "$1" = purge ] || return 0
+        wipe "/var/lib/windlass/$service" "/var/lib/private/windlass/$service"
+    fi
+}
+
+# --- sample and logs --------------------------------------------------------------------------------------------
+
+# sample SERVICE PORT|- HEXADECIMAL-PORT|-
+verb_sample() {
+    name "$1"
+    # Boot time rather than monotonic: they differ only by the time that a machine was suspended.
+    read -r up _ </proc/uptime
+    printf 'uptime %s\n' "$up"
+    state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
+        -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
+    printf '%s\n' "$state"
+    [ "$2" = - ] || printf 'listener %s\n' "$(listener "$3")"
+}
+
+# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
+listener() {
+    set +f
+    # shellcheck disable=SC2046
+    set -- $(sed -n "s/^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F]*:0000 0A [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1/p" \
+        /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+    if [ $# -eq 0 ]; then
+        echo nobody
+        return
+    fi
+    group=${state##*ControlGroup=}
+    group=${group%%
+*}
+    descriptors=
+    for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+        [ -n "$group" ] && [ -r "$root$group/cgroup.procs" ] || continue
+        # shellcheck disable=SC2013
+        for pid in $(cat "$root$group/cgroup.procs" "$root$group"/*/cgroup.procs 2>/dev/null); do
+            descriptors="$descriptors /proc/$pid/fd"
+        done
+        break
+    done
+    if [ -z "$descriptors" ]; then
+        echo another
+        return
+    fi
+    # shellcheck disable=SC2086
+    seen=$(ls -n $descriptors 2>&1)
+    for inode in "$@"; do
+        case $seen in
+        *"socket:[$inode]"*)
+            echo ours
+            return
+            ;;
+        esac
+    done
+    case $seen in
+    *'ermission denied'*) echo hidden ;;
+    *) echo another ;;
+    esac
+}
+
+# logs SERVICE LINES
+verb_logs() {
+    name "$1"
+    if [ "$scope" = user ]; then which=--user-unit; else which=--unit; fi
+    timeout 20 journalctl --no-pager --quiet --output=cat "$which" "$unit" -n "$2" </dev/null 2>/dev/null |
+        sed 's/^/log /'
+}
+
+# ping: nothing but an answer.
+verb_ping() { :; }
+
+# --- The loop ---------------------------------------------------------------------------------------------------
+
+hello() {
+    read -r machine </etc/machine-id
+    read -r boot </proc/sys/kernel/random/boot_id
+    version=$(systemctl --version) || give_up 1 'systemctl does not run'
+    version=${version#systemd }
+    printf 'hello 1 %s %s %s %s %s %s\n' "$scope" "$(id -un)" "$machine" "$boot" "${version%% *}" "$dir"
+    echo 'end 0 0'
+}
+
+serve() {
+    # Errors go to a file that has no name any more, so that nothing is left of it and nothing is too much for a pipe.
+    for place in "${XDG_RUNTIME_DIR:-/run}" /tmp "$dir"; do
+        errors=$place/windlass.$$
+        (set -C && : >"$errors") 2>/dev/null && break
+    done
+    exec 8<>"$errors" 2>/dev/null
+    rm -f "$errors"
+    hello
+    while IFS= read -r line; do
+        # shellcheck disable=SC2086
+        set -- $line
+        [ $# -eq 3 ] || exit 1
+        id=$1 verb=$2 count=$3
+        set --
+        while [ "$count" -gt 0 ]; do
+            IFS= read -r argument || exit 0
+            set -- "$@" "$argument"
+            count=$((count - 1))
+        done
+        case $verb in
+        observe | have | stage | activate | confirm | revert | stop | remove | sample | logs | ping) ;;
+        *) exit 1 ;;
+        esac
+        if [ "$verb" = stage ]; then
+            ("verb_$verb" "$@") 2>/proc/self/fd/8
+        else
+            ("verb_$verb" "$@") 2>/proc/self/fd/8 </dev/null
+        fi
+        code=$?
+        if [ $code -ne 0 ] && [ -s /proc/self/fd/8 ]; then
+            head -c 2000 /proc/self/fd/8 | sed 's/^/err /'
+            # Its last line may have no end.
+            echo
+        fi
+        printf 'end %s %s\n' "$id" "$code"
+        # Nobody knows how much of the payload is still on the line.
+        [ "$verb" != stage ] || [ $code -eq 0 ] || exit 0
+    done
+}
+
+script=$0
+mode=$1
+shift
+begin "$1" "$2" "$3"
+shift 3
+case $mode in
+serve) serve ;;
+once)
+    verb=$1
+    shift
+    "verb_$verb" "$@"
+    ;;
+esac

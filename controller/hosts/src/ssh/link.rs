@@ -1,0 +1,248 @@
+//! A host as seen from here: its connection, opened when it is needed, and the few shells kept open on it.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use windlass_crds::host::{Privilege, Target};
+use windlass_crds::step::ContactError;
+
+use super::master::Master;
+use super::shell::{Answer, Hello, OpenError, Request, Shell, Start};
+
+/// Shells on one host: an upload, a long step, a health look and one more. sshd allows 10 sessions unless told.
+const MOST_SHELLS: usize = 4;
+
+/// How long a new shell may take: the script travels, and `sudo` may ask a directory server.
+const OPEN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What all hosts share.
+pub(crate) struct Shared {
+    /// For sockets.
+    pub(crate) directory: PathBuf,
+    /// How many connections may be opened at once.
+    pub(crate) connecting: Semaphore,
+    /// Numbers connections.
+    pub(crate) connections: AtomicU64,
+    /// The shell that runs everything on hosts.
+    pub(crate) shell: String,
+}
+
+/// One host.
+pub(crate) struct Link {
+    target: Target,
+    shared: Arc<Shared>,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    /// The last failure, for those who waited while it happened.
+    failed: Option<(Instant, ContactError)>,
+}
+
+/// A connection and what is open on it.
+pub(crate) struct Connection {
+    pub(crate) master: Master,
+    hello: OnceCell<Hello>,
+    idle: Mutex<Vec<Shell>>,
+    places: Arc<Semaphore>,
+    /// Places that this host's sshd does not grant.
+    refused_places: AtomicUsize,
+    broken: AtomicBool,
+    /// Sockets that lead to ports of the host.
+    pub(crate) forwards: tokio::sync::Mutex<HashMap<NonZeroU16, PathBuf>>,
+}
+
+impl Link {
+    pub(crate) fn new(target: Target, shared: Arc<Shared>) -> Self {
+        Self { target, shared, state: tokio::sync::Mutex::default() }
+    }
+
+    /// The connection, opened if there is none. Those who come while it is being opened wait for the same one,
+    /// and hear of the same failure.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>, ContactError> {
+        let came = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.connection {
+            if !connection.broken.load(Ordering::Relaxed) {
+                return Ok(Arc::clone(connection));
+            }
+            retire(state.connection.take());
+        }
+        if let Some((when, error)) = &state.failed
+            && *when > came
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok(connection) => {
+                state.connection = Some(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, ContactError> {
+        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
+        let _permit = self.shared.connecting.acquire().await.map_err(closed)?;
+        let number = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let master = Master::connect(&self.target, self.shared.directory.join(number.to_string())).await?;
+        tracing::debug!(host = %self.target.id, "connected");
+        Ok(Arc::new(Connection {
+            master,
+            hello: OnceCell::new(),
+            idle: Mutex::default(),
+            places: Arc::new(Semaphore::new(MOST_SHELLS)),
+            refused_places: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            forwards: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// What the host says of itself.
+    pub(crate) async fn hello(&self) -> Result<Hello, ContactError> {
+        let connection = self.connection().await?;
+        self.hello_on(&connection).await.cloned()
+    }
+
+    async fn hello_on<'a>(&self, connection: &'a Connection) -> Result<&'a Hello, ContactError> {
+        let first = async {
+            let (shell, hello) = self.open(connection).await.map_err(|error| match error {
+                OpenError::Refused(detail) => ContactError::Refused { detail },
+                OpenError::Contact(error) => error,
+            })?;
+            connection.put_back(shell);
+            Ok(hello)
+        };
+        connection.hello.get_or_try_init(|| first).await
+    }
+
+    /// Asks one of the host's shells. A lost connection is never taken for an answer.
+    ///
+    /// After [`ContactError::Timeout`] and [`ContactError::Lost`] the verb may have run.
+    pub(crate) async fn call(
+        &self,
+        request: &Request,
+        payload: Option<mpsc::Receiver<Bytes>>,
+        deadline: Duration,
+    ) -> Result<Answer, ContactError> {
+        let started = Instant::now();
+        let connection = self.connection().await?;
+        let call = async {
+            self.hello_on(&connection).await?;
+            let (mut shell, permit) = self.lease(&connection).await?;
+            let answer = shell.call(request, payload).await;
+            match &answer {
+                // After a stage that failed, nobody knows what is still on the line: the host ends that shell too.
+                Ok(answer) if request.verb != "stage" || answer.code == 0 => connection.put_back(shell),
+                _ => drop(shell),
+            }
+            drop(permit);
+            answer
+        };
+        let result = match tokio::time::timeout(deadline, call).await {
+            Ok(result) => result,
+            Err(_) => Err(ContactError::Timeout { seconds: deadline.as_secs() }),
+        };
+        tracing::trace!(host = %self.target.id, verb = request.verb, took = ?started.elapsed(), ok = result.is_ok());
+        match result {
+            Err(ContactError::Lost { detail }) => Err(self.judge(&connection, detail).await),
+            Err(error @ ContactError::Timeout { .. }) => {
+                self.judge(&connection, String::new()).await;
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a broken shell means a broken connection; what the master says of it is the better reason.
+    async fn judge(&self, connection: &Connection, detail: String) -> ContactError {
+        if connection.master.lives().await {
+            return ContactError::Lost { detail };
+        }
+        connection.broken.store(true, Ordering::Relaxed);
+        ContactError::Lost { detail: connection.master.last_words() }
+    }
+
+    /// A shell that nobody uses, or a new one. Where sshd allows no more sessions, one that is in use is waited for.
+    async fn lease(&self, connection: &Connection) -> Result<(Shell, OwnedSemaphorePermit), ContactError> {
+        loop {
+            let places = Arc::clone(&connection.places);
+            let permit =
+                places.acquire_owned().await.map_err(|_| ContactError::Lost { detail: "closed".to_owned() })?;
+            if let Some(shell) = connection.take_idle() {
+                return Ok((shell, permit));
+            }
+            match self.open(connection).await {
+                Ok((shell, _)) => return Ok((shell, permit)),
+                Err(OpenError::Contact(error)) => return Err(error),
+                // This place is one too many for this host; while others are in use, wait for them.
+                Err(OpenError::Refused(_)) if connection.in_use() > 1 && connection.master.lives().await => {
+                    permit.forget();
+                    connection.refused_places.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(OpenError::Refused(detail)) => return Err(ContactError::Lost { detail }),
+            }
+        }
+    }
+
+    async fn open(&self, connection: &Connection) -> Result<(Shell, Hello), OpenError> {
+        let start = Start {
+            privilege: match self.target.privilege {
+                None => "auto",
+                Some(Privilege::Root) => "root",
+                Some(Privilege::Sudo) => "sudo",
+                Some(Privilege::User) => "user",
+            },
+            remote_dir: self.target.remote_dir.clone().unwrap_or_else(|| "-".to_owned()),
+            shell: self.shared.shell.clone(),
+        };
+        let open = Shell::open(Arc::clone(connection.master.session()), &start);
+        match tokio::time::timeout(OPEN_DEADLINE, open).await {
+            Ok(opened) => opened,
+            Err(_) => Err(ContactError::Timeout { seconds: OPEN_DEADLINE.as_secs() }.into()),
+        }
+    }
+
+    /// Ends the connection, if there is one.
+    pub(crate) async fn close(&self) {
+        let connection = self.state.lock().await.connection.take();
+        if let Some(connection) = connection {
+            connection.master.close().await;
+        }
+    }
+}
+
+impl Connection {
+    fn take_idle(&self) -> Option<Shell> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn put_back(&self, shell: Shell) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(shell);
+    }
+
+    /// How many places are taken, the caller's own among them.
+    fn in_use(&self) -> usize {
+        let refused = self.refused_places.load(Ordering::Relaxed);
+        MOST_SHELLS.saturating_sub(refused).saturating_sub(self.places.available_permits())
+    }
+}
+
+/// Ends a broken connection's master in the background.
+fn retire(connection: Option<Arc<Connection>>) {
+    if let Some(connection) = connection {
+        tokio::spawn(async move { connection.master.close().await });
+    }
+}

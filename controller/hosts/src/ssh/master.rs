@@ -1,0 +1,300 @@
+//! One ssh connection to one host, as a master process that everything else shares.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::Session;
+use tempfile::TempDir;
+use windlass_crds::host::{HostKey, Target};
+use windlass_crds::id::{is_address, is_login};
+use windlass_crds::step::ContactError;
+
+/// Seconds that ssh may take for TCP and key exchange: with it, a host that swallows packets is told within 10 s.
+const CONNECT_SECONDS: u64 = 8;
+
+/// A little more than ssh's own limit, which does not cover the login.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(9500);
+
+/// An open connection that says nothing for `2 * 4` seconds is given up: three probes may be lost, and the 10 s
+/// are kept.
+const ALIVE_SECONDS: u64 = 2;
+/// See [`ALIVE_SECONDS`]: ssh gives up when one more than this many probes went unanswered.
+const ALIVE_PROBES: u64 = 3;
+
+/// How long a master lives on when nobody uses it: a controller that was killed leaves none behind for long.
+const PERSIST_SECONDS: u64 = 60;
+
+/// The longest control path that works: ssh adds a suffix of its own for a moment.
+const LONGEST_CONTROL_PATH: usize = 61;
+
+/// How long an end of a master may take, for the socket is on this machine.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The most of ssh's words that go into an error.
+const LONGEST_DETAIL: usize = 400;
+
+/// The name that stands for the host on ssh's command line, so that nothing of a declaration ever does.
+const ALIAS: &str = "windlass";
+
+/// A folder for control sockets and forwards, for this user only, with a path that is short enough.
+pub(crate) fn private_directory() -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("wl-").rand_bytes(6);
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let short = |path: &PathBuf| path.as_os_str().len() <= 24;
+    for parent in [Some(std::env::temp_dir()), runtime, Some(PathBuf::from("/tmp"))].into_iter().flatten() {
+        if short(&parent)
+            && let Ok(directory) = builder.tempdir_in(&parent)
+        {
+            return Ok(directory);
+        }
+    }
+    builder.tempdir_in("/tmp")
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Master {
+    session: Arc<Session>,
+    directory: PathBuf,
+}
+
+impl Master {
+    /// Connects, and logs in. `directory` is for this connection alone.
+    pub(crate) async fn connect(target: &Target, directory: PathBuf) -> Result<Self, ContactError> {
+        let local = |error: std::io::Error| ContactError::Local { detail: error.to_string() };
+        fs::DirBuilder::new().create(&directory).map_err(local)?;
+        let control = directory.join("m");
+        if control.as_os_str().len() > LONGEST_CONTROL_PATH {
+            return Err(ContactError::Local { detail: format!("{} is too long for a socket", control.display()) });
+        }
+        let (config, log) = (directory.join("config"), directory.join("log"));
+        let known_hosts = directory.join("known_hosts");
+        write_private(&config, &configuration(target, &known_hosts)?).map_err(local)?;
+        write_private(&known_hosts, &pinned(&target.host_keys)).map_err(local)?;
+        let mut ssh = tokio::process::Command::new("ssh");
+        ssh.arg("-F").arg(&config).arg("-E").arg(&log).arg("-S").arg(&control);
+        ssh.args(["-M", "-f", "-N", "--", ALIAS]).env("LC_ALL", "C");
+        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = ssh.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                ContactError::Local { detail: "ssh is not installed here; install openssh-client".to_owned() }
+            }
+            _ => local(error),
+        })?;
+        let status = match tokio::time::timeout(CONNECT_DEADLINE, child.wait()).await {
+            Ok(status) => status.map_err(local)?,
+            Err(_) => {
+                let _ = child.kill().await;
+                return Err(ContactError::Timeout { seconds: CONNECT_DEADLINE.as_secs() });
+            }
+        };
+        if !status.success() {
+            return Err(classify(&fs::read_to_string(&log).unwrap_or_default()));
+        }
+        let session = Session::resume_mux(control.into_boxed_path(), Some(log.into_boxed_path()));
+        Ok(Self { session: Arc::new(session), directory })
+    }
+
+    /// What commands are started on.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Where this connection's sockets are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether the master still runs. Says nothing of the host.
+    pub(crate) async fn lives(&self) -> bool {
+        matches!(tokio::time::timeout(CLOSE_DEADLINE, self.session.check()).await, Ok(Ok(())))
+    }
+
+    /// How long the master's log is now.
+    pub(crate) fn log_length(&self) -> u64 {
+        fs::metadata(self.directory.join("log")).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What the master has logged since it was so long.
+    pub(crate) fn log_since(&self, length: u64) -> String {
+        let bytes = fs::read(self.directory.join("log")).unwrap_or_default();
+        let start = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len());
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+
+    /// Why a connection ended, as far as the master has said so.
+    pub(crate) fn last_words(&self) -> String {
+        said(&self.log_since(0))
+    }
+
+    /// Ends the master, and with it everything that goes through it.
+    pub(crate) async fn close(&self) {
+        let mut ssh = tokio::process::Command::new("ssh");
+        ssh.arg("-F").arg(self.directory.join("config")).arg("-S").arg(self.directory.join("m"));
+        ssh.args(["-O", "exit", "--", ALIAS]).kill_on_drop(true);
+        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = tokio::time::timeout(CLOSE_DEADLINE, ssh.status()).await;
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// Lines of `known_hosts` for pinned keys.
+fn pinned(keys: &[HostKey]) -> String {
+    keys.iter().map(|key| format!("{ALIAS} {key}\n")).collect()
+}
+
+/// The configuration of one connection. The user's own and the system's are not read: what a Host says is all.
+fn configuration(target: &Target, known_hosts: &Path) -> Result<String, ContactError> {
+    let wrong = |what: &str| ContactError::Local { detail: format!("the target's {what} is not usable") };
+    if !is_address(&target.address) {
+        return Err(wrong("address"));
+    }
+    // `%` begins a token of ssh's.
+    let address = target.address.replace('%', "%%");
+    let mut text = format!(
+        "Host {ALIAS}\n HostName {address}\n Port {}\n ConnectTimeout {CONNECT_SECONDS}\n \
+         ServerAliveInterval {ALIVE_SECONDS}\n ServerAliveCountMax {ALIVE_PROBES}\n \
+         ControlPersist {PERSIST_SECONDS}\n StrictHostKeyChecking yes\n UpdateHostKeys no\n CheckHostIP no\n \
+         VerifyHostKeyDNS no\n BatchMode yes\n PreferredAuthentications publickey\n PasswordAuthentication no\n \
+         KbdInteractiveAuthentication no\n ForwardAgent no\n ForwardX11 no\n PermitLocalCommand no\n \
+         RequestTTY no\n AddKeysToAgent no\n LogLevel INFO\n StreamLocalBindUnlink yes\n",
+        target.port,
+    );
+    if let Some(user) = &target.user {
+        if !is_login(user) {
+            return Err(wrong("user"));
+        }
+        text.push_str(&format!(" User {user}\n"));
+    }
+    if let Some(file) = &target.key_file {
+        if file.chars().any(|character| character.is_control() || "\"%$".contains(character)) {
+            return Err(wrong("keyFile"));
+        }
+        text.push_str(&format!(" IdentitiesOnly yes\n IdentityFile \"{file}\"\n"));
+    }
+    if !target.host_keys.is_empty() {
+        let path = known_hosts.display();
+        text.push_str(&format!(
+            " HostKeyAlias {ALIAS}\n UserKnownHostsFile {path}\n GlobalKnownHostsFile /dev/null\n \
+             HostKeyAlgorithms {}\n",
+            algorithms(&target.host_keys)
+        ));
+    }
+    Ok(text)
+}
+
+/// What the host is asked to prove: only keys that are pinned, else it may show another one that is its own too.
+fn algorithms(keys: &[HostKey]) -> String {
+    let mut names = Vec::new();
+    for key in keys {
+        let text = key.to_string();
+        let of_key: &[&str] = match text.split(' ').next().unwrap_or_default() {
+            "ssh-rsa" => &["rsa-sha2-512", "rsa-sha2-256"],
+            "ssh-ed25519" => &["ssh-ed25519"],
+            "ecdsa-sha2-nistp256" => &["ecdsa-sha2-nistp256"],
+            "ecdsa-sha2-nistp384" => &["ecdsa-sha2-nistp384"],
+            "ecdsa-sha2-nistp521" => &["ecdsa-sha2-nistp521"],
+            "sk-ssh-ed25519@openssh.com" => &["sk-ssh-ed25519@openssh.com"],
+            "sk-ecdsa-sha2-nistp256@openssh.com" => &["sk-ecdsa-sha2-nistp256@openssh.com"],
+            _ => &[],
+        };
+        names.extend(of_key.iter().filter(|name| !names.contains(*name)).collect::<Vec<_>>());
+    }
+    if names.is_empty() { "ssh-ed25519".to_owned() } else { names.join(",") }
+}
+
+/// ssh's words, without what it repeats to everyone.
+fn said(log: &str) -> String {
+    let skip = |line: &&str| {
+        let line = line.trim();
+        !(line.is_empty() || line.starts_with('@') || line.starts_with("Warning: Permanently added"))
+    };
+    let mut text = log.lines().filter(skip).map(str::trim).collect::<Vec<_>>().join("; ").replace(ALIAS, "the host");
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_DETAIL) {
+        text.truncate(end);
+        text.push('…');
+    }
+    if text.is_empty() { "ssh said nothing".to_owned() } else { text }
+}
+
+/// What kept ssh from connecting, by its words. Words that nobody knows are kept, and count as a refusal.
+fn classify(log: &str) -> ContactError {
+    let has = |words: &[&str]| words.iter().any(|word| log.contains(word));
+    let detail = said(log);
+    if has(&[
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "Host key verification failed",
+        "host key is known for",
+        "no matching host key type",
+        "REVOKED HOST KEY",
+    ]) {
+        ContactError::HostKey { detail }
+    } else if has(&["Permission denied", "Too many authentication failures", "No supported authentication methods"]) {
+        ContactError::Login { detail }
+    } else if has(&["Could not resolve hostname"]) {
+        ContactError::NoAddress { detail }
+    } else if has(&["timed out", "Timeout, server"]) {
+        ContactError::Timeout { seconds: CONNECT_SECONDS }
+    } else if has(&["Bad configuration option", "Bad owner or permissions", "terminating, ", "unix_listener"]) {
+        ContactError::Local { detail }
+    } else {
+        ContactError::Refused { detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What OpenSSH 9.2 wrote in each case, and what it is taken for.
+    #[test]
+    fn words_of_ssh_are_told_apart() {
+        for (log, kind) in [
+            ("ssh: connect to host 198.18.0.9 port 22: Connection timed out\r\n", "Timeout"),
+            ("Connection timed out during banner exchange\r\n", "Timeout"),
+            ("ssh: connect to host 198.18.0.9 port 22: Connection refused\r\n", "Refused"),
+            ("ssh: connect to host 198.18.0.9 port 22: No route to host\r\n", "Refused"),
+            ("kex_exchange_identification: Connection closed by remote host\r\n", "Refused"),
+            ("ssh: Could not resolve hostname nowhere.invalid: Name or service not known\r\n", "NoAddress"),
+            ("No ED25519 host key is known for windlass and you have requested strict checking.\r\n", "HostKey"),
+            ("root@198.18.0.9: Permission denied (publickey).\r\n", "Login"),
+            ("/x/config: line 3: Bad configuration option: nonsense\r\n", "Local"),
+        ] {
+            let error = format!("{:?}", classify(log));
+            assert!(error.starts_with(kind), "{log:?} is {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_target_becomes_an_option() {
+        let target = |address: &str, user: Option<&str>, key_file: Option<&str>| Target {
+            address: address.to_owned(),
+            user: user.map(str::to_owned),
+            key_file: key_file.map(str::to_owned),
+            ..Target::inline(&"root@198.18.0.9".parse().expect("a destination")).expect("inline")
+        };
+        let configure = |target: &Target| configuration(target, Path::new("/tmp/known"));
+        assert!(configure(&target("fe80::1", Some("root"), Some("~/.ssh/id"))).is_ok());
+        for wrong in [
+            target("-oProxyCommand=x", None, None),
+            target("a\nProxyCommand x", None, None),
+            target("a b", None, None),
+            target("a", Some("-x"), None),
+            target("a", Some("x y"), None),
+            target("a", None, Some("/a\"\nProxyCommand x")),
+        ] {
+            assert!(configure(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

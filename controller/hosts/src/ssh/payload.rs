@@ -1,0 +1,238 @@
+//! What travels to a host in a stage: one deterministic tar of what the nearest release there lacks.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use sha2::{Digest as _, Sha256};
+use windlass_crds::digest::{FileDigest, PayloadDigest, ReleaseDigest};
+use windlass_crds::manifest::{Entry, Manifest, ReleasePath, line, mtime};
+
+use crate::fleet::ContentPath;
+
+/// What tar needs for one more file, beside its contents.
+const HEADER_BYTES: u64 = 1024;
+
+/// Modification time of what describes a payload; the same always, so that the same payload has the same digest.
+const META_MTIME: u64 = 1_000_000_000;
+
+/// What a release is built on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// The release is there and whole; only the revision is new.
+    Keep,
+    /// Nothing that is there helps.
+    Nothing,
+    /// A release that is there, and those of its paths that are not to be trusted.
+    Release(ReleaseDigest, BTreeSet<String>),
+}
+
+impl Base {
+    /// As the host script reads it.
+    pub(crate) fn word(&self) -> String {
+        match self {
+            Self::Keep => "keep".to_owned(),
+            Self::Nothing => "-".to_owned(),
+            Self::Release(digest, _) => digest.to_string(),
+        }
+    }
+}
+
+/// Whether a path must travel although the base may have it.
+///
+/// Links always travel: they cost nothing, and their times differ from host to host.
+fn must_travel(path: &ReleasePath, entry: &Entry, base: &Manifest, damaged: &BTreeSet<String>) -> bool {
+    matches!(entry, Entry::Link { .. })
+        || base.entries.get(path) != Some(entry)
+        || damaged.contains(path.as_str())
+        // A folder that was replaced takes everything in it along.
+        || damaged.iter().any(|folder| path.as_str().strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// How many bytes have to travel to build `manifest` on `base`.
+pub(crate) fn cost(manifest: &Manifest, base: &Manifest) -> u64 {
+    let nothing = BTreeSet::new();
+    let travels = manifest.entries.iter().filter(|(path, entry)| must_travel(path, entry, base, &nothing));
+    travels.map(|(_, entry)| HEADER_BYTES + if let Entry::File { size, .. } = entry { *size } else { 0 }).sum()
+}
+
+/// A payload before it is written: what is in it, in order.
+pub(crate) struct Payload {
+    meta: Vec<(&'static str, String)>,
+    files: Vec<(ReleasePath, FileDigest, u64, bool)>,
+    links: Vec<(ReleasePath, String)>,
+    contents: ContentPath,
+}
+
+/// A payload's name and length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// SHA-256 of all of it.
+    pub(crate) digest: PayloadDigest,
+    /// Bytes.
+    pub(crate) length: u64,
+}
+
+impl Payload {
+    /// Collects what has to travel.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        base: &Base,
+        base_manifest: Option<&Manifest>,
+        revision: (String, String),
+        contents: ContentPath,
+    ) -> Self {
+        let mut meta = Vec::new();
+        let (mut files, mut links) = (Vec::new(), Vec::new());
+        if *base != Base::Keep {
+            let empty = (Manifest::default(), BTreeSet::new());
+            let (from, damaged) = match (base, base_manifest) {
+                (Base::Release(_, damaged), Some(from)) => (from, damaged),
+                _ => (&empty.0, &empty.1),
+            };
+            let mut sums = String::new();
+            for (path, entry) in &manifest.entries {
+                if !must_travel(path, entry, from, damaged) {
+                    continue;
+                }
+                match entry {
+                    Entry::File { digest, size, executable } => {
+                        sums.push_str(&format!("{digest}  {path}\n"));
+                        files.push((path.clone(), *digest, *size, *executable));
+                    }
+                    Entry::Link { target } => links.push((path.clone(), target.clone())),
+                }
+            }
+            if let Base::Release(..) = base {
+                meta.push(("removed", removed(manifest, from, damaged)));
+                meta.push(("edit", edit(from, manifest)));
+            } else {
+                meta.push(("manifest", manifest.to_text()));
+            }
+            meta.push(("sums", sums));
+            if !files.is_empty() || !links.is_empty() {
+                meta.push(("some", String::new()));
+            }
+        }
+        meta.push(("unit", revision.0));
+        meta.push(("env", revision.1));
+        Self { meta, files, links, contents }
+    }
+
+    /// Reads everything once, to know the digest and the length before the first byte travels.
+    ///
+    /// # Errors
+    /// When the contents of a file are not where they should be, or not as long.
+    pub(crate) fn seal(&self) -> io::Result<Seal> {
+        let mut sink = Sealer { hasher: Sha256::new(), length: 0 };
+        self.write_to(&mut sink)?;
+        Ok(Seal { digest: PayloadDigest::finish(sink.hasher), length: sink.length })
+    }
+
+    /// Writes the tar.
+    ///
+    /// # Errors
+    /// When the contents of a file are not where they should be, or not as long, or `out` takes no more.
+    pub(crate) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut tar = tar::Builder::new(out);
+        for (name, text) in &self.meta {
+            // The environment may hold what only the service is to see.
+            let mode = if *name == "env" { 0o600 } else { 0o644 };
+            let mut header = header(text.len() as u64, mode, META_MTIME);
+            tar.append_data(&mut header, format!("meta/{name}"), text.as_bytes())?;
+        }
+        for (path, digest, size, executable) in &self.files {
+            let mode = if *executable { 0o555 } else { 0o444 };
+            let mut header = header(*size, mode, mtime(digest));
+            let place = (self.contents)(digest);
+            let wrong = |error: io::Error| {
+                io::Error::new(error.kind(), format!("the contents of {path} are not in {}: {error}", place.display()))
+            };
+            let file = File::open(&place).map_err(wrong)?;
+            if file.metadata().map_err(wrong)?.len() != *size {
+                return Err(wrong(io::Error::new(io::ErrorKind::InvalidData, "the size differs")));
+            }
+            tar.append_data(&mut header, format!("files/{path}"), file.take(*size))?;
+        }
+        // Last, so that no file is ever written through a link.
+        for (path, target) in &self.links {
+            let mut header = header(0, 0o777, META_MTIME);
+            header.set_entry_type(tar::EntryType::Symlink);
+            tar.append_link(&mut header, format!("files/{path}"), target)?;
+        }
+        tar.finish()
+    }
+}
+
+/// A header that is the same on every controller.
+fn header(size: u64, mode: u32, mtime: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_mtime(mtime);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+/// The paths that a host takes off its copy of the base, a line each: what is not in the release any more, and
+/// what arrives anew.
+fn removed(manifest: &Manifest, base: &Manifest, damaged: &BTreeSet<String>) -> String {
+    let mut paths: BTreeSet<&str> = damaged.iter().map(String::as_str).collect();
+    for (path, entry) in &base.entries {
+        if manifest.entries.get(path) != Some(entry) || must_travel(path, entry, base, damaged) {
+            paths.insert(path.as_str());
+        }
+    }
+    paths.into_iter().filter(|path| !path.is_empty()).map(|path| format!("{path}\n")).collect()
+}
+
+/// A sed script that makes the new manifest's text out of the base's.
+fn edit(base: &Manifest, manifest: &Manifest) -> String {
+    let old: Vec<String> = base.entries.iter().map(|(path, entry)| line(path, entry)).collect();
+    let paths: Vec<&ReleasePath> = base.entries.keys().collect();
+    let mut new = manifest.entries.iter().peekable();
+    let mut script = String::new();
+    // The line number counts from 1, as sed does.
+    for (index, path) in paths.iter().enumerate() {
+        let number = index + 1;
+        let mut before = Vec::new();
+        while let Some((added, entry)) = new.next_if(|(candidate, _)| candidate < path) {
+            before.push(line(added, entry));
+        }
+        if !before.is_empty() {
+            script.push_str(&format!("{number}i\\\n{}\n", before.join("\\\n")));
+        }
+        match new.next_if(|(candidate, _)| candidate == path) {
+            Some((path, entry)) if line(path, entry) == old[index] => {}
+            Some((path, entry)) => script.push_str(&format!("{number}c\\\n{}\n", line(path, entry))),
+            None => script.push_str(&format!("{number}d\n")),
+        }
+    }
+    let after: Vec<String> = new.map(|(path, entry)| line(path, entry)).collect();
+    if after.is_empty() {
+        return script;
+    }
+    // In front, for sed runs its commands in the order of the script: `d` ends the cycle before a later `a`, and
+    // what an `a` has said is put out even where its line is deleted.
+    format!("$a\\\n{}\n{script}", after.join("\\\n"))
+}
+
+/// Counts and hashes what is written to it.
+struct Sealer {
+    hasher: Sha256,
+    length: u64,
+}
+
+impl Write for Sealer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! What systemd gets to read: the unit of a revision and its environment, made from a spec by pure functions.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use windlass_crds::id::{RevisionNumber, ServiceKey};
+use windlass_crds::observation::Scope;
+use windlass_crds::service::{Runtime, RuntimeTarget, ServiceSpec};
+
+/// How long systemd waits before it starts a program again that has ended: short, for a health gate waits on it,
+/// and long enough that a program which fails at once leaves the host its processor.
+const RESTART_SECONDS: u32 = 1;
+
+/// Ports below need a capability (capabilities(7), CAP_NET_BIND_SERVICE).
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
+
+/// Where a revision will lie, and what runs it there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// Which service.
+    pub(crate) service: &'a ServiceKey,
+    /// Which revision.
+    pub(crate) revision: RevisionNumber,
+    /// Where Windlass keeps its files on the host.
+    pub(crate) remote_dir: &'a str,
+    /// Whose systemd.
+    pub(crate) scope: Scope,
+    /// The interpreter's absolute path there, where the target has one.
+    pub(crate) program: Option<&'a str>,
+}
+
+/// The name of the program that runs a target's entry point; `None` where the entry point runs by itself.
+pub(crate) fn interpreter(target: RuntimeTarget) -> Option<&'static str> {
+    match target {
+        RuntimeTarget::Python => Some("python3"),
+        RuntimeTarget::Node => Some("node"),
+        RuntimeTarget::Dotnet => Some("dotnet"),
+        RuntimeTarget::Go | RuntimeTarget::Rust | RuntimeTarget::Generic => None,
+    }
+}
+
+/// The unit file of a revision.
+///
+/// Its first three lines say whose it is, in this order: the host reads them without starting a process.
+pub(crate) fn unit(place: &Place<'_>, spec: &ServiceSpec) -> String {
+    let Place { service, revision, remote_dir, scope, program: _ } = place;
+    let folder = service.folder();
+    let revision_dir = format!("{remote_dir}/{folder}/revisions/{revision}");
+    let install = match scope {
+        Scope::System => "multi-user.target",
+        Scope::User => "default.target",
+    };
+    let mut text = format!(
+        "[X-Windlass]\nService={folder}\nRevision={revision}\n\n\
+         [Unit]\nDescription={service}, revision {revision}, by Windlass\nAfter=network.target\n\
+         StartLimitIntervalSec=0\n\n\
+         [Service]\nType=exec\nExecStart={}\nWorkingDirectory={}\n",
+        command(place, &revision_dir, &spec.runtime),
+        percent(&format!("{revision_dir}/release")),
+    );
+    if spec.runtime.target == RuntimeTarget::Python {
+        // The release is read-only, and byte code saves a tenth of a second at each start.
+        let _ = writeln!(text, "Environment=PYTHONPYCACHEPREFIX=%C/windlass/{folder}/pycache");
+    }
+    let _ = writeln!(text, "EnvironmentFile={}", percent(&format!("{revision_dir}/env")));
+    let _ = write!(
+        text,
+        "Restart=always\nRestartSec={RESTART_SECONDS}\nKillMode=mixed\nTimeoutStopSec={}\n\
+         SyslogIdentifier={folder}\nStateDirectory=windlass/{folder}\nCacheDirectory=windlass/{folder}\n",
+        seconds(spec.lifecycle.force_after.duration()),
+    );
+    text.push_str(&limits(&spec.runtime));
+    text.push_str(&sandbox(place, spec));
+    let _ = write!(text, "\n[Install]\nWantedBy={install}\n");
+    text
+}
+
+/// The environment file of a revision (systemd.exec(5), EnvironmentFile=).
+pub(crate) fn environment(spec: &ServiceSpec) -> String {
+    let mut text = String::new();
+    for (name, value) in &spec.runtime.env {
+        let _ = writeln!(text, "{name}=\"{}\"", env_value(value));
+    }
+    if let Some(port) = spec.port() {
+        let _ = writeln!(text, "PORT=\"{port}\"");
+    }
+    text
+}
+
+/// The command line of `ExecStart=`, each word quoted.
+fn command(place: &Place<'_>, revision_dir: &str, runtime: &Runtime) -> String {
+    let entry = format!("{revision_dir}/release/{}", runtime.entry_point);
+    let mut line = match place.program {
+        Some(program) => {
+            let unbuffered = if runtime.target == RuntimeTarget::Python { " -u" } else { "" };
+            format!("{}{unbuffered} {}", quoted(program), dollar(&quoted(&entry)))
+        }
+        // systemd puts no variables into the path of the program itself.
+        None => quoted(&entry),
+    };
+    for argument in &runtime.args {
+        line.push(' ');
+        line.push_str(&dollar(&quoted(argument)));
+    }
+    line
+}
+
+/// A word of a command line, in double quotes (systemd.syntax(7), quoting; systemd.unit(5), specifiers).
+fn quoted(word: &str) -> String {
+    let mut text = String::from("\"");
+    for character in word.chars() {
+        match character {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '%' => text.push_str("%%"),
+            '\n' => text.push_str("\\n"),
+            '\t' => text.push_str("\\t"),
+            control if control.is_ascii_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(control));
+            }
+            other => text.push(other),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// Keeps systemd from putting variables in (systemd.service(5), command lines).
+fn dollar(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+/// Keeps systemd from putting specifiers in.
+fn percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// A value between double quotes in an environment file: four characters are escaped, line ends stand for themselves.
+fn env_value(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for character in value.chars() {
+        if matches!(character, '"' | '\\' | '`' | '$') {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    text
+}
+
+/// A time span for systemd.
+fn seconds(span: Duration) -> String {
+    // 0 would mean no limit at all.
+    format!("{}ms", span.as_millis().max(1))
+}
+
+/// What it may use at most (systemd.resource-control(5)).
+fn limits(runtime: &Runtime) -> String {
+    let mut text = String::new();
+    let Some(limits) = &runtime.limits else { return text };
+    if let Some(memory) = &limits.memory {
+        let _ = writeln!(text, "MemoryMax={memory}");
+    }
+    if let Some(percent) = limits.cpu.as_deref().and_then(|cores| cores.parse::<f64>().ok()) {
+        let _ = writeln!(text, "CPUQuota={:.0}%", (percent * 100.0).max(1.0));
+    }
+    if let Some(tasks) = limits.tasks {
+        let _ = writeln!(text, "TasksMax={tasks}");
+    }
+    text
+}
+
+/// What a unit of any scope is kept from: filters of system calls, which need no privilege.
+const FILTERS: &str = "NoNewPrivileges=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+";
+
+/// What a unit in system scope is kept from besides; in user scope these fail or are silently ignored.
+const WALLS: &str = "PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+UMask=0027
+";
+
+/// What keeps the program in its place.
+fn sandbox(place: &Place<'_>, spec: &ServiceSpec) -> String {
+    if place.scope == Scope::User {
+        return FILTERS.to_owned();
+    }
+    let lies_in = |folders: &[&str]| folders.iter().any(|folder| place.remote_dir.starts_with(folder));
+    let mut text = match &spec.runtime.user {
+        Some(user) => format!("User={user}\n"),
+        None => "DynamicUser=yes\n".to_owned(),
+    };
+    // Neither may hide the release itself.
+    let _ = writeln!(text, "PrivateTmp={}", if lies_in(&["/tmp/", "/var/tmp/"]) { "no" } else { "yes" });
+    let at_home = lies_in(&["/home/", "/root/", "/run/user/"]);
+    let _ = writeln!(text, "ProtectHome={}", if at_home { "read-only" } else { "yes" });
+    let capability = match spec.port() {
+        Some(port) if port.get() < FIRST_UNPRIVILEGED_PORT => "CAP_NET_BIND_SERVICE",
+        _ => "",
+    };
+    let _ = write!(text, "CapabilityBoundingSet={capability}\nAmbientCapabilities={capability}\n");
+    text.push_str(WALLS);
+    text.push_str(FILTERS);
+    text
+}
