@@ -1,3 +1,29 @@
 //! The `windlass` binary: wires the commands, one file each.
 
-fn main() {}
+mod asking;
+mod commands;
+mod connection;
+mod declarations;
+mod exit;
+mod failure;
+mod field_places;
+mod inventory;
+mod narration;
+mod output;
+mod resources;
+mod settling;
+mod summary;
+mod table;
+mod waiting;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let windlass = commands::Windlass::parse();
+    match windlass.run() {
+        Ok(exit) => exit.into(),
+        Err(error) => failure::report(&error).into(),
+    }
+}

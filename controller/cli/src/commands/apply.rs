@@ -1,0 +1,156 @@
+//! `windlass apply`: declares what files say.
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use windlass_crds::document;
+use windlass_crds::id::{Kind, ResourceKey};
+use windlass_crds::request::Request;
+use windlass_store::{Key, LeaderRecord, Store};
+
+use super::ClientArgs;
+use crate::asking::ask;
+use crate::connection::warn_without_controller;
+use crate::declarations::{self, FileArgs, Loaded};
+use crate::exit::Exit;
+use crate::failure::hinted;
+use crate::output::{self, Label};
+use crate::waiting::{self, Running, Target, WaitArgs};
+
+/// Declare what files say
+///
+/// Every document is checked before anything is written: one that is wrong stops all of them. What is declared
+/// already and says the same is left alone; every Service is looked at again all the same, so that a changed source
+/// is deployed now.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass apply -f web.yaml
+  windlass apply -f production/ -R --wait
+  windlass get service/web -o yaml | sed 's/maxUnavailable: 1/maxUnavailable: 2/' | windlass apply -f -")]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// Check, and say what would be written, without writing it
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+    /// What to print: only the names
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<ApplyFormat>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ApplyFormat {
+    Name,
+}
+
+/// What becomes of a declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Created,
+    Configured,
+    Unchanged,
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    args.files.require()?;
+    let mut documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    let store = client.connection.connect().await?;
+    check_paths(&store, &documents).await?;
+    // What others refer to comes first.
+    documents.sort_by_key(|document| Kind::ALL.iter().position(|kind| *kind == document.key().kind()));
+    let mut targets = Vec::new();
+    for document in &documents {
+        let key = document.key();
+        let (verb, target) =
+            put(&store, document, args.dry_run).await.with_context(|| format!("cannot apply {key}"))?;
+        targets.push(target);
+        match (args.output, args.dry_run) {
+            (Some(ApplyFormat::Name), _) => output::line(&key)?,
+            (None, false) => output::line(format_args!("{key} {}", verb.word()))?,
+            (None, true) => output::line(format_args!("{key} {} (dry run)", verb.word()))?,
+        }
+    }
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    warn_without_controller(&store).await;
+    if args.wait.wait {
+        let mut listener = if args.output.is_some() { Running::quiet() } else { Running::default() };
+        waiting::wait(&store, &targets, args.wait.timeout, &mut listener).await?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes one declaration where it says something new, and asks for a look at its source and hosts.
+async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<(Verb, Target)> {
+    let key = document.key();
+    let stored = store.get(&Key::Declared(key.clone())).await?;
+    let same = stored
+        .as_ref()
+        .is_some_and(|stored| document::parse_at(&key, &stored.value).as_ref() == Ok(&document.declaration));
+    let verb = match (&stored, same) {
+        (None, _) => Verb::Created,
+        (Some(_), true) => Verb::Unchanged,
+        (Some(_), false) => Verb::Configured,
+    };
+    let mut target = Target::declared(key.clone());
+    if dry_run {
+        return Ok((verb, target));
+    }
+    if verb != Verb::Unchanged {
+        let revision = store.declare(&key, document.text.clone().into_bytes()).await?;
+        target = target.since(revision.into());
+    }
+    if matches!(key, ResourceKey::Service(_)) {
+        target = target.after(ask(store, &key, &Request::Reconcile).await?);
+    }
+    Ok((verb, target))
+}
+
+/// A relative path means a directory of this machine, so the controller must be on it.
+async fn check_paths(store: &Store, documents: &[Loaded]) -> anyhow::Result<()> {
+    let Some((document, path)) = documents.iter().find_map(|one| Some((one, one.made_absolute.as_ref()?))) else {
+        return Ok(());
+    };
+    let place = &document.place;
+    let why = match store.leader().await? {
+        Some(leader) if is_here(&leader) => {
+            for (document, path) in documents.iter().filter_map(|one| Some((one, one.made_absolute.as_ref()?))) {
+                if !path.is_dir() {
+                    output::labelled(
+                        Label::Warning,
+                        format_args!("{}: {} is no directory", document.place, path.display()),
+                    );
+                }
+            }
+            return Ok(());
+        }
+        Some(leader) => format!("the controller runs on {}, as process {}, and not here", leader.hostname, leader.pid),
+        None => "no controller runs on this store, so it is not known on which machine it will".to_owned(),
+    };
+    let error = anyhow::anyhow!("{place}: spec.source.path is relative, and {why}; nothing was written");
+    Err(hinted(error, format!("write the directory as the controller sees it; here it is {}", path.display())))
+}
+
+/// Whether a controller runs on this machine. Two machines may have one name, so its process must be here too.
+fn is_here(leader: &LeaderRecord) -> bool {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let process = i32::try_from(leader.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let lives = process.is_some_and(|process| {
+        // Somebody else's process must not be signalled, and is there all the same.
+        !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH))
+    });
+    hostname == leader.hostname && lives
+}

@@ -1,0 +1,85 @@
+//! `windlass delete`: takes declarations back, and confirms what that removes.
+
+use anyhow::bail;
+use clap::Args;
+use windlass_crds::id::ResourceKey;
+use windlass_crds::request::Request;
+
+use super::ClientArgs;
+use crate::asking::ask;
+use crate::connection::warn_without_controller;
+use crate::declarations::{self, FileArgs};
+use crate::exit::Exit;
+use crate::failure::UsageError;
+use crate::inventory::Inventory;
+use crate::output;
+use crate::resources::{self, Selection};
+use crate::settling::Goal;
+use crate::waiting::{self, Running, Target, WaitArgs};
+
+/// Take declarations back, and confirm what that removes
+///
+/// The controller then takes a deleted Service off its hosts. Naming it here is the confirmation that a raw delete
+/// of many keys would have to wait for.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass delete service/web --wait
+  windlass delete -f web.yaml
+  windlass delete service web api --ignore-not-found")]
+pub(crate) struct DeleteArgs {
+    /// Which: service/web, or service web api
+    #[arg(value_name = "RESOURCE", conflicts_with = "files")]
+    resources: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
+    /// What is not there is no failure
+    #[arg(long)]
+    ignore_not_found: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    let keys = named(args, client)?;
+    let store = client.connection.connect().await?;
+    let inventory = Inventory::read(&store, &Selection::Named(keys.clone())).await?;
+    let (mut targets, mut missing) = (Vec::new(), Vec::new());
+    for key in keys {
+        let Some(resource) = inventory.get(&key).filter(|resource| resource.exists()) else {
+            missing.push(key);
+            continue;
+        };
+        let deleted = store.delete_declaration(&key).await?;
+        // What nobody declares and nothing is left of on hosts has only a status that is about to go.
+        let confirmed = matches!(key, ResourceKey::Service(_)) && (deleted.is_some() || resource.owned.is_some());
+        if confirmed {
+            ask(&store, &key, &Request::ConfirmRemoval).await?;
+        }
+        let verb = if deleted.is_some() { "deleted" } else { "is being removed already" };
+        output::line(format_args!("{key} {verb}"))?;
+        targets.push(Target::new(key, Goal::Gone));
+    }
+    if !targets.is_empty() {
+        warn_without_controller(&store).await;
+    }
+    if args.wait.wait && !targets.is_empty() {
+        waiting::wait(&store, &targets, args.wait.timeout, &mut Running::default()).await?;
+    }
+    if !missing.is_empty() && !args.ignore_not_found {
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        bail!("not found: {}", missing.join(", "));
+    }
+    Ok(Exit::Done)
+}
+
+fn named(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Result<Vec<ResourceKey>> {
+    if !args.resources.is_empty() {
+        return Ok(resources::keys(&args.resources, &client.namespace)?);
+    }
+    if args.files.files.is_empty() {
+        return Err(UsageError("say what: service/NAME, or -f FILE".into()).into());
+    }
+    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    Ok(documents.iter().map(declarations::Loaded::key).collect())
+}

@@ -1,0 +1,285 @@
+//! `windlass get`: what is declared, and how it stands.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use windlass_crds::document::API_VERSION;
+use windlass_crds::id::{Kind, ResourceKey};
+use windlass_store::{Scope, Store, Update};
+
+use super::ClientArgs;
+use crate::exit::Exit;
+use crate::inventory::{Inventory, Resource, SECTIONS};
+use crate::output::{self, Label, OutputError};
+use crate::resources::{self, Selection};
+use crate::summary::{self, Detail};
+use crate::table::Columns;
+
+/// Show what is declared, and how it stands
+///
+/// What is declared and cannot be used is shown too, with the reason; so is what is still being removed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass get services
+  windlass get svc,hosts -A -o wide
+  windlass get service/web -o yaml
+  windlass get all -w")]
+pub(crate) struct GetArgs {
+    /// Which: services; services,hosts; all; service/web; service web api
+    #[arg(value_name = "RESOURCE", required = true)]
+    resources: Vec<String>,
+    /// How to print them
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+    /// In every namespace
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    /// Then follow, and print each one that changes, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table with more columns
+    Wide,
+    /// JSON; with -w one object a line
+    Json,
+    /// YAML, one document for each
+    Yaml,
+    /// Only the names
+    Name,
+}
+
+pub(super) async fn run(args: &GetArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    let selection = resources::selection(&args.resources, &client.namespace)?;
+    let store = client.connection.connect().await?;
+    let query = Query {
+        selection,
+        namespace: (!args.all_namespaces).then(|| client.namespace.or_default()),
+        format: args.output,
+    };
+    if args.watch {
+        return tokio::select! {
+            ended = watch(&store, query) => ended,
+            // The ordinary end of a watch.
+            signal = tokio::signal::ctrl_c() => Ok(signal.map(|()| Exit::Done)?),
+        };
+    }
+    let inventory = Inventory::read(&store, &query.selection).await?;
+    inventory.require(&query.selection)?;
+    let found: Vec<&Resource> = inventory.all().filter(|resource| query.matches(&resource.key)).collect();
+    query.print(&found)?;
+    if found.is_empty() {
+        query.say_nothing_found();
+    }
+    query.warn_of_strays(&inventory);
+    Ok(Exit::Done)
+}
+
+/// What is asked for, and how it is shown.
+struct Query {
+    selection: Selection,
+    /// Nothing for all of them.
+    namespace: Option<windlass_crds::id::Namespace>,
+    format: Option<Format>,
+}
+
+impl Query {
+    fn matches(&self, key: &ResourceKey) -> bool {
+        match &self.selection {
+            Selection::Named(keys) => keys.contains(key),
+            Selection::Kinds(kinds) => {
+                let inside = match (key, &self.namespace) {
+                    (ResourceKey::Service(key), Some(namespace)) => key.namespace == *namespace,
+                    _ => true,
+                };
+                kinds.contains(&key.kind()) && inside
+            }
+        }
+    }
+
+    fn detail(&self, kinds: usize) -> Detail {
+        Detail { wide: self.format == Some(Format::Wide), namespace: self.namespace.is_none(), kind: kinds > 1 }
+    }
+
+    fn print(&self, found: &[&Resource]) -> anyhow::Result<()> {
+        let one = matches!(&self.selection, Selection::Named(keys) if keys.len() == 1);
+        match self.format {
+            None | Some(Format::Wide) => Ok(self.print_tables(found)?),
+            Some(Format::Name) => {
+                Ok(output::data(&found.iter().map(|one| format!("{}\n", one.key)).collect::<String>())?)
+            }
+            Some(Format::Json) => {
+                let mut documents: Vec<Value> = found.iter().map(|one| summary::document(one)).collect();
+                let whole = match documents.pop() {
+                    Some(only) if one => only,
+                    last => {
+                        documents.extend(last);
+                        json!({"apiVersion": API_VERSION, "kind": "List", "items": documents})
+                    }
+                };
+                Ok(output::line(format_args!("{whole:#}"))?)
+            }
+            Some(Format::Yaml) => {
+                // Documents rather than a List: `apply -f -` takes them back.
+                let documents: Result<Vec<String>, _> = found.iter().map(|one| yaml(one)).collect();
+                Ok(output::data(&documents?.join("---\n"))?)
+            }
+        }
+    }
+
+    /// A table for each kind, in the order in which the kinds were asked for.
+    fn print_tables(&self, found: &[&Resource]) -> Result<(), OutputError> {
+        let mut kinds: Vec<Kind> = match &self.selection {
+            Selection::Kinds(kinds) => kinds.clone(),
+            Selection::Named(keys) => keys.iter().map(ResourceKey::kind).collect(),
+        };
+        let mut seen = Vec::new();
+        kinds.retain(|kind| {
+            let fresh = !seen.contains(kind) && found.iter().any(|one| one.key.kind() == *kind);
+            seen.push(*kind);
+            fresh
+        });
+        let (detail, now) = (self.detail(kinds.len()), Timestamp::now());
+        let tables = kinds.into_iter().map(|kind| {
+            let mut rows = vec![summary::headings(kind, detail)];
+            let of_kind = found.iter().filter(|one| one.key.kind() == kind);
+            rows.extend(of_kind.map(|one| summary::row(one, detail, now)));
+            Columns::default().render(&rows)
+        });
+        output::data(&tables.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn say_nothing_found(&self) {
+        let Selection::Kinds(kinds) = &self.selection else { return };
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
+        let place = match &self.namespace {
+            Some(namespace) if kinds.contains(&Kind::Service.plural()) => format!(" in namespace {namespace}"),
+            _ => String::new(),
+        };
+        output::note(format_args!("no {} found{place}", kinds.join(", ")));
+        output::labelled(Label::Hint, "declare one: `windlass apply -f FILE`");
+    }
+
+    fn warn_of_strays(&self, inventory: &Inventory) {
+        if !matches!(self.selection, Selection::Kinds(_)) {
+            return;
+        }
+        for stray in inventory.strays() {
+            output::labelled(Label::Warning, format_args!("{stray} names no resource, so nothing is done with it"));
+        }
+        if inventory.strays().next().is_some() {
+            output::labelled(
+                Label::Hint,
+                "keys are declared/services/<namespace>/<name>, declared/hosts/<name> and declared/networkzones/<name>",
+            );
+        }
+    }
+}
+
+fn yaml(resource: &Resource) -> anyhow::Result<String> {
+    let text = serde_saphyr::to_string(&summary::document(resource))?;
+    Ok(if text.ends_with('\n') { text } else { text + "\n" })
+}
+
+/// Prints what there is, then each resource that changes, until nobody reads on.
+async fn watch(store: &Store, query: Query) -> anyhow::Result<Exit> {
+    let mut follower = store.follow(Scope::sections(&SECTIONS));
+    let mut inventory = Inventory::default();
+    let mut printed = Printed::default();
+    loop {
+        let update = follower.next().await;
+        if let Update::Interrupted { error } = &update {
+            output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
+            continue;
+        }
+        let changed = inventory.take(update);
+        let keys: Vec<&ResourceKey> = changed.iter().filter(|key| query.matches(key)).collect();
+        for key in keys {
+            printed.show(&query, key, inventory.get(key).filter(|resource| resource.exists()))?;
+        }
+    }
+}
+
+/// What a watch has printed.
+#[derive(Default)]
+struct Printed {
+    columns: BTreeMap<Kind, Columns>,
+    last: BTreeMap<ResourceKey, String>,
+}
+
+impl Printed {
+    /// Prints a resource unless it would look as it did; one that is gone a last time.
+    fn show(&mut self, query: &Query, key: &ResourceKey, resource: Option<&Resource>) -> anyhow::Result<()> {
+        let Some(resource) = resource else {
+            if self.last.remove(key).is_some() {
+                self.say_deleted(query, key)?;
+            }
+            return Ok(());
+        };
+        // What only time changes is no news.
+        let looks = match query.format {
+            None | Some(Format::Wide) => {
+                format!("{:?}", summary::row(resource, query.detail(2), Timestamp::UNIX_EPOCH))
+            }
+            Some(Format::Name) => String::new(),
+            Some(Format::Json | Format::Yaml) => summary::document(resource).to_string(),
+        };
+        if self.last.insert(key.clone(), looks.clone()).as_ref() == Some(&looks) {
+            return Ok(());
+        }
+        match query.format {
+            None | Some(Format::Wide) => {
+                self.print_row(query, key.kind(), |detail, now| summary::row(resource, detail, now))
+            }
+            Some(Format::Name) => Ok(output::line(key)?),
+            Some(Format::Json) => Ok(output::line(summary::document(resource))?),
+            Some(Format::Yaml) => Ok(output::data(&format!("---\n{}", yaml(resource)?))?),
+        }
+    }
+
+    fn say_deleted(&mut self, query: &Query, key: &ResourceKey) -> anyhow::Result<()> {
+        match query.format {
+            None | Some(Format::Wide) => self.print_row(query, key.kind(), |detail, _| {
+                let headings = summary::headings(key.kind(), detail);
+                let mut row = summary::row(&Resource::new(key.clone()), detail, Timestamp::UNIX_EPOCH);
+                for (heading, cell) in headings.iter().zip(&mut row) {
+                    match heading.as_str() {
+                        "STATUS" => "Deleted".clone_into(cell),
+                        "READY" => "-".clone_into(cell),
+                        _ => {}
+                    }
+                }
+                row
+            }),
+            // A consumer of documents learns it from the last one's status.
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn print_row(
+        &mut self,
+        query: &Query,
+        kind: Kind,
+        row: impl FnOnce(Detail, Timestamp) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        let kinds = match &query.selection {
+            Selection::Kinds(kinds) => kinds.len(),
+            Selection::Named(keys) => {
+                keys.iter().map(ResourceKey::kind).collect::<std::collections::BTreeSet<_>>().len()
+            }
+        };
+        let detail = query.detail(kinds);
+        let mut rows = Vec::new();
+        let columns = self.columns.entry(kind).or_insert_with(|| {
+            rows.push(summary::headings(kind, detail));
+            Columns::default()
+        });
+        rows.push(row(detail, Timestamp::now()));
+        Ok(output::data(&columns.render(&rows))?)
+    }
+}

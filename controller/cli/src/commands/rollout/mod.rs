@@ -1,0 +1,64 @@
+//! `windlass rollout`: how a service gets to its hosts, and back.
+
+mod history;
+mod retry;
+mod status;
+mod undo;
+
+use clap::{Args, Subcommand};
+use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::request::Request;
+use windlass_store::Store;
+
+use super::ClientArgs;
+use crate::asking::ask;
+use crate::connection::warn_without_controller;
+use crate::exit::Exit;
+use crate::output;
+use crate::settling::{Ending, Goal};
+use crate::waiting::{self, Running, Target, WaitArgs};
+
+/// Follow rollouts, see earlier revisions, and go back to them
+#[derive(Debug, Args)]
+pub(crate) struct RolloutArgs {
+    #[command(subcommand)]
+    command: RolloutCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RolloutCommand {
+    Status(status::StatusArgs),
+    History(history::HistoryArgs),
+    Undo(undo::UndoArgs),
+    Retry(retry::RetryArgs),
+}
+
+pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    match &args.command {
+        RolloutCommand::Status(args) => status::run(args, client).await,
+        RolloutCommand::History(args) => history::run(args, client).await,
+        RolloutCommand::Undo(args) => undo::run(args, client).await,
+        RolloutCommand::Retry(args) => retry::run(args, client).await,
+    }
+}
+
+/// Asks the controller for something, and waits for it where that was asked for.
+async fn ask_and_wait(
+    store: &Store,
+    service: &ServiceKey,
+    request: &Request,
+    ending: Ending,
+    wait: &WaitArgs,
+) -> anyhow::Result<Exit> {
+    let key = ResourceKey::Service(service.clone());
+    let id = ask(store, &key, request).await?;
+    if !wait.wait {
+        output::line(format_args!("{key} {} asked for", request.name()))?;
+    }
+    warn_without_controller(store).await;
+    if wait.wait {
+        let target = Target::new(key, Goal::Settled(ending)).after(id);
+        waiting::wait(store, &[target], wait.timeout, &mut Running::default()).await?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,167 @@
+//! The connection to the store: its arguments, which every command takes, and what to type when there is none.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use windlass_crds::id::Namespace;
+use windlass_store::{
+    ConnectError, ConnectOptions, EndpointError, LeaderRecord, Password, Prefix, Problem, Store, Tls, User,
+};
+
+use crate::failure::{UsageError, hinted};
+use crate::output::{self, Label};
+
+/// Where the password is looked for first.
+const PASSWORD_VARIABLE: &str = "WINDLASS_PASSWORD";
+
+/// Where the store is, and how to reach it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub(crate) struct ConnectionArgs {
+    /// The members of the etcd cluster, divided by commas
+    #[arg(
+        long,
+        env = "WINDLASS_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379",
+        hide_env_values = true,
+        global = true
+    )]
+    endpoints: Vec<String>,
+    /// The certificates, PEM, one of which must have signed etcd's
+    #[arg(long, env = "WINDLASS_CACERT", value_name = "FILE", hide_env_values = true, global = true)]
+    cacert: Option<PathBuf>,
+    /// Our certificate, PEM, where etcd asks for one
+    #[arg(long, env = "WINDLASS_CERT", value_name = "FILE", hide_env_values = true, global = true)]
+    cert: Option<PathBuf>,
+    /// The key of our certificate, PEM
+    #[arg(long, env = "WINDLASS_KEY", value_name = "FILE", hide_env_values = true, global = true)]
+    key: Option<PathBuf>,
+    /// The user's name in etcd; the password comes from WINDLASS_PASSWORD or --password-file
+    #[arg(long, env = "WINDLASS_USER", value_name = "NAME", hide_env_values = true, global = true)]
+    user: Option<String>,
+    /// A file that holds the password
+    #[arg(long, env = "WINDLASS_PASSWORD_FILE", value_name = "FILE", hide_env_values = true, global = true)]
+    password_file: Option<PathBuf>,
+    /// What every key in the store begins with
+    #[arg(
+        long,
+        env = "WINDLASS_PREFIX",
+        value_name = "PATH",
+        default_value = "/windlass",
+        hide_env_values = true,
+        global = true
+    )]
+    prefix: Prefix,
+    /// The controller's own directory: what it keeps there, `serve` says
+    #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", hide_env_values = true, global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// In which namespace names are looked for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NamespaceArgs {
+    /// The namespace of Services that are named without one [default: default]
+    #[arg(short, long, env = "WINDLASS_NAMESPACE", hide_env_values = true, global = true)]
+    pub(crate) namespace: Option<Namespace>,
+}
+
+impl NamespaceArgs {
+    /// The namespace that was asked for, or the default one.
+    pub(crate) fn or_default(&self) -> Namespace {
+        self.namespace.clone().unwrap_or_default()
+    }
+}
+
+impl ConnectionArgs {
+    /// What the store's client wants.
+    ///
+    /// # Errors
+    /// When the arguments contradict each other, or the password's file cannot be read.
+    pub(crate) fn options(&self) -> anyhow::Result<ConnectOptions> {
+        Ok(ConnectOptions {
+            endpoints: self.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
+            tls: self.tls()?,
+            user: self.user()?,
+            prefix: self.prefix.clone(),
+        })
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, UsageError> {
+        let Some(ca_file) = &self.cacert else {
+            return match (&self.cert, &self.key) {
+                (None, None) => Ok(None),
+                _ => Err(UsageError(
+                    "--cert and --key need --cacert: what etcd's own certificate is checked with".into(),
+                )),
+            };
+        };
+        if self.cert.is_some() != self.key.is_some() {
+            return Err(UsageError("--cert and --key go together".into()));
+        }
+        Ok(Some(Tls { ca_file: ca_file.clone(), cert_file: self.cert.clone(), key_file: self.key.clone() }))
+    }
+
+    fn user(&self) -> anyhow::Result<Option<User>> {
+        let Some(name) = &self.user else { return Ok(None) };
+        if name.contains(':') {
+            // etcdctl takes `name:password` here, for everybody on the machine to read in `ps`.
+            let error = UsageError("--user is a name only: everybody on this machine can read the arguments".into());
+            return Err(hinted(error, format!("put the password into {PASSWORD_VARIABLE} or --password-file")));
+        }
+        let password = match (&self.password_file, std::env::var(PASSWORD_VARIABLE)) {
+            (Some(file), _) => {
+                let text = std::fs::read_to_string(file);
+                let text = text.with_context(|| format!("cannot read the password from {}", file.display()))?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            (None, Ok(password)) => password,
+            (None, Err(_)) => {
+                let error = UsageError(format!("--user {name} needs a password"));
+                return Err(hinted(error, format!("put it into {PASSWORD_VARIABLE} or --password-file")));
+            }
+        };
+        Ok(Some(User { name: name.clone(), password: Password::from(password) }))
+    }
+
+    /// Connects, and shows that it works.
+    ///
+    /// # Errors
+    /// When there is no connection: with what to type next.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Store> {
+        Store::connect(&self.options()?).await.map_err(|error| {
+            if is_nobody_there(&error) {
+                hinted(error, "start etcd, or say where it is with --endpoints or WINDLASS_ENDPOINTS; then `windlass serve` runs the controller")
+            } else {
+                error.into()
+            }
+        })
+    }
+}
+
+/// Whether nothing answers, which is what somebody sees who has not started anything yet.
+fn is_nobody_there(error: &ConnectError) -> bool {
+    let unreachable = |error: &EndpointError| match error {
+        EndpointError::Call(call) => call.problem == Problem::Unreachable,
+        _ => false,
+    };
+    match error {
+        ConnectError::NoneUsable(errors) => errors.iter().all(unreachable),
+        _ => false,
+    }
+}
+
+/// The controller that acts at present; nothing when there is none, or when we may not know.
+pub(crate) async fn controller(store: &Store) -> Option<LeaderRecord> {
+    store.leader().await.ok().flatten()
+}
+
+/// Says so when what was written has nobody to act on it.
+pub(crate) async fn warn_without_controller(store: &Store) {
+    if let Ok(None) = store.leader().await {
+        output::labelled(Label::Warning, "no controller runs on this store, so nothing happens yet");
+        output::labelled(Label::Hint, "start one: `windlass serve`");
+    }
+}

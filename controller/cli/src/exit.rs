@@ -1,0 +1,26 @@
+//! Exit codes: all there are.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// What was asked is done.
+    Done = 0,
+    /// It is not.
+    Failed = 1,
+    /// It makes no sense as it was typed. clap exits with the same.
+    Usage = 2,
+    /// `plan` or `diff` found differences.
+    #[expect(dead_code, reason = "`plan` is the first that finds any, and it waits for the engine")]
+    Differences = 3,
+    /// It was not done within `--timeout`.
+    TimedOut = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,55 @@
+//! Narration: a rollout as plain lines, one for each thing that changed.
+
+use std::collections::BTreeMap;
+
+use windlass_crds::id::{HostId, Sequence};
+use windlass_crds::status::HostRow;
+
+use crate::inventory::Resource;
+use crate::summary::plain;
+
+/// Tells what changed since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Narrator {
+    rollout: Option<Sequence>,
+    hosts: BTreeMap<HostId, HostRow>,
+}
+
+impl Narrator {
+    /// What is new of a Service: its rollout, then each host.
+    pub(crate) fn news(&mut self, resource: &Resource) -> Vec<String> {
+        let told = resource.service_status();
+        let key = &resource.key;
+        let mut lines = Vec::new();
+        if let Some(rollout) = told.rollout.filter(|rollout| self.rollout != Some(rollout.sequence)) {
+            let purpose = plain(&rollout.purpose);
+            lines.push(match told.target {
+                Some(target) => format!("{key}: rollout {} ({purpose}) to revision {target}", rollout.sequence),
+                None => format!("{key}: rollout {} ({purpose})", rollout.sequence),
+            });
+            self.rollout = Some(rollout.sequence);
+        }
+        for (host, row) in &told.hosts {
+            if self.hosts.get(host) != Some(row) {
+                lines.push(format!("{key}: {host} {}", describe(row)));
+            }
+        }
+        for host in self.hosts.keys().filter(|host| !told.hosts.contains_key(*host)) {
+            lines.push(format!("{key}: {host} is done with"));
+        }
+        self.hosts = told.hosts;
+        lines
+    }
+}
+
+/// `ready, revision 3`.
+fn describe(row: &HostRow) -> String {
+    let mut text = plain(&row.state);
+    if let Some(revision) = row.revision {
+        text += &format!(", revision {revision}");
+    }
+    if !row.message.is_empty() {
+        text += &format!(": {}", row.message.replace(char::is_control, " "));
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! Output: data on stdout, everything else on stderr. The only place that writes to either.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+/// Standard output took nothing more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(crate) struct OutputError(#[from] io::Error);
+
+impl OutputError {
+    /// Whether whoever read has gone away, as `head` does: nothing that anybody has to be told.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Writes data as it is, and sees it off.
+///
+/// # Errors
+/// When standard output is closed or full.
+pub(crate) fn data(text: &str) -> Result<(), OutputError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes one line of data.
+///
+/// # Errors
+/// When standard output is closed or full.
+pub(crate) fn line(text: impl Display) -> Result<(), OutputError> {
+    data(&format!("{text}\n"))
+}
+
+/// What a line on stderr is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// Why the command failed.
+    Error,
+    /// What may surprise, and does not stop the command.
+    Warning,
+    /// What to type next.
+    Hint,
+}
+
+impl Label {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Hint => "hint",
+        }
+    }
+
+    /// The colour's parameters (ECMA-48, SGR): bold red, bold yellow, bold cyan.
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Error => "1;31",
+            Self::Warning => "1;33",
+            Self::Hint => "1;36",
+        }
+    }
+}
+
+/// Writes a line with a label to stderr.
+pub(crate) fn labelled(label: Label, text: impl Display) {
+    let word = label.word();
+    if coloured() {
+        note(format_args!("\x1b[{}m{word}\x1b[0m: {text}", label.colour()));
+    } else {
+        note(format_args!("{word}: {text}"));
+    }
+}
+
+/// Writes a line to stderr.
+pub(crate) fn note(text: impl Display) {
+    // Nobody is left to be told that stderr is closed.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether stderr is somebody's screen, and they have not said that they want no colours (no-color.org).
+fn coloured() -> bool {
+    let silenced = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !silenced && io::stderr().is_terminal()
+}

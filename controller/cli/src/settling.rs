@@ -1,0 +1,269 @@
+//! Settling: whether what somebody waits for has come, may still come, or cannot come any more. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::{Generation, ResourceKey};
+use windlass_crds::observation::HealthAnswer;
+use windlass_crds::status::{self, HostState, ServiceStatus};
+use windlass_store::RequestId;
+
+use crate::inventory::Resource;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// A condition holds, or does not: `condition=Ready=True`.
+    Condition(ConditionType, ConditionStatus),
+    /// The controller has seen what is declared: `generation`.
+    Observed,
+    /// Nothing is left of it, here and on the hosts: `delete`.
+    Gone,
+    /// The work that was asked for is over, and well.
+    Settled(Ending),
+}
+
+/// Which end of the work is a good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// What is declared runs everywhere.
+    Declared,
+    /// An older revision runs everywhere, as a person asked.
+    Undone,
+}
+
+/// Why a text is no [`Goal`].
+#[derive(Debug, thiserror::Error)]
+#[error("write condition=Ready, condition=Available=False, delete or generation")]
+pub(crate) struct NoGoal;
+
+impl FromStr for Goal {
+    type Err = NoGoal;
+
+    fn from_str(text: &str) -> Result<Self, NoGoal> {
+        match text {
+            "delete" => return Ok(Self::Gone),
+            "generation" => return Ok(Self::Observed),
+            _ => {}
+        }
+        let condition = text.strip_prefix("condition=").ok_or(NoGoal)?;
+        let (kind, value) = condition.split_once('=').unwrap_or((condition, "True"));
+        let kind = ConditionType::ALL.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(kind));
+        let values = [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown];
+        let value = values.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(value));
+        Ok(Self::Condition(kind.ok_or(NoGoal)?, value.ok_or(NoGoal)?))
+    }
+}
+
+impl fmt::Display for Goal {
+    /// What the resource is not, as long as the goal is not reached.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Condition(kind, ConditionStatus::True) => kind.fmt(out),
+            Self::Condition(kind, value) => write!(out, "{kind}={value}"),
+            Self::Observed => out.write_str("seen by the controller"),
+            Self::Gone => out.write_str("gone"),
+            Self::Settled(Ending::Declared) => out.write_str("Ready"),
+            Self::Settled(Ending::Undone) => out.write_str("back"),
+        }
+    }
+}
+
+/// What somebody waits for, and from which moment on the status is to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Of which resource.
+    pub(crate) key: ResourceKey,
+    /// What.
+    pub(crate) goal: Goal,
+    /// The generation that the status must speak of, or a later one.
+    pub(crate) generation: Generation,
+    /// The requests that must have been done: the status is about the time before them.
+    pub(crate) requests: BTreeSet<RequestId>,
+}
+
+/// How it stands with what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It may come: why it has not yet.
+    Waiting(Why),
+    /// It is there.
+    Met,
+    /// It cannot come by itself any more.
+    Never(Why),
+}
+
+/// Why something is not as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Nothing of that name is declared.
+    NotDeclared,
+    /// The controller has not done a request.
+    Asked(RequestId),
+    /// The controller has not seen the declaration.
+    NotSeen,
+    /// It is still declared.
+    Declared,
+    /// The status says so.
+    Told {
+        /// For programs.
+        reason: Reason,
+        /// For people.
+        message: String,
+    },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotDeclared => out.write_str("it is not declared"),
+            Self::Asked(id) => write!(out, "the controller has not dealt with request {id} yet"),
+            Self::NotSeen => out.write_str("the controller has not looked at what is declared yet"),
+            Self::Declared => out.write_str("it is still declared"),
+            Self::Told { reason, message } if message.is_empty() => write!(out, "{reason}"),
+            Self::Told { reason, message } => write!(out, "{reason}: {message}"),
+        }
+    }
+}
+
+impl Why {
+    fn told(condition: Option<&Condition>) -> Self {
+        condition.map_or(Self::NotSeen, |condition| Self::Told {
+            reason: condition.reason,
+            message: condition.message.clone(),
+        })
+    }
+
+    /// What a person may type next.
+    pub(crate) fn hint(&self, key: &ResourceKey) -> Option<String> {
+        let Self::Told { reason, .. } = self else { return None };
+        match reason {
+            Reason::RolledBack | Reason::Unhealthy | Reason::FirstDeployUnhealthy => Some(format!(
+                "mend the source or the declaration and apply it; `windlass rollout retry {key}` tries the same once more"
+            )),
+            Reason::Undone => Some(format!("`windlass rollout retry {key}` goes forward again")),
+            Reason::RemovalNeedsConfirmation => Some(format!("`windlass confirm-removal {key}` lets it go on")),
+            _ => None,
+        }
+    }
+}
+
+/// How it stands with what is wanted of a resource, of which the store may know nothing.
+pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
+    let resource = resource.filter(|resource| resource.exists());
+    let Some(resource) = resource else {
+        return if wanted.goal == Goal::Gone { Progress::Met } else { Progress::Never(Why::NotDeclared) };
+    };
+    let told = resource.any_status();
+    let condition = |kind| status::condition(&told.conditions, kind);
+    let holds = |kind| condition(kind).filter(|condition| condition.status == ConditionStatus::True);
+    if wanted.goal == Goal::Gone {
+        return match &resource.declared {
+            Some(_) => Progress::Waiting(Why::Declared),
+            None => removal(condition(ConditionType::Ready)),
+        };
+    }
+    if resource.declared.is_none() {
+        return Progress::Never(Why::NotDeclared);
+    }
+    if resource.status.is_none() || told.observed_generation < wanted.generation {
+        return Progress::Waiting(Why::NotSeen);
+    }
+    // Whoever asks for a generation asks what the controller has read, not what it has done.
+    if wanted.goal == Goal::Observed {
+        return Progress::Met;
+    }
+    if let Some(id) = wanted.requests.intersection(&resource.requests).next() {
+        return Progress::Waiting(Why::Asked(id.clone()));
+    }
+    let (ready, stalled) = (condition(ConditionType::Ready), holds(ConditionType::Stalled));
+    match wanted.goal {
+        Goal::Condition(kind, value) => match (condition(kind), stalled) {
+            (Some(found), _) if found.status == value => Progress::Met,
+            (_, Some(stalled)) if kind == ConditionType::Ready && value == ConditionStatus::True => {
+                Progress::Never(Why::told(Some(stalled)))
+            }
+            (found, _) => Progress::Waiting(Why::told(found)),
+        },
+        Goal::Settled(ending) => match (ready, stalled) {
+            (Some(ready), _) if ready.status == ConditionStatus::True => Progress::Met,
+            (Some(ready), _) if ending == Ending::Undone && ready.reason == Reason::Undone => Progress::Met,
+            (_, Some(stalled)) => Progress::Never(Why::told(Some(stalled))),
+            // It has not been looked at since the controller came: that passes.
+            (Some(Condition { reason: Reason::NotObserved, .. }) | None, None) => Progress::Waiting(Why::told(ready)),
+            (Some(_), None) if holds(ConditionType::Reconciling).is_none() => Progress::Never(Why::told(ready)),
+            (Some(_), None) => Progress::Waiting(Why::told(ready)),
+        },
+        Goal::Observed | Goal::Gone => Progress::Met,
+    }
+}
+
+/// How a removal stands, of which something is left.
+fn removal(ready: Option<&Condition>) -> Progress {
+    match ready {
+        Some(ready) if ready.reason == Reason::RemovalNeedsConfirmation => Progress::Never(Why::told(Some(ready))),
+        Some(ready) if ready.reason == Reason::Removing => Progress::Waiting(Why::told(Some(ready))),
+        _ => Progress::Waiting(Why::NotSeen),
+    }
+}
+
+/// What is known of why a Service is not well: the failed revision's evidence, and each host that is not ready.
+pub(crate) fn evidence(told: &ServiceStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(failure) = &told.failure {
+        lines.push(format!("revision {} on {}: {}", failure.revision, failure.host, failure.evidence.summary));
+        lines.extend(failure.evidence.answer.as_ref().map(|answer| format!("  answer: {}", answered(answer))));
+        lines.extend(failure.evidence.logs.iter().map(|line| format!("  log: {}", printable(line))));
+    }
+    let ill = told.hosts.iter().filter(|(_, row)| row.state != HostState::Ready);
+    lines.extend(ill.map(|(host, row)| {
+        let state = format!("{host} is {}", crate::summary::plain(&row.state));
+        if row.message.is_empty() { state } else { format!("{state}: {}", printable(&row.message)) }
+    }));
+    lines
+}
+
+fn answered(answer: &HealthAnswer) -> String {
+    match answer {
+        HealthAnswer::Http { status, body } if body.trim().is_empty() => format!("HTTP {status}"),
+        HealthAnswer::Http { status, body } => format!("HTTP {status}: {}", printable(body.trim_end())),
+        HealthAnswer::Open => "the port accepts connections".to_owned(),
+        HealthAnswer::Silent { detail } => format!("none: {}", printable(detail)),
+        HealthAnswer::Unknown { detail } => format!("not known: {}", printable(detail)),
+    }
+}
+
+/// Somebody else's text on one line of a terminal, where escapes would do things.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_are_read_as_kubectl_does() {
+        for (text, expected) in [
+            ("condition=Ready", Some("Ready")),
+            ("condition=ready=true", Some("Ready")),
+            ("condition=Available=False", Some("Available=False")),
+            ("delete", Some("gone")),
+            ("generation", Some("seen by the controller")),
+            ("condition=Well", None),
+            ("condition=Ready=Maybe", None),
+            ("Ready", None),
+        ] {
+            let goal = text.parse::<Goal>().ok().map(|goal| goal.to_string());
+            assert_eq!(goal.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_host_said_does_nothing_to_the_terminal() {
+        let body = "oops\n\x1b[2J".to_owned();
+        assert_eq!(answered(&HealthAnswer::Http { status: 500, body }), "HTTP 500: oops\\n\\u{1b}[2J");
+    }
+}
