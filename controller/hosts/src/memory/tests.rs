@@ -915,3 +915,42 @@ async fn data_outlives_a_removal_unless_it_is_purged() {
         assert_eq!(bench.fleet.has_data(HOST, &service()), there);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_does_not_outlive_a_boot() {
+    let bench = Bench::new();
+    bench.deployed(HOST).await;
+    let (staged, ()) = tokio::join!(bench.run("stage 2 @2"), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.fleet.reboot(HOST, Duration::from_millis(1));
+    });
+    assert_eq!(staged, "lost");
+    let seen = bench.fleet.peek(HOST, &service()).service;
+    assert!(seen.incoming.is_some() && seen.revisions.len() == 1, "{seen:?}");
+}
+
+/// What three rollouts at once, with faults, leave in the log.
+async fn tangle() -> Vec<Called> {
+    let bench = Bench::new();
+    bench.fleet.set_behaviour(release(2), Behaviour::crashes_after(Duration::from_millis(300)));
+    bench.fleet.fail_next("b", None, Mishap::LostReply);
+    bench.fleet.fail_next("c", Some(Call::Step(Verb::Activate)), Mishap::PowerCut { effects: 2, dark: DARK });
+    let rollout = async |address: &str| {
+        for line in ["stage 1 @1", "activate 1 @1", "confirm 1 @1", "stage 2 @2", "activate 2 @2", "sample", "ask"] {
+            bench.run(&format!("{address}:{line}")).await;
+        }
+    };
+    tokio::join!(rollout("a"), rollout("b"), rollout("c"));
+    bench.fleet.calls()
+}
+
+#[test]
+fn the_same_happens_each_time() {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime needs nothing").block_on(tangle())
+    };
+    let first = run();
+    assert!(first.len() > 20);
+    assert_eq!(first, run());
+}

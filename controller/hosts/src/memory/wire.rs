@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use windlass_crds::digest::PayloadDigest;
 use windlass_crds::host::Target;
-use windlass_crds::id::ServiceKey;
+use windlass_crds::id::{BootId, ServiceKey};
 use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::step::{ContactError, Step, StepError};
 
@@ -134,6 +134,8 @@ impl Fleet for MemoryFleet {
 struct Ticket {
     number: u64,
     address: String,
+    /// The boot of the host when the call was made: a connection does not outlive it.
+    boot: Option<BootId>,
     call: Call,
     mishap: Option<Mishap>,
 }
@@ -156,7 +158,7 @@ impl MemoryFleet {
         service: Option<&ServiceKey>,
         stamp: Option<(&Stamp, Option<&Step>)>,
     ) -> Ticket {
-        let (called, mishap) = self.with(|world, now| {
+        let (called, mishap, boot) = self.with(|world, now| {
             let address = world.resolve(&target.address);
             let mishaps = world.hosts.get_mut(&address).map(|host| &mut host.mishaps);
             let mishap = mishaps.and_then(|mishaps| {
@@ -177,10 +179,11 @@ impl MemoryFleet {
                 deed: Deed::Nothing,
                 error: None,
             });
-            (called, mishap.map(|waiting| waiting.mishap))
+            let boot = world.hosts.get(&called.address).map(|host| host.boot.clone());
+            (called, mishap.map(|waiting| waiting.mishap), boot)
         });
         self.tell(&called);
-        Ticket { number: called.number, address: called.address, call, mishap }
+        Ticket { number: called.number, address: called.address, boot, call, mishap }
     }
 
     /// Notes how it ended.
@@ -275,7 +278,10 @@ impl MemoryFleet {
             }
             Some((ContactError::Lost { .. } | ContactError::Refused { .. }, _)) => Err(lost()),
             // Keys and logins are asked for when a connection is made, not while it lasts.
-            Some(_) | None => Ok(()),
+            Some(_) | None => {
+                let boot = self.with(|world, _| world.hosts.get(&ticket.address).map(|host| host.boot.clone()));
+                if boot == ticket.boot { Ok(()) } else { Err(lost()) }
+            }
         }
     }
 
