@@ -65,7 +65,7 @@ impl Fleet for MemoryFleet {
         let acted = async {
             self.reach(target, &ticket).await.map_err(contact)?;
             if let Step::Stage { .. } = order.step {
-                return Err(StepError::Failed { code: 2, detail: "a stage needs its material".to_owned() });
+                return Err(contact(ContactError::Local { detail: "a stage needs its material".to_owned() }));
             }
             let outcome = self.perform(&ticket, order).await;
             self.answer(target, &ticket).await.map_err(contact)?;
@@ -335,7 +335,7 @@ impl MemoryFleet {
         order: &Order,
         then: impl Fn(&mut World, Moment) -> R,
     ) -> Result<R, Result<(), StepError>> {
-        let patience = self.with(|world, _| world.timing.lock);
+        let patience = order.force_after + self.with(|world, _| world.timing.lock);
         let entry = self.under_lock(patience, |world, now| match world.enter(&ticket.address, order) {
             Entry::Locked { until } => Err(until),
             Entry::Open => Ok(Ok(then(world, now))),
@@ -379,7 +379,8 @@ impl MemoryFleet {
         }
         self.note(ticket, Deed::Begun);
         self.send(target, ticket, order, material).await?;
-        let (patience, mishap) = (self.with(|world, _| world.timing.lock), ticket.mishap.as_ref());
+        let patience = order.force_after + self.with(|world, _| world.timing.lock);
+        let mishap = ticket.mishap.as_ref();
         let doing = self.under_lock(patience, |world, now| {
             if let Some(until) = world.locked(&ticket.address, &order.service) {
                 return Err(until);
@@ -436,7 +437,7 @@ impl MemoryFleet {
     ) -> Result<(), StepError> {
         self.reach(target, ticket).await.map_err(contact)?;
         let Step::Stage { revision: _, release } = &order.step else {
-            return Err(StepError::Failed { code: 2, detail: format!("{} is not a stage", order.step) });
+            return Err(contact(ContactError::Local { detail: format!("{} is not a stage", order.step) }));
         };
         if material.manifest.digest() != *release {
             return Err(StepError::Damaged { detail: "the manifest is not the release's".to_owned() });

@@ -30,7 +30,7 @@ pub struct Timing {
     pub reload: Duration,
     /// Every other effect of a step.
     pub effect: Duration,
-    /// How long a step waits for another one's lock.
+    /// How long a step waits for another one's lock, besides its own `force_after`.
     pub lock: Duration,
     /// How long a stamp does.
     pub stamp_lock: Duration,
