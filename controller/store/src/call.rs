@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::Client;
@@ -9,6 +10,7 @@ use tonic::Code;
 
 use crate::backoff::jitter;
 use crate::connect::Store;
+use crate::pool::Endpoint;
 
 /// How long one call may take. Longer than any election of etcd, shorter than a person's patience.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -144,7 +146,10 @@ fn classify(status: &tonic::Status) -> Problem {
     match status.code() {
         Code::Unauthenticated => Problem::Unauthenticated,
         Code::PermissionDenied => Problem::Denied,
-        Code::InvalidArgument if says("authentication failed") || says("user name is empty") => {
+        // The last of these is a token from before users or roles were changed.
+        Code::InvalidArgument
+            if says("authentication failed") || says("user name is empty") || says("auth store is old") =>
+        {
             Problem::Unauthenticated
         }
         Code::FailedPrecondition if says("authentication is not enabled") => Problem::Unauthenticated,
@@ -246,11 +251,16 @@ impl Store {
         let most = TRIES_PER_ENDPOINT * self.pool().len();
         let mut tries = 0;
         loop {
-            let error = match self.try_once(&op).await {
+            let (error, endpoint) = match self.try_once(&op).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
+                Err(failed) => failed,
             };
             tries += 1;
+            // etcd-client renews a token that has expired, not one that a change of users or roles made void.
+            if error.problem == Problem::Unauthenticated && tries == 1 {
+                let _ = tokio::time::timeout(DEADLINE, endpoint.authenticate()).await;
+                continue;
+            }
             let allowed = match error.problem {
                 // The only endpoint there is has had its time.
                 Problem::Deadline if self.pool().len() == 1 => false,
@@ -265,7 +275,7 @@ impl Store {
     }
 
     /// Calls the store once, under a deadline that covers connecting and authenticating too.
-    async fn try_once<Answer, Op, Running>(&self, op: &Op) -> Result<Answer, CallError>
+    async fn try_once<Answer, Op, Running>(&self, op: &Op) -> Result<Answer, (CallError, Arc<Endpoint>)>
     where
         Op: Fn(Client) -> Running,
         Running: Future<Output = Result<Answer, etcd_client::Error>>,
@@ -280,6 +290,6 @@ impl Store {
         if error.is_of_endpoint() {
             self.pool().leave(&endpoint);
         }
-        Err(error)
+        Err((error, endpoint))
     }
 }

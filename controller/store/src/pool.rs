@@ -23,6 +23,11 @@ impl Endpoint {
         &self.url
     }
 
+    /// Authenticates again, since etcd forgets tokens. Keep it under a deadline.
+    pub(crate) async fn authenticate(&self) -> Result<(), etcd_client::Error> {
+        self.client().await?.refresh_token().await
+    }
+
     /// The client for it. The first call authenticates, so keep it under a deadline; later ones cost nothing.
     pub(crate) async fn client(&self) -> Result<Client, etcd_client::Error> {
         let connect = || Client::connect([&self.url], Some(self.options.clone()));

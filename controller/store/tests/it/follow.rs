@@ -10,6 +10,9 @@ use crate::mirror::Mirror;
 use crate::proxy::Proxy;
 use crate::{check, connect, freeze, host, lead, status};
 
+/// A few tries with their pauses, on a busy machine; less than it takes to find out by failing again and again.
+const PROMPT: Duration = Duration::from_secs(4);
+
 fn declared(name: &str) -> Key {
     Key::Declared(host(name))
 }
@@ -101,7 +104,8 @@ fn what_was_compacted_while_away_is_listed_again() {
         let last = store.declare(&host("c"), b"1".to_vec()).await?;
         etcd.compact()?;
         proxy.pass(&etcd.endpoint())?;
-        mirror.until("a second snapshot", |mirror| mirror.snapshots == 2).await?;
+        let took = mirror.until("a second snapshot", |mirror| mirror.snapshots == 2).await?;
+        ensure!(took < PROMPT, "took {took:?}");
         ensure!(mirror.revision >= last && mirror.value(&declared("a")).is_none());
         ensure!(mirror.value(&declared("b")) == Some("2") && mirror.value(&declared("c")) == Some("1"));
         let next = store.declare(&host("d"), b"1".to_vec()).await?;
@@ -179,7 +183,8 @@ fn a_store_restored_to_an_earlier_revision_is_listed_again() {
         let restored = Etcd::start(etcd.version())?;
         restored.etcdctl(&["put", "/windlass/declared/hosts/a", "old"])?;
         proxy.pass(&restored.endpoint())?;
-        mirror.until("a second snapshot", |mirror| mirror.snapshots == 2).await?;
+        let took = mirror.until("a second snapshot", |mirror| mirror.snapshots == 2).await?;
+        ensure!(took < PROMPT, "took {took:?}");
         ensure!(mirror.revision < last && mirror.value(&declared("late")).is_none());
         ensure!(mirror.value(&declared("a")) == Some("old"));
         restored.etcdctl(&["put", "/windlass/declared/hosts/a", "new"])?;
