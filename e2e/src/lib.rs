@@ -1,1 +1,27 @@
 //! End-to-end tests: the real binary, a real etcd and throwaway hosts.
+//!
+//! A test makes a [`World`], starts one or more controllers in it, declares things as users do, and
+//! looks at what hosts answer and what the store says. Everything here blocks. A test that passes
+//! ends with [`World::passed`]; one that does not gets told what the controllers logged and what
+//! the store held.
+
+mod command;
+mod controller;
+mod declare;
+mod etcd_fields;
+mod http;
+mod prober;
+mod program;
+mod status;
+mod wait;
+mod world;
+
+pub use command::{Ran, binary};
+pub use controller::{Controller, Serve};
+pub use declare::{Declaration, broken_lines, host, service, zone};
+pub use http::{Answer, get};
+pub use prober::{Answers, Prober};
+pub use program::Program;
+pub use status::{Condition, HostRow, Status};
+pub use wait::{PATIENCE, eventually, holds, within};
+pub use world::{World, WorldOptions};

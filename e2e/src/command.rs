@@ -1,0 +1,82 @@
+//! The binary, and what its commands say.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// No command of a test takes longer; one that does is stuck.
+const LIMIT_SECONDS: &str = "180";
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// What was typed.
+    pub line: String,
+    /// The exit code; 124 where it was stuck, 128 and the signal where it was killed.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Standard output, where the exit code is `code`.
+    ///
+    /// # Errors
+    /// With everything it wrote, where it is another one.
+    pub fn expect(self, code: i32) -> Result<String> {
+        ensure!(self.code == code, "expected exit code {code}: {self}");
+        Ok(self.stdout)
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "`{}` exited with {}\n{}{}", self.line, self.code, self.stdout, self.stderr)
+    }
+}
+
+/// Where the build put a program of the workspace: two folders above this test.
+///
+/// # Errors
+/// When it is not there.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("finding this test")?;
+    let folder = test.parent().and_then(|deps| deps.parent()).context("a test lies in target/PROFILE/deps")?;
+    let program = folder.join(name);
+    ensure!(program.exists(), "{} is not there\nhint: make build", program.display());
+    Ok(program)
+}
+
+/// Runs `windlass` to its end, whatever its exit code.
+pub(crate) fn windlass(environment: &[(String, String)], arguments: &[&str], input: Option<&str>) -> Result<Ran> {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT_SECONDS]).arg(binary("windlass")?).args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("starting windlass by `timeout`")?;
+    let writer = input.zip(child.stdin.take());
+    let output = std::thread::scope(|scope| {
+        if let Some((input, mut stdin)) = writer {
+            // A command that ends without reading its input is judged by its exit code.
+            scope.spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()).ok());
+        }
+        child.wait_with_output()
+    });
+    Ok(ran(arguments, &output.context("waiting for windlass")?))
+}
+
+fn ran(arguments: &[&str], output: &Output) -> Ran {
+    use std::os::unix::process::ExitStatusExt;
+    let status = output.status;
+    Ran {
+        line: format!("windlass {}", arguments.join(" ")),
+        code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

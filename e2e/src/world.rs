@@ -1,0 +1,417 @@
+//! One test's own world: an etcd, a network of hosts, sources, and the controllers that it starts.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use windlass_testbed::{Etcd, EtcdVersion, Host, Testbed};
+
+use crate::command::{Ran, windlass};
+use crate::controller::{Controller, Serve};
+use crate::declare::{self, Declaration};
+use crate::etcd_fields::{Version, store_revision, version};
+use crate::http;
+use crate::prober::Prober;
+use crate::program::Program;
+use crate::status::Status;
+use crate::wait::{PATIENCE, eventually};
+
+/// What a failure's report shows of each log.
+const LOG_LINES: usize = 80;
+
+/// What a world has.
+#[derive(Debug, Clone, Copy)]
+pub struct WorldOptions {
+    /// How many hosts, `web1` and so on.
+    pub hosts: u8,
+    /// Which etcd.
+    pub etcd: EtcdVersion,
+}
+
+/// An etcd, hosts and sources. When the test fails, it tells what is in it.
+#[derive(Debug)]
+pub struct World {
+    /// The store.
+    pub etcd: Etcd,
+    /// The hosts, in order.
+    pub hosts: Vec<Host>,
+    /// Their network.
+    pub testbed: Testbed,
+    dir: TempDir,
+    ports: AtomicU16,
+    passed: AtomicBool,
+}
+
+impl World {
+    /// A world with hosts and Debian's etcd 3.4.
+    ///
+    /// # Errors
+    /// When hosts or etcd do not start.
+    pub fn new(hosts: u8) -> Result<Self> {
+        Self::with(WorldOptions { hosts, etcd: EtcdVersion::V3_4 })
+    }
+
+    /// A world as it is wished for.
+    ///
+    /// # Errors
+    /// When hosts or etcd do not start.
+    pub fn with(options: WorldOptions) -> Result<Self> {
+        let testbed = Testbed::new()?;
+        let hosts = testbed.hosts(options.hosts)?;
+        Ok(Self {
+            etcd: Etcd::start(options.etcd)?,
+            hosts,
+            testbed,
+            dir: tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("creating a folder")?,
+            ports: AtomicU16::new(9700),
+            passed: AtomicBool::new(false),
+        })
+    }
+
+    /// Ends a test that passed.
+    ///
+    /// # Errors
+    /// Never; so that a test can end with it.
+    pub fn passed(self) -> Result<()> {
+        self.passed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A folder of this world's own.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A source directory with `version` of the test's program in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn program(&self, name: &str, version: &str) -> Result<Program> {
+        let program = Program::create(self.dir().join("src").join(name))?;
+        program.good(version)?;
+        Ok(program)
+    }
+
+    /// The names of the hosts.
+    pub fn host_names(&self) -> Vec<&str> {
+        self.hosts.iter().map(Host::name).collect()
+    }
+
+    /// Where a service of a host listens.
+    pub fn address(&self, host: &Host, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(host.address()), port)
+    }
+
+    // Controllers
+
+    /// Starts a controller and waits until it leads.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn serve(&self) -> Result<Controller> {
+        let mut controller = self.start(&Serve { name: "serve", ..Serve::default() })?;
+        controller.wait_until_up()?;
+        controller.wait_until_leading(PATIENCE)?;
+        Ok(controller)
+    }
+
+    /// Starts a controller and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, serve: &Serve) -> Result<Controller> {
+        let port = self.ports.fetch_add(1, Ordering::Relaxed);
+        let listen = SocketAddr::new(self.etcd_address()?, port);
+        Controller::start(serve, &self.environment(), listen, self.dir())
+    }
+
+    /// Takes away the lease of a controller that is dead, as the end of its time would.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn expire_leader(&self) -> Result<()> {
+        if let Some(leader) = self.version("control/leader", None)?
+            && leader.lease != 0
+        {
+            self.etcd.etcdctl(&["lease", "revoke", &format!("{:x}", leader.lease)])?;
+        }
+        Ok(())
+    }
+
+    // Declaring
+
+    /// Declares the zone and every host, by raw puts.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn declare_hosts(&self) -> Result<()> {
+        self.put(&declare::zone(&self.testbed.cidr()))?;
+        for host in &self.hosts {
+            self.put(&declare::host(host)?)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a declaration, and hands out the generation that it gets.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put(&self, declaration: &Declaration) -> Result<u64> {
+        self.put_text(&format!("declared/{}", declaration.path), &declaration.text())
+    }
+
+    /// Puts anything at a key below the prefix, and hands out its revision.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put_text(&self, path: &str, text: &str) -> Result<u64> {
+        let key = format!("/windlass/{path}");
+        let answer = self.etcd.etcdctl_with_input(&["put", &key, "--write-out=fields"], Some(text.as_bytes()))?;
+        store_revision(&answer)
+    }
+
+    /// Deletes a key below the prefix.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub fn delete_key(&self, path: &str) -> Result<()> {
+        let deleted = self.etcd.etcdctl(&["del", &format!("/windlass/{path}")])?;
+        ensure!(deleted.trim() == "1", "deleting {path}: {deleted}");
+        Ok(())
+    }
+
+    // Asking the store
+
+    /// The value of a key below the prefix.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub fn value(&self, path: &str) -> Result<Option<String>> {
+        Ok(self.version(path, None)?.map(|version| version.value))
+    }
+
+    /// The keys below a path below the prefix.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub fn keys(&self, path: &str) -> Result<Vec<String>> {
+        let keys = self.etcd.etcdctl(&["get", "--prefix", "--keys-only", &format!("/windlass/{path}")])?;
+        Ok(keys.lines().filter_map(|key| key.strip_prefix("/windlass/")).map(str::to_owned).collect())
+    }
+
+    /// The status of a resource: `services/default/web`.
+    ///
+    /// # Errors
+    /// When there is none, or it is not JSON.
+    pub fn status(&self, path: &str) -> Result<Status> {
+        let text = self.value(&format!("status/{path}"))?.with_context(|| format!("{path} has no status"))?;
+        Ok(Status(serde_json::from_str(&text).with_context(|| format!("status of {path}: {text}"))?))
+    }
+
+    /// The status of a Service in the namespace `default`.
+    ///
+    /// # Errors
+    /// When there is none, or it is not JSON.
+    pub fn service(&self, name: &str) -> Result<Status> {
+        self.status(&format!("services/default/{name}"))
+    }
+
+    /// What a key has said since a revision of the store, oldest first.
+    ///
+    /// # Errors
+    /// When etcd does not answer, or has compacted.
+    pub fn history(&self, path: &str, since: u64) -> Result<Vec<String>> {
+        let mut values = Vec::new();
+        let mut at = None;
+        while let Some(version) = self.version(path, at)? {
+            if version.modified <= since {
+                break;
+            }
+            values.push(version.value);
+            at = Some(version.modified - 1);
+        }
+        values.reverse();
+        Ok(values)
+    }
+
+    /// The statuses that a Service of the namespace `default` has had since a revision of the store.
+    ///
+    /// # Errors
+    /// When etcd does not answer, or one is not JSON.
+    pub fn statuses_since(&self, name: &str, since: u64) -> Result<Vec<Status>> {
+        let texts = self.history(&format!("status/services/default/{name}"), since)?;
+        let parse = |text: String| -> Result<Status> { Ok(Status(serde_json::from_str(&text)?)) };
+        texts.into_iter().map(parse).collect()
+    }
+
+    /// Waits until a Service of the namespace `default` is ready, for a generation or a later one.
+    ///
+    /// # Errors
+    /// With its status where it does not become that.
+    pub fn wait_ready(&self, name: &str, generation: u64) -> Result<Status> {
+        eventually(format_args!("{name} is ready"), || {
+            let status = self.service(name)?;
+            ensure!(status.generation() >= generation, "it speaks of {} and not {generation}", status.generation());
+            status.expect("Ready", "True", None)?;
+            Ok(status)
+        })
+    }
+
+    /// Waits until a Service of the namespace `default` says why it is not ready.
+    ///
+    /// # Errors
+    /// With its status where it does not.
+    pub fn wait_not_ready(&self, name: &str, reason: &'static str) -> Result<Status> {
+        eventually(format_args!("{name} is not ready, {reason}"), || {
+            let status = self.service(name)?;
+            status.expect("Ready", "False", reason)?;
+            Ok(status)
+        })
+    }
+
+    // Asking hosts
+
+    /// What a service answers on a host.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn version_on(&self, host: &Host, port: u16) -> Result<String> {
+        let answer = http::get(self.address(host, port), "/").with_context(|| format!("asking {}", host.name()))?;
+        ensure!(answer.status == 200, "{} answers {}", host.name(), answer.status);
+        Ok(answer.body)
+    }
+
+    /// Makes sure that each of these hosts answers with this version.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn expect_version<'host>(
+        &self,
+        hosts: impl IntoIterator<Item = &'host Host>,
+        port: u16,
+        version: &str,
+    ) -> Result<()> {
+        for host in hosts {
+            let found = self.version_on(host, port)?;
+            ensure!(found == version, "{} answers {found}, not {version}", host.name());
+        }
+        Ok(())
+    }
+
+    /// Waits until every host answers with this version and the service is ready.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_version(&self, name: &str, port: u16, version: &str) -> Result<Status> {
+        eventually(format_args!("{name} answers {version} everywhere"), || {
+            self.expect_version(&self.hosts, port, version)
+        })?;
+        self.wait_ready(name, 0)
+    }
+
+    /// How often a version of a service in the namespace `default` was started on each host.
+    ///
+    /// # Errors
+    /// When a host is off.
+    pub fn starts(&self, name: &str, version: &str) -> Result<Vec<usize>> {
+        let unit = unit(name);
+        let wanted = format!("started {version}");
+        let count = |host: &Host| -> Result<usize> {
+            host.run(&["journalctl", "--sync"])?;
+            let log = host.run(&["journalctl", "--unit", &unit, "--output=cat", "--no-pager"])?;
+            Ok(log.lines().filter(|line| *line == wanted).count())
+        };
+        self.hosts.iter().map(count).collect()
+    }
+
+    /// Starts asking every host all the while.
+    pub fn probe(&self, port: u16) -> Prober {
+        let hosts = self.hosts.iter().map(|host| (host.name().to_owned(), self.address(host, port)));
+        Prober::start(hosts.collect())
+    }
+
+    // Commands
+
+    /// Runs a command of `windlass` to its end, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn windlass(&self, arguments: &[&str]) -> Result<Ran> {
+        windlass(&self.environment(), arguments, None)
+    }
+
+    /// As [`World::windlass`], with standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn windlass_with_input(&self, arguments: &[&str], input: &str) -> Result<Ran> {
+        windlass(&self.environment(), arguments, Some(input))
+    }
+
+    /// What users set so that commands find the store.
+    fn environment(&self) -> Vec<(String, String)> {
+        vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoint())]
+    }
+
+    /// The loopback address that etcd has for itself in this process.
+    fn etcd_address(&self) -> Result<IpAddr> {
+        let endpoint = self.etcd.endpoint();
+        let authority = endpoint.split("://").nth(1).context("no address in etcd's endpoint")?;
+        let address: SocketAddr = authority.parse().context("etcd's endpoint is no address")?;
+        Ok(address.ip())
+    }
+
+    fn version(&self, path: &str, at: Option<u64>) -> Result<Option<Version>> {
+        let key = format!("/windlass/{path}");
+        let revision = at.map(|revision| format!("--rev={revision}"));
+        let mut arguments = vec!["get", key.as_str(), "--write-out=fields"];
+        arguments.extend(revision.as_deref());
+        version(&self.etcd.etcdctl(&arguments)?)
+    }
+
+    /// What the controllers logged and what the store holds.
+    fn report(&self) -> String {
+        let mut report = String::from("\n=== this world ===\n");
+        for kind in ["status", "owned", "rollouts", "requests", "events", "control"] {
+            for key in self.keys(kind).unwrap_or_default() {
+                let value = self.value(&key).ok().flatten().unwrap_or_default();
+                let _ = writeln!(report, "--- {key}\n{}", shortened(&value));
+            }
+        }
+        let logs = fs::read_dir(self.dir()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut logs: Vec<_> = logs.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+        logs.sort();
+        for log in logs {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            let _ = writeln!(report, "--- the end of {}\n{}", log.display(), tail.join("\n"));
+        }
+        report
+    }
+}
+
+/// The unit of a service in the namespace `default`.
+fn unit(name: &str) -> String {
+    format!("windlass-default.{name}.service")
+}
+
+/// Lists that nobody reads are left out of a report.
+fn shortened(value: &str) -> String {
+    let Ok(parsed) = serde_json::from_str::<Value>(value) else { return value.to_owned() };
+    parsed.to_string().chars().take(3000).collect()
+}
+
+impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "a test that fails has no other way to tell why")]
+    fn drop(&mut self) {
+        if !self.passed.load(Ordering::Relaxed) {
+            eprintln!("{}", self.report());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What somebody changes on a host behind Windlass's back is told, then put right.
+
+use anyhow::{Context, Result, ensure};
+use windlass_e2e::eventually;
+use windlass_testbed::Host;
+
+use crate::{PORT, Running};
+
+const UNIT: &str = "windlass-default.web.service";
+const UNIT_FILE: &str = "/etc/systemd/system/windlass-default.web.service";
+
+/// What is changed, the script that does it as root, and a script that succeeds once it is put right.
+const CHANGES: [(&str, &str, &str); 7] = [
+    (
+        "a file was edited",
+        "echo '# edited' >>/opt/windlass/default.web/releases/*/server.py",
+        "! grep -q edited /opt/windlass/default.web/releases/*/server.py",
+    ),
+    (
+        "a file was added",
+        "echo hello >$(echo /opt/windlass/default.web/releases/*/)added.py",
+        "! ls /opt/windlass/default.web/releases/*/added.py",
+    ),
+    (
+        "a file was removed",
+        "rm /opt/windlass/default.web/releases/*/server.py",
+        "ls /opt/windlass/default.web/releases/*/server.py",
+    ),
+    (
+        "the unit was stopped",
+        "systemctl stop windlass-default.web.service",
+        "systemctl is-active --quiet windlass-default.web.service",
+    ),
+    (
+        "the unit file was changed",
+        "sed -i '/^.Service.$/a Environment=EDITED=1' /etc/systemd/system/windlass-default.web.service\n\
+         systemctl daemon-reload",
+        "! grep -q EDITED /etc/systemd/system/windlass-default.web.service",
+    ),
+    (
+        "a drop-in was added",
+        "mkdir /etc/systemd/system/windlass-default.web.service.d\n\
+         printf '[Service]\\nEnvironment=EDITED=1\\n' >/etc/systemd/system/windlass-default.web.service.d/a.conf\n\
+         systemctl daemon-reload",
+        "! systemctl show -p Environment windlass-default.web.service | grep -q EDITED",
+    ),
+    (
+        "it does not start at boot any more",
+        "systemctl disable --quiet windlass-default.web.service",
+        "systemctl is-enabled --quiet windlass-default.web.service",
+    ),
+];
+
+fn main_pid(host: &Host) -> Result<String> {
+    host.run(&["systemctl", "show", "--property=MainPID", "--value", UNIT])
+}
+
+#[test]
+fn what_was_changed_on_a_host_is_told_and_put_right() -> Result<()> {
+    let Running { world, .. } = Running::on(2)?;
+    let (web1, web2) = (&world.hosts[0], &world.hosts[1]);
+    let unit_file = web1.read_file(UNIT_FILE)?;
+    let untouched = main_pid(web2)?;
+    for (what, change, put_right) in CHANGES {
+        world.wait_ready("web", 0)?;
+        let before = world.etcd.revision()?;
+        web1.run(&["sh", "-euc", change])?;
+        eventually(format_args!("{what}: it is put right"), || {
+            let done = web1.exec(&["sh", "-c", put_right])?;
+            ensure!(done.success(), "it is not: {}{}", done.stdout, done.stderr);
+            world.service("web")?.expect("Ready", "True", None)?;
+            world.expect_version([web1], PORT, "v1")
+        })?;
+        let told = world.statuses_since("web", before)?;
+        let drifted = told.iter().find(|status| status.is("Drifted"));
+        let drifted = drifted.with_context(|| format!("{what}: no status since {before} said Drifted: {told:?}"))?;
+        drifted.expect("Drifted", "True", "DriftFound")?;
+        ensure!(drifted.host("web1")?.state == "drifted", "{what}: {:?}", drifted.host("web1")?);
+        ensure!(!world.service("web")?.is("Drifted"), "{what}: it still says Drifted");
+    }
+    ensure!(web1.read_file(UNIT_FILE)? == unit_file, "the unit file differs from what it was");
+    ensure!(main_pid(web2)? == untouched, "the other host's program was restarted");
+    world.passed()
+}

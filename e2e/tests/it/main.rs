@@ -1,0 +1,83 @@
+//! What Windlass promises, shown end to end: the real binary, a real etcd, real hosts.
+
+mod checkpoints;
+mod controllers;
+mod deploy;
+mod drift;
+mod faults;
+mod idle;
+mod people;
+mod removal;
+mod security;
+mod verdict;
+
+use anyhow::{Context, Result, ensure};
+use windlass_e2e::{Controller, Declaration, Program, World, eventually, service};
+use windlass_testbed::Host;
+
+/// The port of the service that most tests deploy.
+const PORT: u16 = 8080;
+
+/// A world in which the service `web` runs version `v1` on every host.
+struct Running {
+    world: World,
+    controller: Controller,
+    program: Program,
+    web: Declaration,
+}
+
+impl Running {
+    fn on(hosts: u8) -> Result<Self> {
+        Self::in_world(World::new(hosts)?)
+    }
+
+    fn in_world(world: World) -> Result<Self> {
+        Self::changed(world, |web| web)
+    }
+
+    /// With something else about the declaration of `web`.
+    fn changed(world: World, change: impl FnOnce(Declaration) -> Declaration) -> Result<Self> {
+        let program = world.program("web", "v1")?;
+        world.declare_hosts()?;
+        let web = change(service("web", PORT, program.dir(), &world.host_names()));
+        let generation = world.put(&web)?;
+        let controller = world.serve()?;
+        world.wait_ready("web", generation)?;
+        world.expect_version(&world.hosts, PORT, "v1")?;
+        Ok(Self { world, controller, program, web })
+    }
+}
+
+/// Waits until nothing is left of a service of the namespace `default`, in the store and on hosts.
+fn wait_gone(world: &World, name: &str, hosts: &[Host]) -> Result<()> {
+    eventually(format_args!("{name} is gone"), || {
+        for kind in ["owned", "revisions", "rollouts", "status/services"] {
+            let path = format!("{kind}/default/{name}");
+            let keys = world.keys(&path)?;
+            let ours = |key: &&String| **key == path || key.starts_with(&format!("{path}/"));
+            let left: Vec<&String> = keys.iter().filter(ours).collect();
+            ensure!(left.is_empty(), "left in the store: {left:?}");
+        }
+        hosts.iter().try_for_each(|host| check_clean(host, name))
+    })
+}
+
+/// Makes sure that a host carries nothing of a service but its fence.
+fn check_clean(host: &Host, name: &str) -> Result<()> {
+    let unit = format!("windlass-default.{name}.service");
+    let state = host.exec(&["systemctl", "show", "--property=LoadState", "--property=ActiveState", &unit])?;
+    ensure!(
+        state.stdout == "LoadState=not-found\nActiveState=inactive\n",
+        "{unit} on {}: {}",
+        host.name(),
+        state.stdout
+    );
+    let folder = format!("/opt/windlass/default.{name}");
+    ensure!(!host.exec(&["test", "-e", &folder])?.success(), "{folder} is still on {}", host.name());
+    Ok(())
+}
+
+/// A host by its name.
+fn host<'world>(world: &'world World, name: &str) -> Result<&'world Host> {
+    world.hosts.iter().find(|host| host.name() == name).with_context(|| format!("no host {name}"))
+}

@@ -1,0 +1,56 @@
+//! What people ask for once: undo, retry, reconcile.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use windlass_e2e::{eventually, holds};
+
+use crate::{PORT, Running};
+
+#[test]
+fn a_person_goes_back_and_forth() -> Result<()> {
+    const FILE: &str = "/etc/windlass-e2e";
+    let Running { world, program, .. } = Running::on(2)?;
+    program.good("v2")?;
+    world.wait_version("web", PORT, "v2")?;
+
+    world.windlass(&["rollout", "undo", "service/web"])?.expect(0)?;
+    eventually("the old version runs", || {
+        world.expect_version(&world.hosts, PORT, "v1")?;
+        world.service("web")?.expect("Ready", "False", "Undone")
+    })?;
+    holds(Duration::from_secs(4), "it stays undone", || world.expect_version(&world.hosts, PORT, "v1"))?;
+    world.windlass(&["rollout", "status", "service/web", "--timeout", "20s"])?.expect(1)?;
+    world.windlass(&["rollout", "retry", "service/web"])?.expect(0)?;
+    world.wait_version("web", PORT, "v2")?;
+
+    // Undone, and then something new: that is what runs.
+    world.windlass(&["rollout", "undo", "service/web", "--to-revision", "1"])?.expect(0)?;
+    eventually("the old version runs", || world.expect_version(&world.hosts, PORT, "v1"))?;
+    program.good("v3")?;
+    world.wait_version("web", PORT, "v3")?;
+
+    // What was bad for want of something is tried again once somebody says so.
+    program.good_with("v4", FILE)?;
+    world.wait_not_ready("web", "RolledBack")?;
+    world.expect_version(&world.hosts, PORT, "v3")?;
+    for host in &world.hosts {
+        host.write_file(FILE, "here")?;
+    }
+    world.windlass(&["rollout", "retry", "service/web"])?.expect(0)?;
+    world.wait_version("web", PORT, "v4")?;
+
+    let history = world.windlass(&["rollout", "history", "service/web"])?.expect(0)?;
+    ensure!(history.lines().count() >= 4, "the history is short:\n{history}");
+    eventually("no request is left", || {
+        let left = world.keys("requests/")?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+
+    // What is not there is said so, and what takes too long too.
+    world.windlass(&["rollout", "undo", "service/nothing"])?.expect(1)?;
+    world.windlass(&["wait", "service/web", "--for=condition=Stalled", "--timeout", "1s"])?.expect(4)?;
+    world.windlass(&["rollout", "sideways"])?.expect(2)?;
+    world.passed()
+}

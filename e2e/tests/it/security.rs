@@ -1,0 +1,105 @@
+//! Who is talked to at all: plaintext, wrong host keys, refused logins.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use windlass_e2e::{World, eventually, holds, host, service, zone};
+
+use crate::{PORT, check_clean, wait_gone};
+
+#[test]
+fn plaintext_to_a_remote_host_is_refused_before_any_connection() -> Result<()> {
+    let world = World::new(1)?;
+    let web1 = &world.hosts[0];
+    let program = world.program("web", "v1")?;
+    let _controller = world.serve()?;
+
+    // Named in place, so that nothing else has a reason to connect; and in the open by a zone that may not allow it.
+    let destination = format!("deploy@{}", web1.address());
+    let inline = service("web", PORT, program.dir(), &[&destination]);
+    let lax = zone(&world.testbed.cidr()).with("/spec/location", "remote");
+    let put = world.put(&lax)?;
+    world.put(&inline)?;
+    let status = world.wait_not_ready("web", "PlaintextRefused")?;
+    status.expect("Stalled", "True", "PlaintextRefused")?;
+    eventually("the zone is refused", || {
+        let status = world.status("networkzones/internal")?;
+        ensure!(status.generation() >= put, "it speaks of {}", status.generation());
+        status.expect("Ready", "False", "InvalidDeclaration")
+    })?;
+    world.delete_key("declared/networkzones/internal")?;
+    for transport in ["tcp", "http"] {
+        let generation = world.put(&inline.clone().with("/spec/network/transport", transport))?;
+        eventually(format_args!("{transport} is refused"), || {
+            let status = world.service("web")?;
+            ensure!(status.generation() >= generation, "it speaks of {}", status.generation());
+            status.expect("Ready", "False", "PlaintextRefused")
+        })?;
+    }
+    world.windlass(&["reconcile", "service/web", "--wait", "--timeout", "20s"])?;
+    holds(Duration::from_secs(3), "nobody connects", || {
+        let attempts = web1.connection_attempts()?;
+        ensure!(attempts == 0, "{attempts} connections were tried");
+        Ok(())
+    })?;
+    world.delete_key("declared/services/default/web")?;
+    wait_gone(&world, "web", &[])?;
+    ensure!(web1.connection_attempts()? == 0, "its removal connected");
+
+    // By the name of a Host it is the same; looking at the Host itself is no plaintext.
+    world.put(&host(web1)?)?;
+    world.put(&service("web", PORT, program.dir(), &["web1"]))?;
+    world.wait_not_ready("web", "PlaintextRefused")?;
+    check_clean(web1, "web")?;
+
+    // Somebody says that this network is fine.
+    let generation = world.put(&zone(&world.testbed.cidr()))?;
+    eventually("the zone is in force", || {
+        let status = world.status("networkzones/internal")?;
+        ensure!(status.generation() >= generation, "it speaks of {}", status.generation());
+        status.expect("Ready", "True", None)
+    })?;
+    world.wait_version("web", PORT, "v1")?;
+    world.passed()
+}
+
+/// One host answers with another key than the pinned one, one refuses the login: both are told, neither is worked
+/// around, and the third gets its service.
+#[test]
+fn a_wrong_host_key_and_a_refused_login_are_told() -> Result<()> {
+    let world = World::new(3)?;
+    let (web1, web2, web3) = (&world.hosts[0], &world.hosts[1], &world.hosts[2]);
+    let program = world.program("web", "v1")?;
+    world.declare_hosts()?;
+    web1.new_host_key()?;
+    let stranger = host(web2)?.with("/spec/identity/keyFile", web2.stranger_key_file().display().to_string());
+    world.put(&stranger)?;
+    world.put(&service("web", PORT, program.dir(), &world.host_names()))?;
+    let _controller = world.serve()?;
+
+    for (path, reason) in [("hosts/web1", "HostKeyRejected"), ("hosts/web2", "LoginRefused")] {
+        eventually(format_args!("{path} says {reason}"), || {
+            let status = world.status(path)?;
+            status.expect("Stalled", "True", reason)?;
+            status.expect("Ready", "False", reason)
+        })?;
+    }
+    eventually("web3 is served, and the others are named", || {
+        world.expect_version([web3], PORT, "v1")?;
+        let status = world.service("web")?;
+        status.expect("Ready", "False", None)?;
+        ensure!(status.host("web3")?.state == "ready", "web3: {:?}", status.host("web3")?);
+        ensure!(status.host("web1")?.message.contains("host key"), "web1: {:?}", status.host("web1")?);
+        ensure!(status.host("web2")?.message.contains("login"), "web2: {:?}", status.host("web2")?);
+        Ok(())
+    })?;
+    ensure!(web1.accepted_logins()? == 0, "somebody logged in to a host with the wrong key");
+    check_clean(web1, "web")?;
+    check_clean(web2, "web")?;
+
+    // The key is really its new one, and the login gets a key that is let in.
+    world.put(&host(web1)?)?;
+    world.put(&host(web2)?)?;
+    world.wait_version("web", PORT, "v1")?;
+    world.passed()
+}
