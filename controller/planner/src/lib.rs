@@ -8,6 +8,8 @@ pub mod input;
 pub mod plan;
 pub mod position;
 pub mod record;
+mod standing;
 pub mod status;
 pub mod target;
+mod twins;
 pub mod verdict;

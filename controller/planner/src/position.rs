@@ -42,42 +42,74 @@ pub enum Staged {
     No,
 }
 
-/// The sequence under which the unit was last switched, whichever way.
+/// The last switch that the host has a record of, whichever way: its sequence, where to, and how it ended.
 fn last_switch(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber, StepState)> {
     let records = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| seen.steps.get(&verb));
     records.map(|record| (record.sequence, record.revision, record.state)).max_by_key(|(sequence, ..)| *sequence)
+}
+
+/// Whether we stopped the unit after we last switched it.
+fn stopped_by_us(seen: &ServiceObservation) -> bool {
+    let switched = last_switch(seen).map_or(Sequence::default(), |(sequence, ..)| sequence);
+    seen.steps.get(&Verb::Stop).is_some_and(|stop| stop.sequence > switched)
+}
+
+/// Whether we switched the unit, and nobody has confirmed since that it is well.
+pub fn unproven(seen: &ServiceObservation) -> bool {
+    match last_switch(seen) {
+        // The fence was lost: what is known is the unit and the last confirmed revision.
+        None => seen.unit.revision().is_some() && seen.good != seen.unit.revision(),
+        Some((switched, to, _)) => {
+            let confirmed = seen.steps.get(&Verb::Confirm).filter(|record| record.revision == to);
+            !confirmed.is_some_and(|record| record.state == StepState::Ok && record.sequence >= switched)
+        }
+    }
+}
+
+/// The sequence under which the unit was last switched.
+pub fn switched_under(seen: &ServiceObservation) -> Option<Sequence> {
+    last_switch(seen).map(|(sequence, ..)| sequence)
 }
 
 /// Where a host stands on its way to `revision`, whose files are `release`.
 pub fn position(seen: &ServiceObservation, revision: RevisionNumber, release: &ReleaseDigest) -> Position {
     let there = seen.revisions.get(&revision) == Some(release) && seen.releases.contains(release);
     let staged = if there { Staged::Yes } else { Staged::No };
+    let files = if there { Damage::None } else { Damage::Files };
+    let switch = last_switch(seen);
+    let switched_here = switch.is_some_and(|(_, to, state)| to == revision && state == StepState::Ok);
     if seen.unit.revision() != Some(revision) {
-        return Position::Elsewhere { staged };
+        // We brought it there and it was confirmed: whatever the unit is now, somebody else did that.
+        let was_here = switched_here && seen.good == Some(revision) && !unproven(seen) && !stopped_by_us(seen);
+        return if was_here { Position::Drifted { files } } else { Position::Elsewhere { staged } };
     }
     let damaged = seen.drift.iter().any(|drift| matches!(drift, Drift::FilesChanged { .. } | Drift::RevisionChanged));
     if damaged || !there {
         return Position::Drifted { files: Damage::Files };
     }
-    if !seen.drift.is_empty() || matches!(seen.unit, UnitFile::Changed(_)) {
-        return Position::Drifted { files: Damage::None };
-    }
-    let switch = last_switch(seen);
-    let half = switch.is_some_and(|(_, to, state)| to == revision && state != StepState::Ok);
-    if half || seen.run.needs_reload {
+    // The unit names it, and yet it was not, or only half, switched to it by us, or stopped since: a confirmation
+    // demands an activation's `ok`.
+    let unfinished = if switch.is_some() { !switched_here } else { seen.good != Some(revision) };
+    if unfinished || stopped_by_us(seen) {
         return Position::Elsewhere { staged };
     }
-    let confirmed = seen.steps.get(&Verb::Confirm).filter(|record| record.revision == revision);
-    let confirmed_since = match (switch, confirmed) {
-        // No record of a switch: the fence was lost, and what is known is the link.
-        (None, _) => true,
-        (Some((switched, ..)), Some(record)) => record.state == StepState::Ok && record.sequence >= switched,
-        (Some(_), None) => false,
-    };
-    if confirmed_since && seen.good == Some(revision) { Position::Settled } else { Position::Unjudged }
+    if !seen.drift.is_empty() || matches!(seen.unit, UnitFile::Changed(_)) || seen.run.needs_reload {
+        return Position::Drifted { files };
+    }
+    if seen.good == Some(revision) && !unproven(seen) { Position::Settled } else { Position::Unjudged }
 }
 
 /// Whether the Service serves on a host, as far as systemd knows.
 pub fn running(seen: &ServiceObservation) -> bool {
     matches!(seen.run.active, ActiveState::Active | ActiveState::Reloading)
+}
+
+/// Whether systemd neither runs the unit nor will start it: one that waits to be started again is not at rest.
+pub fn at_rest(seen: &ServiceObservation) -> bool {
+    matches!(seen.run.active, ActiveState::Inactive | ActiveState::Failed) && seen.run.pid.is_none()
+}
+
+/// Whether the program ended at least once since it was started by us.
+pub fn has_exited(seen: &ServiceObservation) -> bool {
+    at_rest(seen) || seen.run.restarts > 0 || seen.run.sub == "auto-restart"
 }

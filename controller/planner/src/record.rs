@@ -28,7 +28,10 @@ pub fn unhealthy(
     if rollout.purpose == Purpose::Deploy {
         rollout.state = RolloutState::Unhealthy;
         let cause = BlockCause::Unhealthy { host: host.clone(), evidence };
-        block(owned, Blocked { spec: declared.digest(), release: revision.release, revision: revision.number, cause });
+        // Something else may be declared by now, and that is not what was unhealthy.
+        let same = declared.workload(&revision.release) == revision.workload;
+        let spec = if same { declared.digest() } else { revision.spec.digest() };
+        block(owned, Blocked { spec, release: revision.release, revision: revision.number, cause });
     } else {
         rollout.state = RolloutState::Halted;
     }

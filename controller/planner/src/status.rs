@@ -122,12 +122,17 @@ impl Told<'_> {
         if let Some(why) = self.ill() {
             return no(why);
         }
-        let lost = self.rows(HostState::Unreachable);
+        // A host that the Service only has to leave says nothing about those that it runs on.
+        let mut lost = self.rows(HostState::Unreachable);
+        lost.retain(|(id, _)| self.inputs.hosts.get(*id).is_some_and(|host| host.placement != Placement::Unplaced));
         if !lost.is_empty() {
             return (ConditionStatus::Unknown, (Reason::HostUnreachable, Self::naming(&lost)));
         }
         if self.ready == self.desired && self.desired > 0 {
             return (ConditionStatus::True, (Reason::Converged, self.progress()));
+        }
+        if self.desired == 0 {
+            return no((Reason::NoHosts, "it is placed on no host".to_owned()));
         }
         no((Reason::NotObserved, self.progress()))
     }
@@ -233,9 +238,14 @@ impl Told<'_> {
 
     fn failed_step(&self) -> Option<Why> {
         let rollout = self.inputs.rollout.filter(|_| self.working)?;
-        let (host, failure) = rollout.failures.first_key_value()?;
-        let message = format!("{} on {host}: {}; it is tried again", failure.step, failure.error);
-        Some((Reason::StepFailed, message))
+        if let Some((host, failure)) = rollout.failures.first_key_value() {
+            let message = format!("{} on {host}: {}; it is tried again", failure.step, failure.error);
+            return Some((Reason::StepFailed, message));
+        }
+        // What was only repaired or gone back to is tried again too.
+        let ill = self.rows(HostState::Unhealthy);
+        let halted = rollout.state == RolloutState::Halted && !ill.is_empty();
+        halted.then(|| (Reason::HostUnhealthy, format!("{}; it is tried again", Self::naming(&ill))))
     }
 
     fn ill(&self) -> Option<Why> {

@@ -2,7 +2,7 @@
 
 use windlass_crds::digest::{ReleaseDigest, SpecDigest};
 use windlass_crds::id::RevisionNumber;
-use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
+use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, SourceOrigin};
 use windlass_crds::service::ServiceSpec;
 
 use crate::input::{Files, Goal, Inputs};
@@ -71,23 +71,19 @@ pub fn choose(inputs: &Inputs<'_>) -> Choice {
     };
     match files {
         Files::AsBefore => {
+            // What was blocked stays blocked while the source is away, also where hosts have gone back since.
+            if let Some(blocked) = inputs.owned.blocked.last() {
+                let aim = around(inputs, spec, blocked.revision, blocked);
+                return Choice { aim, declared: Some(blocked.revision), new: None };
+            }
             let current = inputs.rollout.and_then(|rollout| rollout.revision);
             let current = current.or_else(|| inputs.owned.good.last().copied());
-            let aim = current.map_or(Aim::Unknown, Aim::Declared);
-            let aim = match aim {
-                // What was blocked stays blocked while the source is away.
-                Aim::Declared(revision) => match blocked_revision(inputs.owned, revision) {
-                    Some(blocked) => around(inputs.owned, spec, revision, blocked),
-                    None => Aim::Declared(revision),
-                },
-                other => other,
-            };
-            Choice { aim, declared: current, new: None }
+            Choice { aim: current.map_or(Aim::Unknown, Aim::Declared), declared: current, new: None }
         }
         Files::Release { digest, origin } => {
             let (declared, new) = number(inputs, spec, digest, origin);
             let aim = match blocked(inputs.owned, &spec.digest(), digest) {
-                Some(blocked) => around(inputs.owned, spec, declared, blocked),
+                Some(blocked) => around(inputs, spec, declared, blocked),
                 None => Aim::Declared(declared),
             };
             Choice { aim, declared: Some(declared), new }
@@ -100,17 +96,13 @@ fn blocked<'a>(owned: &'a Owned, spec: &SpecDigest, release: &ReleaseDigest) -> 
     owned.blocked.iter().find(|blocked| blocked.spec == *spec && blocked.release == *release)
 }
 
-/// Why a revision is not deployed by itself, if it is not.
-fn blocked_revision(owned: &Owned, revision: RevisionNumber) -> Option<&Blocked> {
-    owned.blocked.iter().find(|blocked| blocked.revision == revision)
-}
-
 /// Where to go instead of a blocked revision.
-fn around(owned: &Owned, spec: &ServiceSpec, declared: RevisionNumber, blocked: &Blocked) -> Aim {
+fn around(inputs: &Inputs<'_>, spec: &ServiceSpec, declared: RevisionNumber, blocked: &Blocked) -> Aim {
+    let usable = |good: &&RevisionNumber| **good != declared && inputs.revisions.contains_key(good);
     match &blocked.cause {
         BlockCause::Undone { to } => Aim::Undone { to: *to },
         BlockCause::Unhealthy { .. } if !spec.rollout.rollback_on_failure => Aim::Stay { blocked: blocked.clone() },
-        BlockCause::Unhealthy { .. } => match owned.good.iter().rev().find(|good| **good != declared) {
+        BlockCause::Unhealthy { .. } => match inputs.owned.good.iter().rev().find(usable) {
             Some(to) => Aim::Back { to: *to, blocked: blocked.clone() },
             None => Aim::Nothing { blocked: blocked.clone() },
         },
@@ -123,7 +115,7 @@ fn number(
     inputs: &Inputs<'_>,
     spec: &ServiceSpec,
     release: &ReleaseDigest,
-    origin: &windlass_crds::record::SourceOrigin,
+    origin: &SourceOrigin,
 ) -> (RevisionNumber, Option<Revision>) {
     let workload = spec.workload(release);
     if let Some(known) = inputs.revisions.values().rev().find(|revision| revision.workload == workload) {

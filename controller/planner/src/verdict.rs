@@ -84,6 +84,8 @@ pub enum Judgement {
 pub struct Judge {
     criteria: Criteria,
     pid: Option<u32>,
+    /// When it was first looked at, in microseconds of the host's monotonic clock.
+    first: Option<u64>,
     good: u32,
     bad: u32,
     well_since: Option<u64>,
@@ -93,7 +95,7 @@ pub struct Judge {
 impl Judge {
     /// A judge who has seen nothing yet.
     pub fn new(criteria: Criteria) -> Self {
-        Self { criteria, pid: None, good: 0, bad: 0, well_since: None, last_complaint: String::new() }
+        Self { criteria, pid: None, first: None, good: 0, bad: 0, well_since: None, last_complaint: String::new() }
     }
 
     /// Takes in one look, and the answer of the health endpoint where it was asked.
@@ -108,8 +110,11 @@ impl Judge {
         } else {
             Duration::ZERO
         };
-        if run.active != ActiveState::Active {
-            return Judgement::Pending(self.pause(up));
+        let first = *self.first.get_or_insert(sample.monotonic);
+        let watched = Duration::from_micros(sample.monotonic.saturating_sub(first));
+        if !matches!(run.active, ActiveState::Active | ActiveState::Reloading) {
+            // It may take minutes to start, and is not worth forty looks a second all that time.
+            return Judgement::Pending(self.pause(watched));
         }
         match self.opinion(sample, answer, up) {
             Opinion::Well => self.well(sample, up),
@@ -173,16 +178,17 @@ impl Judge {
 
     fn well(&mut self, sample: &Sample, up: Duration) -> Judgement {
         self.bad = 0;
+        self.last_complaint.clear();
         self.good += 1;
         let since = *self.well_since.get_or_insert(sample.monotonic);
         let well_for = Duration::from_micros(sample.monotonic.saturating_sub(since));
         let enough = self.good >= self.criteria.healthy_threshold.unwrap_or(1);
-        // Ten quiet seconds are what a Service without a health section proves; they are its time already.
-        let waited = !self.criteria.asks() || well_for >= self.criteria.min_healthy_time;
-        if enough && waited {
+        // A Service without a health section proves itself by running: those ten seconds are part of its time.
+        let proven = if self.criteria.asks() { well_for } else { up };
+        let rest = self.criteria.min_healthy_time.saturating_sub(proven);
+        if enough && rest.is_zero() {
             return Judgement::Healthy;
         }
-        let rest = self.criteria.min_healthy_time.saturating_sub(well_for);
         let pause = self.pause(up);
         Judgement::Pending(if enough { rest.min(pause).max(Duration::from_millis(1)) } else { pause })
     }

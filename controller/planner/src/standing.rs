@@ -1,0 +1,317 @@
+//! How each host of a Service stands: what it needs, whether it is down by our hand, what to say of it.
+
+use windlass_crds::id::{HostId, RevisionNumber};
+use windlass_crds::observation::{ActiveState, Drift, ServiceObservation};
+use windlass_crds::record::{Blocked, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
+use windlass_crds::service::{DeletionPolicy, ServiceSpec};
+use windlass_crds::status::{HostRow, HostState};
+use windlass_crds::step::{DataFate, Step};
+
+use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
+use crate::plan::Act;
+use crate::position::{Damage, Position, Staged, at_rest, has_exited, position, running, switched_under, unproven};
+use crate::target::Aim;
+
+/// What a host needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing, or nothing that can be done now.
+    Nothing,
+    /// Something that interrupts nothing.
+    Quiet(Vec<Act>),
+    /// A switch: it interrupts what runs.
+    Switch {
+        /// What to do.
+        acts: Vec<Act>,
+        /// Whether what runs there is a loss: it carried a healthy revision, and runs.
+        costs: bool,
+    },
+}
+
+impl Need {
+    /// What would be done.
+    pub(crate) fn acts(&self) -> &[Act] {
+        match self {
+            Self::Nothing => &[],
+            Self::Quiet(acts) | Self::Switch { acts, .. } => acts,
+        }
+    }
+}
+
+/// How one host stands.
+pub(crate) struct Standing {
+    /// What to say of it.
+    pub(crate) row: HostRow,
+    /// What it needs.
+    pub(crate) need: Need,
+    /// Down by our hand, or lost after we touched it.
+    pub(crate) down: bool,
+    /// Whether it runs the target, confirmed.
+    pub(crate) settled: bool,
+}
+
+impl Standing {
+    pub(crate) fn idle(revision: Option<RevisionNumber>, state: HostState, message: impl Into<String>) -> Self {
+        let row = HostRow { revision, state, message: message.into() };
+        Self { row, need: Need::Nothing, down: false, settled: false }
+    }
+}
+
+/// What is decided before any host is looked at.
+pub(crate) struct Context<'a> {
+    /// Everything that is known.
+    pub(crate) inputs: &'a Inputs<'a>,
+    /// Where hosts are brought to.
+    pub(crate) aim: &'a Aim,
+    /// The revision that this is, where it is one.
+    pub(crate) target: Option<&'a Revision>,
+    /// The rollout that goes on towards it.
+    pub(crate) active: Option<&'a Rollout>,
+}
+
+impl Context<'_> {
+    /// The declaration that is in force.
+    pub(crate) fn spec(&self) -> Option<&ServiceSpec> {
+        match &self.inputs.goal {
+            Goal::Run { spec, .. } => Some(spec),
+            Goal::Remove => self.inputs.owned.accepted.as_ref().map(|accepted| &accepted.spec),
+        }
+    }
+
+    /// Whether the last rollout switched a host, or may have, and did not end well since.
+    pub(crate) fn touched(&self, id: &HostId) -> bool {
+        self.inputs
+            .rollout
+            .is_some_and(|rollout| rollout.state != RolloutState::Succeeded && rollout.touched.contains(id))
+    }
+
+    /// Whether a host that nobody sees may be down by our hand.
+    fn may_be_down(&self, id: &HostId) -> bool {
+        let carried = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
+        carried && (self.touched(id) || self.inputs.fresh_term)
+    }
+
+    fn unseen(&self, id: &HostId, state: HostState, message: impl Into<String>) -> Standing {
+        Standing { down: self.may_be_down(id), ..Standing::idle(None, state, message) }
+    }
+
+    /// How one host stands; a host that is rid of the Service leaves `owned`.
+    pub(crate) fn standing(&self, id: &HostId, host: &HostInput, owned: &mut Owned) -> Standing {
+        if host.placement == Placement::Unplaced {
+            return self.leaving(id, host, owned);
+        }
+        if let Placement::Refused(complaint) = &host.placement {
+            return Standing::idle(None, HostState::Failed, complaint.message.clone());
+        }
+        match &host.view {
+            HostView::Busy(activity) => {
+                let down = *activity == Activity::Disruptive;
+                Standing { down, ..Standing::idle(None, HostState::Working, "") }
+            }
+            HostView::Unreachable(error) => self.unseen(id, HostState::Unreachable, error.to_string()),
+            HostView::Refusing(error) => self.unseen(id, HostState::Failed, error.to_string()),
+            HostView::NotLookedAt => self.unseen(id, HostState::Pending, ""),
+            HostView::Seen(seen) => match (self.target, self.aim) {
+                (Some(target), _) => self.placed(id, host, &seen.service, target),
+                (None, Aim::Nothing { .. }) => stopping(&seen.service),
+                (None, Aim::Stay { blocked }) => staying(host, &seen.service, blocked),
+                (None, _) => Standing::idle(seen.service.unit.revision(), HostState::Pending, ""),
+            },
+        }
+    }
+
+    fn placed(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
+        let (revision, carries) = (target.number, seen.unit.revision());
+        let ailment = ailment(host, seen);
+        let up = running(seen);
+        let carried = seen.good.is_some();
+        let open = unproven(seen);
+        // What was switched and never confirmed is no loss any more: it is counted as down already.
+        let costs = carried && up && !open;
+        let down = carried && (open || (self.touched(id) && ailment.is_some()));
+        let stage = || Act::Step(Step::Stage { revision, release: target.release });
+        let (state, need) = match position(seen, revision, &target.release) {
+            Position::Settled => {
+                let state = if ailment.is_some() { HostState::Unhealthy } else { HostState::Ready };
+                let row = Standing::idle(carries, state, ailment.unwrap_or_default());
+                return Standing { settled: true, down, ..row };
+            }
+            // What was found to have ended is started again under the next number before it is judged again.
+            Position::Unjudged if has_exited(seen) && !self.switched_it(seen) => {
+                (HostState::Starting, Need::Switch { acts: self.switch(revision), costs })
+            }
+            Position::Unjudged => (HostState::Starting, Need::Quiet(self.judge(revision))),
+            Position::Drifted { files } => {
+                let mut acts = self.switch(revision);
+                if files == Damage::Files {
+                    acts.insert(0, stage());
+                }
+                (HostState::Drifted, Need::Switch { acts, costs })
+            }
+            Position::Elsewhere { staged: Staged::No } => (HostState::Pending, Need::Quiet(vec![stage()])),
+            Position::Elsewhere { staged: Staged::Yes } => {
+                (HostState::Pending, Need::Switch { acts: self.switch(revision), costs })
+            }
+        };
+        let (state, message) = self
+            .trouble(id)
+            .unwrap_or_else(|| (state, if state == HostState::Drifted { drift_message(seen) } else { String::new() }));
+        Standing { need, down, ..Standing::idle(carries, state, message) }
+    }
+
+    /// Whether the rollout that goes on is what switched the host last.
+    fn switched_it(&self, seen: &ServiceObservation) -> bool {
+        self.active.is_some_and(|active| switched_under(seen) == Some(active.sequence))
+    }
+
+    /// What went wrong on a host when it was last worked on.
+    fn trouble(&self, id: &HostId) -> Option<(HostState, String)> {
+        let rollout = self.inputs.rollout?;
+        if let Some(failure) = rollout.failures.get(id) {
+            return Some((HostState::Failed, format!("{}: {}", failure.step, failure.error)));
+        }
+        match rollout.verdicts.get(id) {
+            Some(Verdict::Unhealthy { evidence }) => Some((HostState::Unhealthy, evidence.summary.clone())),
+            Some(Verdict::Healthy) | None => None,
+        }
+    }
+
+    /// A host that the Service shall leave.
+    fn leaving(&self, id: &HostId, host: &HostInput, owned: &mut Owned) -> Standing {
+        // The policy is for a declaration that is deleted; a host that is no longer chosen is cleared in any case.
+        let policy = match self.aim {
+            Aim::Removed => self.spec().map_or(DeletionPolicy::Remove, |spec| spec.deletion_policy),
+            _ => DeletionPolicy::Remove,
+        };
+        let purge = self.spec().is_some_and(|spec| spec.purge_data);
+        let confirmed = owned.confirmed_removals.contains(id) || self.inputs.removals == RemovalGate::Open;
+        let carries = match &host.view {
+            HostView::Seen(seen) => seen.service.unit.revision(),
+            _ => None,
+        };
+        if !confirmed {
+            return Standing::idle(carries, HostState::Removing, "waits for `windlass confirm-removal`");
+        }
+        if policy == DeletionPolicy::Keep {
+            disown(id, owned);
+            return Standing::idle(carries, HostState::Removing, "disowned and left running");
+        }
+        match &host.view {
+            HostView::Seen(seen) if !seen.service.present => {
+                disown(id, owned);
+                Standing::idle(None, HostState::Removing, "")
+            }
+            HostView::Seen(_) => {
+                let data = if purge { DataFate::Purge } else { DataFate::Keep };
+                let need = Need::Quiet(vec![Act::Step(Step::Remove { data })]);
+                let (state, message) = self.trouble(id).unwrap_or((HostState::Removing, String::new()));
+                Standing { need, ..Standing::idle(carries, state, message) }
+            }
+            HostView::Busy(_) => Standing::idle(carries, HostState::Removing, ""),
+            HostView::Unreachable(error) => Standing::idle(None, HostState::Unreachable, error.to_string()),
+            HostView::Refusing(error) => Standing::idle(None, HostState::Failed, error.to_string()),
+            HostView::NotLookedAt => Standing::idle(None, HostState::Removing, ""),
+        }
+    }
+
+    fn judge(&self, revision: RevisionNumber) -> Vec<Act> {
+        let keep = self.inputs.revisions.keys().copied().filter(|kept| *kept != revision).collect();
+        vec![Act::Judge { revision }, Act::Step(Step::Confirm { revision, keep })]
+    }
+
+    fn switch(&self, revision: RevisionNumber) -> Vec<Act> {
+        // What is gone back to is checked file by file first.
+        let step = match self.aim {
+            Aim::Back { .. } | Aim::Undone { .. } => Step::Revert { revision },
+            _ => Step::Activate { revision },
+        };
+        std::iter::once(Act::Step(step)).chain(self.judge(revision)).collect()
+    }
+
+    /// Why a rollout towards the aim would be made.
+    pub(crate) fn purpose(&self) -> Purpose {
+        let last_to_here = self.inputs.rollout.filter(|rollout| rollout.revision == self.aim.revision());
+        let done_before = last_to_here.is_some_and(|rollout| {
+            rollout.state == RolloutState::Succeeded
+                || (rollout.purpose == Purpose::Repair && rollout.state != RolloutState::Unhealthy)
+        });
+        match self.aim {
+            Aim::Removed | Aim::Unknown | Aim::Stay { .. } => Purpose::Removal,
+            Aim::Nothing { .. } => Purpose::Rollback,
+            Aim::Declared(revision) if self.inputs.owned.good.last() == Some(revision) => Purpose::Repair,
+            Aim::Declared(_) => Purpose::Deploy,
+            Aim::Back { .. } | Aim::Undone { .. } if done_before => Purpose::Repair,
+            Aim::Back { .. } => Purpose::Rollback,
+            Aim::Undone { .. } => Purpose::Undo,
+        }
+    }
+}
+
+/// A host leaves the records.
+pub(crate) fn disown(id: &HostId, owned: &mut Owned) {
+    owned.hosts.remove(id);
+    owned.confirmed_removals.remove(id);
+}
+
+/// A host of a Service of which nothing good is known.
+fn stopping(seen: &ServiceObservation) -> Standing {
+    let need = if at_rest(seen) { Need::Nothing } else { Need::Quiet(vec![Act::Step(Step::Stop)]) };
+    let row = Standing::idle(seen.unit.revision(), HostState::Stopped, "there is nothing good to go back to");
+    Standing { need, ..row }
+}
+
+/// A host of a Service that was unhealthy somewhere, and is left as it is everywhere.
+fn staying(host: &HostInput, seen: &ServiceObservation, blocked: &Blocked) -> Standing {
+    let carries = seen.unit.revision();
+    let well = ailment(host, seen).is_none();
+    if position(seen, blocked.revision, &blocked.release) == Position::Settled && well {
+        return Standing { settled: true, ..Standing::idle(carries, HostState::Ready, "") };
+    }
+    let (state, message) = if carries == Some(blocked.revision) {
+        (HostState::Unhealthy, "left as it is: rollbackOnFailure is off")
+    } else {
+        (HostState::Pending, "left as it is, since what is declared was unhealthy elsewhere")
+    };
+    Standing::idle(carries, state, message)
+}
+
+/// What ails what runs on a host, if anything does.
+fn ailment(host: &HostInput, seen: &ServiceObservation) -> Option<String> {
+    if let Health::Ill(message) = &host.health {
+        return Some(message.clone());
+    }
+    let run = &seen.run;
+    let ended =
+        || format!("{}, status {}", if run.result.is_empty() { "no result" } else { &run.result }, run.exit_status);
+    match run.active {
+        ActiveState::Active | ActiveState::Reloading => None,
+        ActiveState::Failed => Some(format!("the unit failed ({})", ended())),
+        ActiveState::Inactive => Some(format!("the program exited ({})", ended())),
+        ActiveState::Activating if run.sub == "auto-restart" => {
+            Some(format!("the program exited and waits to be started again ({})", ended()))
+        }
+        ActiveState::Activating => Some("the unit is still starting".to_owned()),
+        ActiveState::Deactivating => Some("the unit is stopping".to_owned()),
+        ActiveState::Unknown => Some("the unit is in a state that this version does not know".to_owned()),
+    }
+}
+
+/// What was changed behind our back, in a few words.
+fn drift_message(seen: &ServiceObservation) -> String {
+    let mut words: Vec<String> = seen
+        .drift
+        .iter()
+        .map(|drift| match drift {
+            Drift::UnitChanged => "the unit file was changed".to_owned(),
+            Drift::DropIn { paths } => format!("drop-ins change the unit: {}", paths.join(", ")),
+            Drift::FilesChanged { paths } => format!("files were changed: {}", paths.join(", ")),
+            Drift::RevisionChanged => "the revision's unit or environment was changed".to_owned(),
+            Drift::NotEnabled => "the unit does not start at boot any more".to_owned(),
+            Drift::Stopped => "the unit was stopped".to_owned(),
+        })
+        .collect();
+    if words.is_empty() {
+        words.push("the unit file was changed".to_owned());
+    }
+    words.join("; ")
+}
