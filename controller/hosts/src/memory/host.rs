@@ -258,13 +258,14 @@ impl Host {
         }
     }
 
-    /// The service whose program listens on a port, and its age.
+    /// The service whose program listens on a port, and its age: of several that would, the one that was there first.
     pub(super) fn listener_on(&self, port: NonZeroU16, now: Moment) -> Option<(&ServiceKey, &Life, Duration)> {
-        self.services.iter().find_map(|(key, held)| {
+        let listening = self.services.iter().filter_map(|(key, held)| {
             let (life, age) = held.alive(now)?;
             let bound = life.program.spec.port() == Some(port) && life.behaviour.listens_at(age);
             bound.then_some((key, life, age))
-        })
+        });
+        listening.reduce(|first, other| if other.2 > first.2 { other } else { first })
     }
 
     /// Whether some program that we know nothing of has the port.
@@ -321,7 +322,8 @@ impl Host {
         let Some((life, age)) = self.services.get(service).and_then(|held| held.alive(now)) else { return false };
         let Some(port) = life.program.spec.port() else { return now >= self.up };
         let well = life.behaviour.status_at(age).is_some_and(|status| (200..400).contains(&status));
-        now >= self.up && !self.is_occupied(port) && life.behaviour.listens_at(age) && well
+        let ours = !self.is_occupied(port) && self.listener_on(port, now).is_some_and(|(key, ..)| key == service);
+        now >= self.up && ours && well
     }
 
     /// Changes the host itself.
