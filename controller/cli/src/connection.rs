@@ -55,7 +55,7 @@ pub(crate) struct ConnectionArgs {
         global = true
     )]
     prefix: Prefix,
-    /// The controller's own directory: what it keeps there, `serve` says
+    /// The controller's own directory; see `windlass serve --help`
     #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", hide_env_values = true, global = true)]
     pub(crate) data_dir: Option<PathBuf>,
 }
@@ -133,7 +133,7 @@ impl ConnectionArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Store> {
         Store::connect(&self.options()?).await.map_err(|error| {
             if is_nobody_there(&error) {
-                hinted(error, "start etcd, or say where it is with --endpoints or WINDLASS_ENDPOINTS; then `windlass serve` runs the controller")
+                hinted(error, "once etcd runs, `windlass serve` runs the controller; --endpoints or WINDLASS_ENDPOINTS say where etcd is")
             } else {
                 error.into()
             }

@@ -190,11 +190,11 @@ fn load_one(
     namespace: Option<&Namespace>,
 ) -> Result<Loaded, Vec<Complaint>> {
     let place = format!("{}:{}", file.label, document.line);
-    let places = FieldPlaces::of(document.text);
+    let mut text = declared_part(document.text);
+    let places = FieldPlaces::of(&text);
     let complain = |problems: Vec<Problem>| -> Vec<Complaint> {
         problems.iter().map(|problem| complaint(file, document, places.as_ref(), problem)).collect()
     };
-    let mut text = document.text.to_owned();
     let made_absolute = places.as_ref().and_then(|places| make_absolute(&mut text, places, &file.directory));
     let edited = |text: &str| document::parse(&Document { text, line: document.line });
     let mut declaration = edited(&text).map_err(complain)?;
@@ -213,6 +213,30 @@ fn load_one(
     }
     let text = format!("{}\n", text.trim_matches(['\r', '\n']));
     Ok(Loaded { declaration, text, place, made_absolute })
+}
+
+/// A document without what `get` adds to a declaration, so that `get -o yaml`, an editor and `apply` go together.
+/// Lines stay where they are.
+fn declared_part(text: &str) -> String {
+    let Some(places) = FieldPlaces::of(text) else { return text.to_owned() };
+    let generation = places.exact("metadata.generation");
+    if generation.is_none() && places.exact("status").is_none() {
+        return text.to_owned();
+    }
+    if let Ok(mut document) = serde_json::from_str::<serde_json::Value>(text) {
+        document.as_object_mut().map(|document| document.remove("status"));
+        document["metadata"].as_object_mut().map(|metadata| metadata.remove("generation"));
+        return format!("{document:#}");
+    }
+    let generation = generation.map(|place| place.line);
+    let mut in_status = false;
+    let lines = text.lines().enumerate().map(|(index, line)| {
+        let is_field = line.starts_with(|first: char| !first.is_whitespace() && first != '#' && first != '-');
+        in_status = if is_field { line.starts_with("status:") } else { in_status };
+        let is_generation = generation == Some(index + 1) && line.trim_start().starts_with("generation:");
+        if in_status || is_generation { "\n".to_owned() } else { format!("{line}\n") }
+    });
+    lines.collect()
 }
 
 /// A problem with its place: crds tells structural ones with theirs, others by their field.
@@ -321,6 +345,22 @@ mod tests {
         assert_eq!(one.made_absolute.as_deref(), Some(Path::new("/srv/deploy/src")));
         assert!(one.text.contains("source: {path: /srv/deploy/src}"), "{}", one.text);
         assert!(one.text.contains("name: web # ours"), "{}", one.text);
+    }
+
+    #[test]
+    fn what_get_adds_is_left_out() {
+        let body = BODY.replace("./src", "/srv/src");
+        let one = |metadata: &str, rest: &str| {
+            let text = format!("apiVersion: windlass/v1\nkind: Service\n{metadata}{body}{rest}");
+            declared_part(&text)
+        };
+        let plain = one("metadata:\n  name: web\n", "");
+        let added = one("metadata:\n  generation: 7\n  name: web\n", "status:\n  ready: 1\n  # x\n  hosts: {}\n");
+        assert_eq!(added.replace("\n\n", "\n").trim_end(), plain.trim_end());
+        assert_eq!(added.lines().nth(4), Some("  name: web"), "{added}");
+        let json = r#"{"metadata": {"name": "web", "generation": 7}, "status": {}}"#;
+        assert_eq!(declared_part(json).replace([' ', '\n'], ""), r#"{"metadata":{"name":"web"}}"#);
+        assert_eq!(declared_part("a: [\n"), "a: [\n");
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) fn row(resource: &Resource, detail: Detail, now: Timestamp) -> Vec<St
 fn service_cells(row: &mut Vec<String>, resource: &Resource, detail: Detail, now: Timestamp) {
     let told = resource.service_status();
     let ready = status::condition(&told.conditions, ConditionType::Ready);
-    row.push(format!("{}/{}", told.ready, told.desired));
+    row.push(optional(resource.status.as_ref().map(|_| format!("{}/{}", told.ready, told.desired))));
     row.push(cell(&resource.reason()));
     row.push(optional(told.revision));
     row.push(optional(ready.map(|ready| age(ready.last_transition_time, now))));

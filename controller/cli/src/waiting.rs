@@ -142,7 +142,10 @@ pub(crate) async fn wait(
 
 /// Why it cannot be met any more, with what is known about it.
 fn never(wanted: &Wanted, why: &Why, resource: Option<&Resource>) -> anyhow::Error {
-    let error = anyhow!("{} is not {}: {why}{}", wanted.key, wanted.goal, details(resource));
+    let error = match why {
+        Why::NotDeclared => anyhow!("{} is not declared", wanted.key),
+        _ => anyhow!("{} is not {}: {why}{}", wanted.key, wanted.goal, details(resource)),
+    };
     match why.hint(&wanted.key) {
         Some(hint) => hinted(error, hint),
         None => error,

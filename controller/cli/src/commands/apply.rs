@@ -20,13 +20,13 @@ use crate::waiting::{self, Running, Target, WaitArgs};
 ///
 /// Every document is checked before anything is written: one that is wrong stops all of them. What is declared
 /// already and says the same is left alone; every Service is looked at again all the same, so that a changed source
-/// is deployed now.
+/// is deployed now. What `get -o yaml` adds, the status and the generation, is left out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   windlass apply -f web.yaml
   windlass apply -f production/ -R --wait
-  windlass get service/web -o yaml | sed 's/maxUnavailable: 1/maxUnavailable: 2/' | windlass apply -f -")]
+  windlass get service/web -o yaml | sed s/v1/v2/ | windlass apply -f -")]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,

@@ -36,7 +36,8 @@ pub(crate) struct UndoArgs {
 pub(super) async fn run(args: &UndoArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let service = resources::service(&args.resource, &client.namespace)?;
     let store = client.connection.connect().await?;
-    let selection = Selection::Named(vec![ResourceKey::Service(service.clone())]);
+    let key = ResourceKey::Service(service.clone());
+    let selection = Selection::Named(vec![key.clone()]);
     Inventory::read(&store, &selection).await?.require(&selection)?;
     if let Some(wanted) = args.to_revision {
         let kept: Vec<RevisionNumber> =
@@ -45,7 +46,7 @@ pub(super) async fn run(args: &UndoArgs, client: &ClientArgs) -> anyhow::Result<
             let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
             let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
             bail!(
-                "there is no revision {wanted} of service/{service}; kept: {kept}\nhint: `windlass rollout history` shows what each is"
+                "there is no revision {wanted} of {key}; kept: {kept}\nhint: `windlass rollout history` shows what each is"
             );
         }
     }
