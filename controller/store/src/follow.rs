@@ -7,6 +7,7 @@
 //! "all up to here has been seen". What is dropped (our own events and audit lines, and the events' expiry) is a
 //! handful of keys to a rollout, and it carries the revision on, so that compaction rarely overtakes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
@@ -19,6 +20,7 @@ use crate::call::{CallError, DEADLINE};
 use crate::connect::Store;
 use crate::entry::{Entry, StoreRevision};
 use crate::key::Key;
+use crate::pool::Endpoint;
 use crate::read::{Position, ReadError};
 use crate::scope::Scope;
 
@@ -195,6 +197,13 @@ impl From<FollowError> for Ended {
     }
 }
 
+/// A watch that is open, and where it leads.
+struct Watch {
+    endpoint: Arc<Endpoint>,
+    sender: WatchRequestSender,
+    answers: WatchResponseStream,
+}
+
 /// The task behind a [`Follower`].
 struct Watcher {
     store: Store,
@@ -250,12 +259,14 @@ impl Watcher {
             None => self.list().await?,
         };
         self.futile += 1;
-        let (mut sender, mut answers) = self.open(position).await?;
+        let mut watch = self.open(position).await?;
         self.began = Instant::now();
         if self.interrupted {
             self.tell(Update::Progress { revision: position.revision }).await?;
         }
-        self.listen(&mut sender, &mut answers).await
+        let error = self.listen(&mut watch).await?;
+        self.store.pool().leave(&watch.endpoint);
+        Err(error.into())
     }
 
     async fn list(&mut self) -> Result<Position, Ended> {
@@ -274,7 +285,7 @@ impl Watcher {
     }
 
     /// Makes the watch and waits until etcd says that it is there.
-    async fn open(&self, position: Position) -> Result<(WatchRequestSender, WatchResponseStream), Ended> {
+    async fn open(&self, position: Position) -> Result<Watch, Ended> {
         let endpoint = self.store.pool().current();
         let range = self.scope.hull(self.store.prefix());
         let options = WatchOptions::new()
@@ -290,7 +301,7 @@ impl Watcher {
         };
         let error = match tokio::time::timeout(DEADLINE, opening).await {
             Ok(Ok((sender, answers, Some(first)))) => {
-                return check_created(&first, position).map(|()| (sender, answers));
+                return check_created(&first, position).map(|()| Watch { endpoint, sender, answers });
             }
             Ok(Ok((_, _, None))) => FollowError::Closed,
             Ok(Err(error)) => FollowError::Watch(CallError::new(endpoint.url(), &error)),
@@ -300,17 +311,13 @@ impl Watcher {
         Err(error.into())
     }
 
-    /// Passes on what the watch says until it ends, and asks for a sign of life now and then.
-    async fn listen(
-        &mut self,
-        sender: &mut WatchRequestSender,
-        answers: &mut WatchResponseStream,
-    ) -> Result<std::convert::Infallible, Ended> {
-        let endpoint = self.store.pool().current();
+    /// Passes on what the watch says, and asks for a sign of life now and then, until it breaks.
+    async fn listen(&mut self, watch: &mut Watch) -> Result<FollowError, Ended> {
+        let Watch { endpoint, sender, answers } = watch;
         let mut ask = tokio::time::interval_at(Instant::now() + ASK_EVERY, ASK_EVERY);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
-        let error = loop {
+        loop {
             tokio::select! {
                 answer = tokio::time::timeout_at(heard + SILENCE, answers.message()) => match answer {
                     Ok(Ok(Some(answer))) => {
@@ -318,18 +325,16 @@ impl Watcher {
                         // Only now: the listener's slowness is not etcd's.
                         heard = Instant::now();
                     }
-                    Ok(Ok(None)) => break FollowError::Closed,
-                    Ok(Err(error)) => break FollowError::Watch(CallError::new(endpoint.url(), &error)),
-                    Err(_) => break FollowError::Silent(SILENCE),
+                    Ok(Ok(None)) => return Ok(FollowError::Closed),
+                    Ok(Err(error)) => return Ok(FollowError::Watch(CallError::new(endpoint.url(), &error))),
+                    Err(_) => return Ok(FollowError::Silent(SILENCE)),
                 },
                 _ = ask.tick() => {
                     // A sender that is full or closed shows as silence or as the stream's end.
                     let _ = tokio::time::timeout(DEADLINE, sender.request_progress()).await;
                 }
             }
-        };
-        self.store.pool().leave(&endpoint);
-        Err(error.into())
+        }
     }
 
     /// Deals with one answer of the watch.

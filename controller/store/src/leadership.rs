@@ -16,6 +16,7 @@ use crate::connect::Store;
 use crate::entry::{Entry, LeaseId, StoreRevision};
 use crate::follow::{Change, Update};
 use crate::key::{Control, Key};
+use crate::pool::Endpoint;
 use crate::read::ReadError;
 use crate::scope::Scope;
 use crate::sequence::Counter;
@@ -27,6 +28,10 @@ const MARGIN: u32 = 5;
 
 /// Keep-alives in one TTL, so that two in a row may be lost.
 const KEEP_ALIVES: u32 = 3;
+
+/// The part of the TTL that an answer to a keep-alive may take: so short that another endpoint can be asked, twice,
+/// before it is too late.
+const ANSWER: u32 = 5;
 
 /// The pause after a keep-alive that failed. Short beside the TTL, since it is now that it counts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -244,13 +249,15 @@ async fn keep(store: Store, state: Arc<State>) {
 /// Sends keep-alives until one comes too late or the lease is gone.
 async fn renew_until_lost(store: &Store, state: &State) -> Loss {
     let every = state.ttl / KEEP_ALIVES;
-    let mut line = None;
+    let mut line: Option<Line> = None;
     let mut next = Instant::now() + every;
     loop {
         tokio::time::sleep_until(next).await;
         let begun = Instant::now();
         let sent = since_boot();
-        let outcome = match tokio::time::timeout(every, renew(store, state.lease, &mut line)).await {
+        let endpoint = line.as_ref().map_or_else(|| store.pool().current(), |line| line.endpoint.clone());
+        let renewing = renew(&endpoint, state.lease, &mut line);
+        let outcome = match tokio::time::timeout(state.ttl / ANSWER, renewing).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Renewal::Silent),
         };
@@ -260,9 +267,8 @@ async fn renew_until_lost(store: &Store, state: &State) -> Loss {
             Err(Renewal::Gone) => return Loss::Revoked,
             Err(failure) if state.is_valid() => {
                 tracing::debug!(?failure, "the lease was not kept alive, trying again");
-                if let Some(Line { endpoint, .. }) = line.take() {
-                    store.pool().leave(&endpoint);
-                }
+                line = None;
+                store.pool().leave(&endpoint);
                 next = Instant::now() + RETRY;
             }
             Err(_) => return Loss::Expired,
@@ -272,7 +278,7 @@ async fn renew_until_lost(store: &Store, state: &State) -> Loss {
 
 /// The stream that keep-alives go through, and where it leads.
 struct Line {
-    endpoint: Arc<crate::pool::Endpoint>,
+    endpoint: Arc<Endpoint>,
     keeper: LeaseKeeper,
     answers: LeaseKeepAliveStream,
 }
@@ -286,37 +292,25 @@ enum Renewal {
     Failed(CallError),
 }
 
-/// Sends one keep-alive and waits for its answer.
-async fn renew(store: &Store, lease: LeaseId, line: &mut Option<Line>) -> Result<(), Renewal> {
+/// Sends one keep-alive and waits for its answer, through the open line or a new one to `endpoint`.
+async fn renew(endpoint: &Arc<Endpoint>, lease: LeaseId, line: &mut Option<Line>) -> Result<(), Renewal> {
+    let failed = |error: etcd_client::Error| match error {
+        // The only such error of etcd-client's that is not about the connection: a TTL of 0.
+        etcd_client::Error::LeaseKeepAliveError(text) if text.contains("not found") => Renewal::Gone,
+        error => Renewal::Failed(CallError::new(endpoint.url(), &error)),
+    };
     let Some(open) = line else {
-        *line = Some(open_line(store, lease).await?);
+        let mut client = endpoint.client().await.map_err(failed)?;
+        // Opening it sends the first keep-alive and waits for its answer.
+        let (keeper, answers) = client.lease_keep_alive(lease.0).await.map_err(failed)?;
+        *line = Some(Line { endpoint: endpoint.clone(), keeper, answers });
         return Ok(());
     };
-    let endpoint = open.endpoint.url();
-    let failed = |error: etcd_client::Error| Renewal::Failed(CallError::new(endpoint, &error));
     open.keeper.keep_alive().await.map_err(failed)?;
     match open.answers.message().await.map_err(failed)? {
         Some(answer) if answer.ttl() > 0 => Ok(()),
         Some(_) => Err(Renewal::Gone),
         None => Err(Renewal::Silent),
-    }
-}
-
-/// Opens the stream, which sends the first keep-alive and waits for its answer.
-async fn open_line(store: &Store, lease: LeaseId) -> Result<Line, Renewal> {
-    let endpoint = store.pool().current();
-    let outcome = async {
-        let mut client = endpoint.client().await?;
-        client.lease_keep_alive(lease.0).await
-    };
-    match outcome.await {
-        Ok((keeper, answers)) => Ok(Line { endpoint, keeper, answers }),
-        // The only such error of etcd-client's that is not about the connection: a TTL of 0.
-        Err(etcd_client::Error::LeaseKeepAliveError(text)) if text.contains("not found") => Err(Renewal::Gone),
-        Err(error) => {
-            store.pool().leave(&endpoint);
-            Err(Renewal::Failed(CallError::new(endpoint.url(), &error)))
-        }
     }
 }
 

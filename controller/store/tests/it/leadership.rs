@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use windlass_crds::id::Sequence;
-use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, SequenceError, Store, Write};
+use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, Scope, SequenceError, Store, Write};
 use windlass_testbed::Etcd;
 
+use crate::mirror::Mirror;
 use crate::proxy::Proxy;
 use crate::{PATIENCE, check, check_on_one_thread, connect, lead, status};
 
@@ -192,6 +193,35 @@ fn of_many_candidates_one_leads() {
             ensure!(at.0 > 0 && !rest.iter().any(tokio::task::JoinHandle::is_finished), "two lead");
             leadership.resign().await?;
             campaigns = rest;
+        }
+        Ok(())
+    });
+}
+
+/// Two ways to one etcd stand for two members of a cluster.
+#[test]
+fn an_endpoint_that_goes_silent_is_left_for_another() {
+    check(async |etcd| {
+        let (good, bad) = (Proxy::to(&etcd.endpoint()).await?, Proxy::to(&etcd.endpoint()).await?);
+        let store = Store::connect(&ConnectOptions::new([bad.endpoint(), good.endpoint()])).await?;
+        let mut mirror = Mirror::of(store.follow(Scope::state())).await?;
+        let leadership = store.campaign("first", LEADERSHIP_TTL).await?;
+        // Whichever is in use: first the one, later the other.
+        for (stalled, passing) in [(&bad, &good), (&good, &bad)] {
+            passing.pass(&etcd.endpoint())?;
+            stalled.stall();
+            let begun = Instant::now();
+            let revision = loop {
+                match store.commit(&leadership, &[Write::put(status("a"), "1")]).await {
+                    Ok(revision) => break revision,
+                    Err(CommitError::Unknown(_)) => ensure!(begun.elapsed() < Duration::from_secs(15)),
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            mirror.until("the commit", |mirror| mirror.revision >= revision).await?;
+            ensure!(begun.elapsed() < Duration::from_secs(30), "took {:?}", begun.elapsed());
+            tokio::time::sleep(LEADERSHIP_TTL).await;
+            ensure!(leadership.is_valid());
         }
         Ok(())
     });
