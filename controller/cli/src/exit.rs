@@ -13,7 +13,6 @@ pub(crate) enum Exit {
     /// It makes no sense as it was typed. clap exits with the same.
     Usage = 2,
     /// `plan` or `diff` found differences.
-    #[expect(dead_code, reason = "`plan` is the first that finds any, and it waits for the engine")]
     Differences = 3,
     /// It was not done within `--timeout`.
     TimedOut = 4,

@@ -37,8 +37,8 @@ pub struct Controller<F> {
     pub fleet: Arc<F>,
     /// The sources.
     pub sources: Sources,
-    /// Our term as leader: nothing is written without it.
-    pub leadership: Arc<Leadership>,
+    /// Our term as leader: nothing is written without it. A preview has none.
+    leadership: Option<Leadership>,
     /// The id of the term.
     pub term: u64,
     /// The id of the store, which hosts remember.
@@ -122,15 +122,24 @@ pub struct Parts<F> {
 impl<F: Fleet> Controller<F> {
     /// Begins a term.
     pub fn new(parts: Parts<F>, leadership: Leadership) -> Self {
-        let Parts { store, cache, fleet, sources, identity, queue } = parts;
         let term = leadership.term().0;
+        Self::with(parts, Some(leadership), term)
+    }
+
+    /// Only looks, as whoever leads in `term` would.
+    pub fn spectator(parts: Parts<F>, term: u64) -> Self {
+        Self::with(parts, None, term)
+    }
+
+    fn with(parts: Parts<F>, leadership: Option<Leadership>, term: u64) -> Self {
+        let Parts { store, cache, fleet, sources, identity, queue } = parts;
         Self {
             events: Events::default(),
             store,
             cache,
             fleet,
             sources,
-            leadership: Arc::new(leadership),
+            leadership,
             term,
             cluster: identity.cluster,
             machine: identity.machine,
@@ -143,9 +152,17 @@ impl<F: Fleet> Controller<F> {
         }
     }
 
+    /// Our term as leader.
+    ///
+    /// # Panics
+    /// For a spectator, who never records anything.
+    pub fn leadership(&self) -> &Leadership {
+        self.leadership.as_ref().expect("only a leader records anything")
+    }
+
     /// Whether the term is less than a minute old.
     pub fn is_fresh(&self) -> bool {
-        self.began.elapsed() < FRESH
+        self.leadership.is_some() && self.began.elapsed() < FRESH
     }
 
     fn memories(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Memory>> {

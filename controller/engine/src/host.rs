@@ -179,7 +179,7 @@ async fn say<F: Fleet, S: Said>(
     if writes.is_empty() {
         return Ok(());
     }
-    let revision = controller.store.commit(&controller.leadership, &writes).await?;
+    let revision = controller.store.commit(controller.leadership(), &writes).await?;
     controller.cache.reach(revision).await;
     Ok(())
 }
@@ -191,7 +191,7 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
     let request = |id: &windlass_store::RequestId| Write::delete(Key::Request { target: key.clone(), id: id.clone() });
     writes.extend(requests.keys().map(request));
     if !writes.is_empty() {
-        let revision = controller.store.commit(&controller.leadership, &writes).await?;
+        let revision = controller.store.commit(controller.leadership(), &writes).await?;
         controller.cache.reach(revision).await;
     }
     Ok(Next::Never)

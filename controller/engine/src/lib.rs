@@ -15,10 +15,12 @@ pub mod host;
 pub mod http;
 pub mod judge;
 pub mod look;
+pub mod preview;
 pub mod queue;
 pub mod removals;
 pub mod requests;
 pub mod serve;
 pub mod service;
 
+pub use preview::{Preview, PreviewError, preview};
 pub use serve::{ServeError, ServeOptions, serve};

@@ -214,7 +214,7 @@ async fn lead<F: Fleet>(
     };
     tokio::select! {
         () = cache.reach(began) => {}
-        loss = controller.leadership.lost() => {
+        loss = controller.leadership().lost() => {
             tracing::warn!(%loss, "leadership lost before it began");
             return false;
         }
@@ -229,7 +229,7 @@ async fn lead<F: Fleet>(
     let mut workers = JoinSet::new();
     workers.spawn(work(Arc::clone(&controller), Arc::clone(health), stop.clone()));
     let stopped = tokio::select! {
-        loss = controller.leadership.lost() => {
+        loss = controller.leadership().lost() => {
             tracing::warn!(%loss, "no longer leading; another controller takes over");
             false
         }
@@ -242,7 +242,7 @@ async fn lead<F: Fleet>(
     }
     workers.shutdown().await;
     queue.clear();
-    if stopped && let Err(error) = controller.leadership.resign().await {
+    if stopped && let Err(error) = controller.leadership().resign().await {
         tracing::warn!(error = chain(&error), "could not give up the leadership; it ends by itself");
     }
     stopped

@@ -109,20 +109,7 @@ pub async fn reconcile<F: Fleet>(
     stop: &CancellationToken,
 ) -> Result<Next, ReconcileError> {
     let memory = controller.recall(key);
-    let mut turn = Turn {
-        controller,
-        key,
-        memory,
-        out: FuturesUnordered::new(),
-        looking: BTreeSet::new(),
-        busy: BTreeMap::new(),
-        views: BTreeMap::new(),
-        ended: Vec::new(),
-        losses: BTreeMap::new(),
-        failed: false,
-        stop,
-        stopping: false,
-    };
+    let mut turn = Turn::new(controller, key, memory, stop);
     let result = turn.run().await;
     let Turn { mut memory, views, .. } = turn;
     if matches!(result, Ok(Next::Never)) && controller.cache.service(key).owned.is_none() {
@@ -134,7 +121,70 @@ pub async fn reconcile<F: Fleet>(
     result
 }
 
+/// What would be done next for one Service, and what is said of it; nothing is recorded or changed anywhere.
+///
+/// `None` where it is neither declared nor owned, or was never declared in a way that makes sense.
+pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey) -> Option<Plan> {
+    let stop = CancellationToken::new();
+    let mut turn = Turn::new(controller, key, Memory::default(), &stop);
+    let scene = turn.scene().await;
+    scene.accepted.as_ref()?;
+    turn.observe(&scene).await;
+    while !turn.looking.is_empty()
+        && let Some(returned) = turn.out.next().await
+    {
+        turn.take_in(returned);
+    }
+    let (plan, owned, _) = turn.decide(&scene);
+    let RolloutChange::Open { purpose, revision, above } = plan.rollout else { return Some(plan) };
+    // The rollout would begin; what it would do first is what somebody who asks wants to know.
+    let mut hosts = turn.hosts(&scene);
+    for host in hosts.values_mut() {
+        if let HostView::Seen(seen) = &mut host.view {
+            seen.service.sequence = above;
+        }
+    }
+    let begun = Rollout {
+        sequence: above,
+        purpose,
+        revision,
+        term: controller.term,
+        started: now(),
+        progressed: now(),
+        state: RolloutState::Active,
+        touched: BTreeSet::new(),
+        verdicts: BTreeMap::new(),
+        failures: BTreeMap::new(),
+    };
+    let mut next = windlass_planner::plan::plan(&turn.inputs(&scene, &owned, Some(&begun), &hosts));
+    next.rollout = plan.rollout;
+    next.new_revision = plan.new_revision.or(next.new_revision);
+    Some(next)
+}
+
 impl<'a, F: Fleet> Turn<'a, F> {
+    fn new(
+        controller: &'a Arc<Controller<F>>,
+        key: &'a ServiceKey,
+        memory: Memory,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            controller,
+            key,
+            memory,
+            out: FuturesUnordered::new(),
+            looking: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            views: BTreeMap::new(),
+            ended: Vec::new(),
+            losses: BTreeMap::new(),
+            failed: false,
+            stop,
+            stopping: false,
+        }
+    }
+
     async fn run(&mut self) -> Result<Next, ReconcileError> {
         loop {
             let fingerprint = self.controller.cache.fingerprint(self.key);
@@ -428,7 +478,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let controller = self.controller;
         let drawn = match &plan.rollout {
             RolloutChange::Open { above, .. } => {
-                let sequence = controller.store.next_sequence(&controller.leadership, above.next()).await?;
+                let sequence = controller.store.next_sequence(controller.leadership(), above.next()).await?;
                 reached(Checkpoint::SequenceDrawn);
                 Some(sequence)
             }
@@ -476,7 +526,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if writes.is_empty() {
             return Ok(current);
         }
-        let revision = controller.store.commit(&controller.leadership, &writes).await?;
+        let revision = controller.store.commit(controller.leadership(), &writes).await?;
         controller.cache.reach(revision).await;
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
@@ -627,7 +677,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             |id: &windlass_store::RequestId| Write::delete(Key::Request { target: resource.clone(), id: id.clone() });
         writes.extend(scene.view.requests.keys().map(request));
         if !writes.is_empty() {
-            let revision = controller.store.commit(&controller.leadership, &writes).await?;
+            let revision = controller.store.commit(controller.leadership(), &writes).await?;
             controller.cache.reach(revision).await;
         }
         Ok(Next::Never)

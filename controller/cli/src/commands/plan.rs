@@ -1,12 +1,19 @@
 //! `windlass plan`: what the controller would do next.
 
-use anyhow::bail;
+use std::sync::Arc;
+
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use windlass_crds::condition::ConditionType;
+use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_engine::{Preview, preview};
+use windlass_hosts::SshFleet;
+use windlass_planner::plan::{Act, Plan, RolloutChange};
 
 use super::ClientArgs;
-use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
 use crate::failure::UsageError;
+use crate::output;
 use crate::resources;
 use crate::waiting::TimeoutArgs;
 
@@ -17,13 +24,11 @@ use crate::waiting::TimeoutArgs;
 #[command(after_help = "\
 Examples:
   windlass plan service/web
-  windlass plan -f web.yaml                 As if it had been applied")]
+  windlass plan service/web service/api -o json")]
 pub(crate) struct PlanArgs {
     /// Which: service/web, or service web api
-    #[arg(value_name = "RESOURCE", conflicts_with = "files")]
+    #[arg(value_name = "RESOURCE")]
     resources: Vec<String>,
-    #[command(flatten)]
-    files: FileArgs,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<PlanFormat>,
@@ -38,17 +43,94 @@ enum PlanFormat {
 }
 
 pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    let keys = match (args.resources.as_slice(), args.files.files.as_slice()) {
-        ([], []) => return Err(UsageError("say what: service/NAME, or -f FILE".into()).into()),
-        ([], _) => {
-            let documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
-            documents.iter().map(Loaded::key).collect()
-        }
-        (words, _) => resources::keys(words, &client.namespace)?,
-    };
-    client.connection.connect().await?;
-    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-    let format = args.output.map_or("text", |PlanFormat::Json| "JSON");
+    let services = services(args, client)?;
+    let store = client.connection.connect().await?;
+    let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
+    // What is read of sources is of no use to anybody else.
+    let files = tempfile::tempdir().context("cannot make a folder for the files of sources")?;
+    let machine = std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?;
+    let machine = machine.trim().parse().context("/etc/machine-id")?;
+    let looking = preview(&store, Arc::clone(&fleet), files.path(), machine, &services);
     let timeout = args.timeout.timeout;
-    bail!("the planner is not wired yet: it would plan {} within {timeout}, as {format}", keys.join(", "))
+    let previews = match tokio::time::timeout(timeout.duration(), looking).await {
+        Ok(previews) => previews?,
+        Err(_) => return Ok(Exit::TimedOut),
+    };
+    fleet.close().await;
+    match args.output {
+        Some(PlanFormat::Json) => output::line(serde_json::to_string_pretty(&as_json(&previews))?)?,
+        None => output::data(&previews.iter().map(as_text).collect::<String>())?,
+    }
+    let idle = previews.iter().all(|preview| preview.plan.as_ref().is_none_or(Plan::is_idle));
+    Ok(if idle { Exit::Done } else { Exit::Differences })
+}
+
+fn services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Vec<ServiceKey>> {
+    if args.resources.is_empty() {
+        return Err(UsageError("say what: service/NAME".into()).into());
+    }
+    let keys = resources::keys(&args.resources, &client.namespace)?;
+    let service = |key: ResourceKey| match key {
+        ResourceKey::Service(service) => Ok(service),
+        other => Err(UsageError(format!("{other}: only a Service has a plan").into()).into()),
+    };
+    keys.into_iter().map(service).collect()
+}
+
+/// `stage 4, activate 4, verdict on 4, confirm 4`.
+fn acts(acts: &[Act]) -> String {
+    let words: Vec<String> = acts
+        .iter()
+        .map(|act| match act {
+            Act::Step(step) => step.to_string(),
+            Act::Judge { revision } => format!("verdict on {revision}"),
+        })
+        .collect();
+    words.join(", ")
+}
+
+fn change(plan: &Plan) -> Option<String> {
+    match &plan.rollout {
+        RolloutChange::Keep => None,
+        RolloutChange::Open { purpose, revision, .. } => {
+            let to = revision.map(|revision| format!(" to revision {revision}")).unwrap_or_default();
+            let new = plan.new_revision.as_ref().map(|new| format!(" (new, release {})", new.release.short()));
+            Some(format!("begin: {}{to}{}", format!("{purpose:?}").to_lowercase(), new.unwrap_or_default()))
+        }
+        RolloutChange::Close(state) => Some(format!("end the rollout: {}", format!("{state:?}").to_lowercase())),
+    }
+}
+
+fn as_text(preview: &Preview) -> String {
+    let mut text = format!("service/{}\n", preview.service);
+    let Some(plan) = &preview.plan else { return text + "  nothing is declared that makes sense\n" };
+    if let Some(line) = change(plan) {
+        text += &format!("  {line}\n");
+    }
+    for (host, row) in &plan.report.hosts {
+        let next = plan.actions.get(host).map(|todo| acts(todo));
+        let why = if row.message.is_empty() { String::new() } else { format!(" ({})", row.message) };
+        let state = format!("{:?}", row.state).to_lowercase();
+        text += &format!("  {host}: {}\n", next.unwrap_or_else(|| format!("nothing now; {state}")) + &why);
+    }
+    for finding in plan.report.findings.iter().filter(|finding| finding.kind == ConditionType::Ready) {
+        text += &format!("  {} {}: {}\n", finding.kind, finding.reason, finding.message);
+    }
+    if plan.is_idle() {
+        text += "  nothing to do\n";
+    }
+    text
+}
+
+fn as_json(previews: &[Preview]) -> serde_json::Value {
+    let one = |preview: &Preview| {
+        let plan = preview.plan.as_ref();
+        serde_json::json!({
+            "service": preview.service.to_string(),
+            "rollout": plan.and_then(change),
+            "actions": plan.map(|plan| &plan.actions),
+            "hosts": plan.map(|plan| &plan.report.hosts),
+        })
+    };
+    previews.iter().map(one).collect()
 }

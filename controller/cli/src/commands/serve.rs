@@ -1,15 +1,24 @@
 //! `windlass serve`: runs the controller.
 
+use std::fs::{DirBuilder, File};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use windlass_engine::checkpoint::Checkpoint;
+use windlass_engine::{ServeOptions, serve};
+use windlass_hosts::SshFleet;
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
 use crate::failure::{UsageError, hinted};
+use crate::output;
 
 /// Run the controller
 ///
@@ -40,6 +49,9 @@ pub(crate) struct ServeArgs {
     /// How to write the log, on stderr; WINDLASS_LOG says how much: info, debug, windlass_store=debug
     #[arg(long, env = "WINDLASS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", hide_env_values = true)]
     log_format: LogFormat,
+    /// Print the named steps at which a test may end the controller, and exit
+    #[arg(long, hide = true)]
+    list_checkpoints: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,15 +75,69 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
         let error = UsageError("--store embedded is not supported by this version".into());
         return Err(hinted(error, "run an etcd and say where it is with --endpoints"));
     }
-    let options = connection.options()?;
+    if args.list_checkpoints {
+        for checkpoint in Checkpoint::ALL {
+            output::line(checkpoint)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let store = connection.options()?;
     let data_dir = data_dir(connection.data_dir.clone())?;
     log_to_stderr(args.log_format);
-    bail!(
-        "the controller is not wired yet: it would serve {} from {} and answer on {}",
-        options.endpoints.join(","),
-        data_dir.display(),
-        args.listen
-    )
+    let _lock = claim(&data_dir)?;
+    let options = ServeOptions { store, data_dir, listen: args.listen, identity: identity() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
+        let shutdown = CancellationToken::new();
+        tokio::spawn(stop_on_signal(shutdown.clone())?);
+        serve(options, Arc::clone(&fleet), shutdown).await?;
+        fleet.close().await;
+        Ok(Exit::Done)
+    })
+}
+
+/// What this controller calls itself: another one for each start.
+fn identity() -> String {
+    let name = rustix::system::uname();
+    format!("{}-{}", name.nodename().to_string_lossy(), std::process::id())
+}
+
+/// Ends the controller gracefully at the first signal, at once at the second.
+fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        let mut signals = 0;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            signals += 1;
+            if signals > 1 {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping; once more to stop at once");
+            shutdown.cancel();
+        }
+    })
+}
+
+/// Makes the data directory, for its owner only, and keeps other controllers out of it.
+fn claim(directory: &Path) -> anyhow::Result<File> {
+    let what = || format!("cannot use the data directory {}", directory.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(what)?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(what)?;
+    let file = File::create(directory.join("lock")).with_context(what)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(hinted(
+            anyhow!("another controller uses the data directory {}", directory.display()),
+            "give this one its own with --data-dir; on one store it then stands by",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(what),
+    }
 }
 
 /// The directory that was asked for, or the one of the user who runs this.

@@ -1,0 +1,76 @@
+//! A preview: what the controller would do next, found out by the same code, without doing any of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use windlass_crds::id::{MachineId, ServiceKey};
+use windlass_crds::record::RolloutState;
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::plan::Plan;
+use windlass_sources::{ContentsError, Sources};
+use windlass_store::{IdentityError, ReadError, Scope, Store, Update};
+
+use crate::cache::Cache;
+use crate::controller::{Controller, Identity, Parts};
+use crate::queue::Queue;
+use crate::service::foresee;
+
+/// What would be done for one Service.
+#[derive(Debug, Clone)]
+pub struct Preview {
+    /// Which.
+    pub service: ServiceKey,
+    /// The plan; none where nothing is declared that makes sense.
+    pub plan: Option<Plan>,
+}
+
+/// Why there is no preview.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// The store cannot be read.
+    #[error("cannot read the store")]
+    Store(#[from] ReadError),
+    /// The store is not one that this version can use.
+    #[error("cannot use the store")]
+    Identity(#[from] IdentityError),
+    /// There is no room for the files of sources.
+    #[error("cannot keep the files of sources")]
+    Contents(#[from] ContentsError),
+}
+
+/// Looks at Services as the controller does, and plans.
+///
+/// `directory` keeps the files that are read; `machine` is the machine that this runs on, where relative to a
+/// controller elsewhere the same path may hold another tree.
+///
+/// # Errors
+/// When the store or the directory cannot be used. What is wrong with a Service or a host is part of its plan.
+pub async fn preview<F: Fleet>(
+    store: &Store,
+    fleet: Arc<F>,
+    directory: &Path,
+    machine: MachineId,
+    services: &[ServiceKey],
+) -> Result<Vec<Preview>, PreviewError> {
+    let listing = store.list(&Scope::state()).await?;
+    let cache = Arc::new(Cache::default());
+    cache.apply(Update::Snapshot { entries: listing.entries, revision: listing.revision });
+    let cluster = store.cluster_id().await?;
+    let mut previews = Vec::new();
+    for service in services {
+        let rollouts = cache.service(service).rollouts;
+        let active = rollouts.values().next_back().filter(|rollout| rollout.value.state == RolloutState::Active);
+        let parts = Parts {
+            store: store.clone(),
+            cache: Arc::clone(&cache),
+            fleet: Arc::clone(&fleet),
+            sources: Sources::open(directory)?,
+            identity: Identity { cluster: cluster.clone(), machine: machine.clone() },
+            queue: Arc::new(Queue::default()),
+        };
+        let term = active.map_or(0, |rollout| rollout.value.term);
+        let controller = Arc::new(Controller::spectator(parts, term));
+        previews.push(Preview { service: service.clone(), plan: foresee(&controller, service).await });
+    }
+    Ok(previews)
+}

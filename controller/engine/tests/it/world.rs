@@ -1,0 +1,159 @@
+//! A controller on a real etcd, with hosts in memory and a source directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::status::{ServiceStatus, condition};
+use windlass_engine::{ServeError, ServeOptions, serve};
+use windlass_hosts::memory::MemoryFleet;
+use windlass_store::{ConnectOptions, Key, Store};
+use windlass_testbed::{Etcd, EtcdVersion};
+
+/// Longer than anything here takes on a slow machine: it only bounds a test that hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    pub(crate) etcd: Etcd,
+    pub(crate) fleet: MemoryFleet,
+    pub(crate) store: Store,
+    hosts: Vec<String>,
+    source: tempfile::TempDir,
+    _data: tempfile::TempDir,
+    shutdown: CancellationToken,
+    controller: JoinHandle<Result<(), ServeError>>,
+}
+
+impl World {
+    pub(crate) async fn start(hosts: &[&str]) -> anyhow::Result<Self> {
+        let etcd = Etcd::start(EtcdVersion::V3_4)?;
+        let fleet = MemoryFleet::new();
+        let options = ConnectOptions::new(etcd.endpoints());
+        let store = Store::connect(&options).await?;
+        let zone = "apiVersion: windlass/v1\nkind: NetworkZone\nmetadata: {name: test}\nspec: {location: vpn, cidrs: [198.18.0.0/15]}\n";
+        store.declare(&resource("networkzones/test"), zone.into()).await?;
+        for (index, host) in hosts.iter().enumerate() {
+            let address = format!("198.18.0.{}", index + 1);
+            fleet.add(&address, windlass_hosts::memory::HostSettings::default());
+            fleet.add_alias(host, &address);
+            let text = format!(
+                "apiVersion: windlass/v1\nkind: Host\nmetadata: {{name: {host}, labels: {{role: web}}}}\nspec: {{address: {address}}}\n"
+            );
+            store.declare(&resource(&format!("hosts/{host}")), text.into()).await?;
+        }
+        let data = tempfile::tempdir()?;
+        let shutdown = CancellationToken::new();
+        let serving = serve(
+            ServeOptions {
+                store: options,
+                data_dir: data.path().to_owned(),
+                listen: "127.0.0.1:0".parse()?,
+                identity: "test".to_owned(),
+            },
+            Arc::new(fleet.clone()),
+            shutdown.clone(),
+        );
+        let controller = tokio::spawn(serving);
+        let source = tempfile::tempdir()?;
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Ok(Self { etcd, fleet, store, hosts, source, _data: data, shutdown, controller })
+    }
+
+    pub(crate) fn key(name: &str) -> ServiceKey {
+        format!("default/{name}").parse().expect("two labels")
+    }
+
+    /// Writes a file of the source.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.source.path().join(name), text).expect("the source is ours");
+    }
+
+    /// Declares a Service on all hosts; `more` is put below `spec`.
+    pub(crate) async fn apply(&self, name: &str, more: &str) -> anyhow::Result<()> {
+        let text = format!(
+            "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {source}, changeDetection: {{interval: 1s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: 8080, transport: http}}\n  health: {{endpoint: /health, interval: 1s, healthyThreshold: 1, unhealthyThreshold: 2, startPeriod: 5s}}\n  rollout: {{minHealthyTime: 0s}}\n{more}",
+            hosts = self.hosts.join(", "),
+            source = self.source.path().display(),
+        );
+        self.store.declare(&resource(&format!("services/default/{name}")), text.into()).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> anyhow::Result<()> {
+        self.store.delete_declaration(&resource(&format!("services/default/{name}"))).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn status(&self, name: &str) -> anyhow::Result<Option<ServiceStatus>> {
+        let entry = self.store.get(&Key::Status(resource(&format!("services/default/{name}")))).await?;
+        Ok(entry.map(|entry| serde_json::from_slice(&entry.value)).transpose()?)
+    }
+
+    /// The revision that runs on each host, 0 where none does.
+    pub(crate) fn revisions(&self, name: &str) -> Vec<u64> {
+        let unit = |host: &String| self.fleet.peek(host, &Self::key(name)).service.unit.revision();
+        self.hosts.iter().map(|host| unit(host).map_or(0, |revision| revision.0)).collect()
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds().await {
+            if self.controller.is_finished() {
+                bail!("the controller ended while waiting for {what}");
+            }
+            ensure!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}; {:#?}", self.fleet.changes());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until Ready has this reason, and nothing is under way.
+    pub(crate) async fn settles(&self, name: &str, reason: Reason) -> anyhow::Result<()> {
+        self.settled(name, reason, None).await
+    }
+
+    pub(crate) async fn settles_at(&self, name: &str, reason: Reason, revision: u64) -> anyhow::Result<()> {
+        self.settled(name, reason, Some(revision)).await
+    }
+
+    async fn settled(&self, name: &str, reason: Reason, revision: Option<u64>) -> anyhow::Result<()> {
+        let holds = async || {
+            let Ok(Some(status)) = self.status(name).await else { return false };
+            let ready = condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == reason);
+            let busy = condition(&status.conditions, ConditionType::Reconciling)
+                .is_some_and(|reconciling| reconciling.status == ConditionStatus::True);
+            ready && !busy && revision.is_none_or(|revision| status.target.is_some_and(|target| target.0 == revision))
+        };
+        let result = self.until(&format!("{name} to be {reason}"), holds).await;
+        if result.is_err() {
+            let status = self.status(name).await;
+            return result.with_context(|| format!("{status:#?}"));
+        }
+        result
+    }
+
+    /// Waits until nothing is said or owned of a Service.
+    pub(crate) async fn vanishes(&self, name: &str) -> anyhow::Result<()> {
+        let key = Self::key(name);
+        let holds = async || {
+            let owned = self.store.get(&Key::Owned(key.clone())).await;
+            matches!((owned, self.status(name).await), (Ok(None), Ok(None)))
+        };
+        self.until(&format!("{name} to vanish"), holds).await
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        tokio::time::timeout(DEADLINE, self.controller).await???;
+        Ok(())
+    }
+}
+
+fn resource(path: &str) -> ResourceKey {
+    ResourceKey::from_path(path).expect(path)
+}
