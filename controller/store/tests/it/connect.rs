@@ -166,7 +166,7 @@ fn a_user_kept_to_declarations_can_use_them_and_nothing_else() {
 /// Makes etcd forget the tokens that it gave out, as it does by itself after five minutes without use.
 fn forget_tokens(etcd: &Etcd) -> Result<()> {
     etcd.etcdctl(&["auth", "disable"])?;
-    let enabled = etcd.etcdctl_command().env_remove("ETCDCTL_USER").args(["auth", "enable"]).status()?;
+    let enabled = etcd.etcdctl_command().env_remove("ETCDCTL_USER").args(["auth", "enable"]).output()?.status;
     ensure!(enabled.success());
     Ok(())
 }

@@ -84,7 +84,7 @@ fn garbage_keys_are_listed_followed_and_deleted() {
         ];
         for path in paths {
             let mut put = etcd.etcdctl_command();
-            ensure!(put.arg("put").arg(OsStr::from_bytes(path)).arg("?").status()?.success());
+            ensure!(put.arg("put").arg(OsStr::from_bytes(path)).arg("?").output()?.status.success());
         }
         for path in ["/windlass2/declared/hosts/a", "/windlass", "/other"] {
             etcd.etcdctl(&["put", path, "?"])?;
