@@ -61,6 +61,28 @@ pub struct ServiceView {
     pub rollouts: BTreeMap<Sequence, Stored<Rollout>>,
 }
 
+/// A declaration, its status and its requests, copied out of the cache.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceView {
+    /// The declaration.
+    pub declared: Option<Read>,
+    /// Its status, as bytes.
+    pub status: Option<Stored<Vec<u8>>>,
+    /// What is asked.
+    pub requests: BTreeMap<RequestId, Result<Request, String>>,
+}
+
+/// Where a Service may have left something, and what is declared of it.
+#[derive(Debug, Clone)]
+pub struct OwnedView {
+    /// Which.
+    pub key: ServiceKey,
+    /// The record.
+    pub owned: Owned,
+    /// Its declaration, if there is one.
+    pub declared: Option<Read>,
+}
+
 /// Every valid Host and NetworkZone.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
@@ -158,16 +180,13 @@ impl Cache {
     }
 
     /// A declaration, its status and its requests.
-    pub fn resource(
-        &self,
-        key: &ResourceKey,
-    ) -> (Option<Read>, Option<Stored<Vec<u8>>>, BTreeMap<RequestId, Result<Request, String>>) {
+    pub fn resource(&self, key: &ResourceKey) -> ResourceView {
         let state = self.lock();
-        (
-            state.declared.get(key).cloned(),
-            state.statuses.get(key).cloned(),
-            state.requests.get(key).cloned().unwrap_or_default(),
-        )
+        ResourceView {
+            declared: state.declared.get(key).cloned(),
+            status: state.statuses.get(key).cloned(),
+            requests: state.requests.get(key).cloned().unwrap_or_default(),
+        }
     }
 
     /// Every valid Host and NetworkZone.
@@ -214,14 +233,16 @@ impl Cache {
         self.lock().everything()
     }
 
-    /// Each owned Service with the spec that is in force, for the brake.
-    pub fn placements(&self) -> Vec<(ServiceKey, Owned, Option<Result<Arc<Declaration>, ()>>)> {
+    /// Each owned Service with its declaration, for the brake.
+    pub fn owned(&self) -> Vec<OwnedView> {
         let state = self.lock();
-        let declared = |key: &ServiceKey| {
-            let read = state.declared.get(&ResourceKey::Service(key.clone()))?;
-            Some(read.parsed.clone().map_err(|_| ()))
+        let declared = |key: &ServiceKey| state.declared.get(&ResourceKey::Service(key.clone())).cloned();
+        let view = |(key, owned): (&ServiceKey, &Stored<Owned>)| OwnedView {
+            key: key.clone(),
+            owned: owned.value.clone(),
+            declared: declared(key),
         };
-        state.owned.iter().map(|(key, owned)| (key.clone(), owned.value.clone(), declared(key))).collect()
+        state.owned.iter().map(view).collect()
     }
 
     /// The Services that a change of a Host or a zone may concern.

@@ -14,7 +14,7 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
 use windlass_crds::security::{TransportRefusal, transport};
-use windlass_crds::service::{Install, ServiceSpec};
+use windlass_crds::service::{Install, ServiceSpec, Source};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_sources::{Release, ScanMode, SourceError, SourceTree};
@@ -62,28 +62,39 @@ pub fn complaint(problems: &[Problem]) -> Complaint {
 }
 
 impl<F: Fleet> Controller<F> {
-    /// The files that a declaration shall run: read now where that is due, else as they were found last.
-    pub async fn files(
+    /// Whether the source has to be looked at, and why.
+    pub fn scan_due(accepted: &Accepted, memory: &Memory, asked: bool) -> Option<ScanMode> {
+        let interval = accepted.spec.source.change_detection.interval.duration();
+        match memory.scan.as_ref().filter(|scan| scan.generation == accepted.generation.0) {
+            // Somebody has just declared it, and has finished editing.
+            None => Some(ScanMode::Ask),
+            Some(_) if asked => Some(ScanMode::Ask),
+            Some(scan) if scan.at.elapsed() >= interval => Some(ScanMode::Interval),
+            Some(_) => None,
+        }
+    }
+
+    /// Looks at the source of a declaration; `before` is what was found last.
+    pub async fn scan(&self, accepted: &Accepted, mode: ScanMode, before: Option<Scan>) -> Option<Scan> {
+        let Source { path, git: _, include, exclude, change_detection: _ } = &accepted.spec.source;
+        let tree =
+            SourceTree { root: PathBuf::from(path.as_ref()?), include: include.clone(), exclude: exclude.clone() };
+        let last = before.as_ref().and_then(|scan| scan.found.as_ref()).map(|release| release.digest);
+        let found = self.sources.release(&tree, mode, last.as_ref()).await;
+        Some(digest_scan(found, accepted.generation.0, before.as_ref()))
+    }
+
+    /// The files that a declaration shall run, by the last look at its source.
+    pub fn files(
         &self,
         key: &ServiceKey,
         accepted: &Accepted,
         view: &ServiceView,
-        memory: &mut Memory,
-        asked: bool,
+        memory: &Memory,
     ) -> (Files, Option<Complaint>) {
-        let spec = &accepted.spec;
-        let Some(path) = &spec.source.path else {
+        let Some(path) = &accepted.spec.source.path else {
             return (Files::AsBefore, Some(complaint(&[Problem::not_supported("spec.source.git")])));
         };
-        let interval = spec.source.change_detection.interval.duration();
-        let known = memory.scan.as_ref().filter(|scan| scan.generation == accepted.generation.0);
-        let due = known.is_none_or(|scan| scan.at.elapsed() >= interval);
-        let first = known.is_none();
-        if due || asked {
-            let mode = if asked || first { ScanMode::Ask } else { ScanMode::Interval };
-            let found = self.scan(spec, path, mode, memory).await;
-            memory.scan = Some(digest_scan(found, accepted.generation.0, memory.scan.as_ref()));
-        }
         let Some(scan) = &memory.scan else { return (Files::AsBefore, None) };
         let trouble = scan.trouble.as_ref();
         let trouble =
@@ -93,22 +104,6 @@ impl<F: Fleet> Controller<F> {
             (Some(release), None) => self.accept(key, accepted, view, release, path),
             (None, None) => (Files::AsBefore, None),
         }
-    }
-
-    async fn scan(
-        &self,
-        spec: &ServiceSpec,
-        path: &str,
-        mode: ScanMode,
-        memory: &Memory,
-    ) -> Result<Release, SourceError> {
-        let tree = SourceTree {
-            root: PathBuf::from(path),
-            include: spec.source.include.clone(),
-            exclude: spec.source.exclude.clone(),
-        };
-        let last = memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|release| release.digest);
-        self.sources.release(&tree, mode, last.as_ref()).await
     }
 
     /// Whether a release may be deployed as what is declared.

@@ -14,10 +14,9 @@ use windlass_crds::request::Request;
 use windlass_crds::status::{Finding, HostStatus, PlainStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny};
-use windlass_planner::input::Complaint;
 use windlass_store::{CommitError, Key, Write};
 
-use crate::cache::Read;
+use crate::cache::{Read, ResourceView};
 use crate::commit::json;
 use crate::controller::{Controller, now};
 use crate::goal::complaint;
@@ -53,7 +52,7 @@ impl Said for PlainStatus {
 /// When the store does not take what was found.
 pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostName) -> Result<Next, CommitError> {
     let key = ResourceKey::Host(name.clone());
-    let (declared, ..) = controller.cache.resource(&key);
+    let declared = controller.cache.resource(&key).declared;
     let Some(Read { parsed, at }) = declared else { return erase(controller, &key).await };
     let generation = Generation(at.0);
     let (findings, facts, next) = match parsed.as_deref() {
@@ -92,7 +91,7 @@ pub async fn reconcile_plain<F: Fleet>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
 ) -> Result<Next, CommitError> {
-    let (declared, ..) = controller.cache.resource(key);
+    let declared = controller.cache.resource(key).declared;
     let Some(Read { parsed, at }) = declared else { return erase(controller, key).await };
     let generation = Generation(at.0);
     let findings = match &parsed {
@@ -159,7 +158,7 @@ async fn say<F: Fleet, S: Said>(
     status: impl FnOnce(&S, Vec<Condition>) -> S,
     generation: Generation,
 ) -> Result<(), CommitError> {
-    let (_, stored, requests) = controller.cache.resource(key);
+    let ResourceView { status: stored, requests, .. } = controller.cache.resource(key);
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
     let now = now();
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
@@ -186,7 +185,7 @@ async fn say<F: Fleet, S: Said>(
 
 /// Removes what was said of a resource that is gone.
 async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> Result<Next, CommitError> {
-    let (_, stored, requests) = controller.cache.resource(key);
+    let ResourceView { status: stored, requests, .. } = controller.cache.resource(key);
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     let request = |id: &windlass_store::RequestId| Write::delete(Key::Request { target: key.clone(), id: id.clone() });
     writes.extend(requests.keys().map(request));
@@ -195,9 +194,4 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
         controller.cache.reach(revision).await;
     }
     Ok(Next::Never)
-}
-
-/// The complaint about a resource that makes no sense; here so that every reconciler tells it alike.
-pub fn told(problems: &[windlass_crds::problem::Problem]) -> Complaint {
-    complaint(problems)
 }

@@ -1,19 +1,18 @@
 //! The brake's inputs: which removals nobody has confirmed, over all Services.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use windlass_crds::document::Declaration;
-use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::id::HostId;
 use windlass_crds::record::Owned;
 use windlass_planner::brake::Removals;
 
-use crate::cache::{Cache, Surroundings};
+use crate::cache::{Cache, OwnedView, Read, Surroundings};
 
 /// What would be taken down if nobody stopped it.
 pub fn pending(cache: &Cache, around: &Surroundings) -> Removals {
     let mut removals = Removals::default();
-    for (key, owned, declared) in cache.placements() {
+    for OwnedView { key, owned, declared } in cache.owned() {
         removals.all += owned.hosts.len();
         let leaving = leaving(&owned, declared.as_ref(), around);
         let unmatched = !leaving.is_empty() && leaving.len() == owned.hosts.len() && declared.is_some();
@@ -27,23 +26,15 @@ pub fn pending(cache: &Cache, around: &Surroundings) -> Removals {
 }
 
 /// The hosts that a Service is on and shall not be on.
-fn leaving(owned: &Owned, declared: Option<&Result<Arc<Declaration>, ()>>, around: &Surroundings) -> BTreeSet<HostId> {
-    let spec = match declared {
+fn leaving(owned: &Owned, declared: Option<&Read>, around: &Surroundings) -> BTreeSet<HostId> {
+    let spec = match declared.map(|read| read.parsed.as_deref()) {
         None => return owned.hosts.keys().cloned().collect(),
-        Some(Ok(declaration)) => match declaration.as_ref() {
-            Declaration::Service(service) => Some(service.spec.clone()),
-            _ => None,
-        },
+        Some(Ok(Declaration::Service(service))) => Some(&service.spec),
+        Some(Ok(_)) => None,
         // What makes no sense changes nothing: the last that did stays in force.
-        Some(Err(())) => owned.accepted.as_ref().map(|accepted| accepted.spec.clone()),
+        Some(Err(_)) => owned.accepted.as_ref().map(|accepted| &accepted.spec),
     };
     let Some(spec) = spec else { return BTreeSet::new() };
     let placed = spec.hosts(around.labelled());
     owned.hosts.keys().filter(|host| !placed.contains(host)).cloned().collect()
-}
-
-/// All that would go, for people: `service/web on web1`.
-pub fn lines(removals: &Removals) -> Vec<String> {
-    let line = |(service, host): &(ServiceKey, HostId)| format!("{service} on {host}");
-    removals.pairs.iter().map(line).collect()
 }

@@ -21,14 +21,15 @@ use windlass_crds::status::{Finding, ServiceStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Stamp};
 use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
-use windlass_planner::plan::{Act, Plan, RolloutChange, history_limit, plan};
+use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::{record, target};
+use windlass_sources::ScanMode;
 use windlass_store::{CommitError, Key, SequenceError, Write};
 
 use crate::cache::{ServiceView, Surroundings};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, json, rollouts, status};
-use crate::controller::{Controller, Memory, now};
+use crate::controller::{Controller, Memory, Scan, now};
 use crate::execute::{Errand, Outcome};
 use crate::goal::{in_force, placements};
 use crate::look::Looked;
@@ -64,6 +65,7 @@ pub enum ReconcileError {
 
 /// What came back from a host.
 enum Returned {
+    Scan(Option<Box<Scan>>),
     Look(Looked),
     Errand(HostId, Outcome),
 }
@@ -74,6 +76,7 @@ struct Turn<'a, F> {
     key: &'a ServiceKey,
     memory: Memory,
     out: FuturesUnordered<BoxFuture<'a, Returned>>,
+    scanning: bool,
     looking: BTreeSet<HostId>,
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
     /// What was seen in this reconcile.
@@ -174,6 +177,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             key,
             memory,
             out: FuturesUnordered::new(),
+            scanning: false,
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -235,7 +239,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
         });
         let mut files = Files::AsBefore;
         if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
-            let (found, trouble) = controller.files(self.key, accepted, &view, &mut self.memory, asked).await;
+            self.read_source(accepted, asked).await;
+            let (found, trouble) = controller.files(self.key, accepted, &view, &self.memory);
             files = found;
             complaint = complaint.or(trouble);
         }
@@ -249,6 +254,27 @@ impl<'a, F: Fleet> Turn<'a, F> {
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
         Scene { view, accepted, complaint, around, owned, rollout, placements, files }
+    }
+
+    /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.
+    async fn read_source(&mut self, accepted: &Accepted, asked: bool) {
+        let controller = self.controller;
+        let before = self.memory.scan.clone();
+        match Controller::<F>::scan_due(accepted, &self.memory, asked) {
+            None => {}
+            Some(ScanMode::Ask) => {
+                self.memory.scan = controller.scan(accepted, ScanMode::Ask, before).await;
+            }
+            Some(ScanMode::Interval) if self.scanning => {}
+            Some(ScanMode::Interval) => {
+                self.scanning = true;
+                let accepted = accepted.clone();
+                let scan = async move {
+                    Returned::Scan(controller.scan(&accepted, ScanMode::Interval, before).await.map(Box::new))
+                };
+                self.out.push(scan.boxed());
+            }
+        }
     }
 
     /// The stamp of the rollout that goes on under us.
@@ -309,6 +335,16 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.memory.read_through.insert(host.clone(), Instant::now());
                 }
                 self.views.insert(host, view);
+            }
+            Returned::Scan(scan) => {
+                self.scanning = false;
+                // A person who asked meanwhile was answered from a later look.
+                let newer = self.memory.scan.as_ref().map(|known| known.at);
+                if let Some(scan) = scan
+                    && newer.is_none_or(|newer| newer < scan.at)
+                {
+                    self.memory.scan = Some(*scan);
+                }
             }
             Returned::Errand(host, outcome) => {
                 self.busy.remove(&host);
@@ -697,9 +733,4 @@ pub fn stalled(complaint: &Complaint) -> Vec<Finding> {
         },
         finding(ConditionType::Stalled, ConditionStatus::True),
     ]
-}
-
-/// How many revisions a plan's inputs say are kept; here so that callers need not know the planner.
-pub fn kept(inputs: &Inputs<'_>) -> usize {
-    history_limit(inputs)
 }

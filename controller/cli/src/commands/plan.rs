@@ -72,7 +72,7 @@ fn services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Vec<ServiceK
     let keys = resources::keys(&args.resources, &client.namespace)?;
     let service = |key: ResourceKey| match key {
         ResourceKey::Service(service) => Ok(service),
-        other => Err(UsageError(format!("{other}: only a Service has a plan").into()).into()),
+        other => Err(UsageError(format!("{other}: only a Service has a plan")).into()),
     };
     keys.into_iter().map(service).collect()
 }
