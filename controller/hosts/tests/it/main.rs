@@ -1,6 +1,7 @@
 //! Hosts over SSH, held to what the engine expects of them, and to what only a real machine can do to them.
 
 mod contract;
+mod faults;
 mod memory;
 mod real;
 mod release;

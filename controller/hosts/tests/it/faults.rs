@@ -1,0 +1,552 @@
+//! What only a real machine can do to us: broken connections, full disks, damaged files, sshd's settings.
+
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use windlass_crds::id::ServiceKey;
+use windlass_crds::manifest::{Entry, Manifest};
+use windlass_crds::observation::{ActiveState, Drift, HealthAnswer, Listener, StepState, UnitFile};
+use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
+use windlass_hosts::SshFleet;
+use windlass_hosts::fleet::{Fleet, Look, Material, Question, Scrutiny};
+use windlass_testbed::{Host, Spare, Testbed};
+
+use crate::contract::{Case, Stand, revision};
+use crate::real::{Login, target};
+
+/// How long a program may take to answer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A case as root on a host of its own, in a namespace of the same name.
+fn root(host: &Host) -> Login<'_> {
+    Login::new(host, "root", "sh", "default", 8000)
+}
+
+async fn ask(case: &Case<'_, Login<'_>>, path: &str) -> HealthAnswer {
+    let port = case.spec.port().expect("a port");
+    let question = Question { port, endpoint: Some(path.to_owned()), timeout: Duration::from_secs(2) };
+    case.stand.fleet().ask(&case.stand.target(), &question).await
+}
+
+/// What the server says, once it does.
+async fn said(case: &Case<'_, Login<'_>>) -> serde_json::Value {
+    let started = Instant::now();
+    loop {
+        match ask(case, "/").await {
+            HealthAnswer::Http { status: 200, body } => return serde_json::from_str(&body).expect("JSON"),
+            other if started.elapsed() > PATIENCE => panic!("{other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_settings_and_health_reach_the_program_and_back() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = root(&host);
+    everything_reaches_the_program(&login).await;
+    only_what_changed_travels(&login).await;
+    health_is_asked_through_the_connection(&login).await;
+    what_cannot_start_says_so(&login).await;
+    a_service_holds_no_lock(&login).await;
+    a_missing_script_is_brought_again(&login).await;
+    damage_is_found_and_mended(&login).await;
+}
+
+/// Names, arguments and values that a shell, tar, systemd or a manifest could stumble over.
+async fn everything_reaches_the_program(login: &Login<'_>) {
+    let mut case = Case::new(login, "odd");
+    let odd = "a \"b\" 'c' $HOME ${PATH} %n %% \\ \\n `id` ; | & # ü \u{1f980}";
+    case.spec.runtime.args = vec![odd.to_owned(), String::new(), "-x".to_owned(), "two\nlines\ttab".to_owned()];
+    case.spec.runtime.env.insert("SAID".to_owned(), format!("{odd}\nsecond line\n\\"));
+    let mut release = case.releases.server("1", 0);
+    let names = [
+        "-rf",
+        "--",
+        "a b",
+        " leading",
+        "trailing ",
+        "it's",
+        "\"quoted\"",
+        "$HOME",
+        "`id`",
+        "%n",
+        "*",
+        "?",
+        "ü/é\u{301}",
+        "#x",
+        "a;b",
+        "a&b",
+        "deep/er/and/deep er/x",
+        "x -> y",
+        "(x)",
+        "[x]",
+        "~",
+        "!x",
+        "a=b",
+        "lnk x",
+        &"long".repeat(50),
+    ];
+    for name in names {
+        case.releases.add(&mut release, name, name.as_bytes(), false);
+    }
+    case.releases.add(&mut release, "empty", b"", false);
+    for (path, to) in [("link to it", "a b"), ("deep/link", "../-rf"), ("dangling", "nowhere")] {
+        let path = path.parse().expect(path);
+        let entry = Entry::link(&path, to).expect("a link");
+        release.entries.insert(path, entry);
+    }
+    case.deploy(1, 1, &release).await;
+    let seen = case.look(Scrutiny::Full).await;
+    assert!(seen.drift.is_empty(), "{seen:?}");
+    let said = said(&case).await;
+    assert_eq!(said["args"], serde_json::json!(case.spec.runtime.args));
+    assert_eq!(said["env"], case.spec.runtime.env["SAID"]);
+    assert_eq!(said["state"], "/var/lib/windlass/default.odd");
+    let paths: Vec<&str> = release.entries.keys().map(|path| path.as_str()).collect();
+    assert_eq!(said["paths"], serde_json::json!(paths));
+    // The same again on the base of it, with everything odd kept, changed or gone.
+    let mut second = release.clone();
+    second.entries.remove(&"*".parse().expect("*"));
+    second.entries.remove(&"dangling".parse().expect("dangling"));
+    case.releases.add(&mut second, "--", b"changed", true);
+    case.releases.add(&mut second, " leading", b"changed", false);
+    case.releases.add(&mut second, "zz", b"last", false);
+    second.entries.retain(|path, _| !path.as_str().starts_with("deep/er/"));
+    case.releases.add(&mut second, "deep/er", b"a file where a folder was", false);
+    case.stage(2, 2, &second, &[&release]).await.expect("stage");
+    case.activate(2, 2).await.expect("activate");
+    let seen = case.look(Scrutiny::Full).await;
+    assert!(seen.drift.is_empty() && seen.releases.contains(&second.digest()), "{seen:?}");
+    case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+/// How many bytes of the contents' files a stage reads, and what it sent, by what the host has received.
+async fn only_what_changed_travels(login: &Login<'_>) {
+    let case = Case::new(login, "small");
+    let first = case.releases.server("1", 300);
+    case.deploy(1, 1, &first).await;
+    let mut second = first.clone();
+    case.releases.add(&mut second, "version.txt", b"2", false);
+    let before = received(login);
+    case.stage(2, 2, &second, &[&first]).await.expect("stage");
+    let bytes = received(login) - before;
+    assert!(bytes < 12_000, "{bytes} bytes for one changed file");
+    case.activate(2, 2).await.expect("activate");
+    // Files that are equal are the same file.
+    let dir = format!("{}/default.small/releases", login.dir());
+    let same = login.run(&format!(
+        "[ {dir}/{0}/server.py -ef {dir}/{1}/server.py ] && echo same",
+        first.digest(),
+        second.digest()
+    ));
+    assert_eq!(same, "same\n");
+    // A new revision of the same release carries no files at all.
+    let before = received(login);
+    case.stage(3, 3, &second, &[]).await.expect("stage");
+    assert!(received(login) - before < 12_000);
+    case.remove(4, DataFate::Purge).await.expect("remove");
+}
+
+/// Bytes that the host has received.
+fn received(login: &Login<'_>) -> u64 {
+    login
+        .run("cat /sys/class/net/host0/statistics/rx_bytes 2>/dev/null || grep host0 /proc/net/dev | awk '{print $2}'")
+        .trim()
+        .parse()
+        .expect("a number")
+}
+
+async fn health_is_asked_through_the_connection(login: &Login<'_>) {
+    let case = Case::new(login, "health");
+    let port = case.spec.port();
+    let (fleet, target) = (login.fleet(), login.target());
+    assert!(matches!(ask(&case, "/").await, HealthAnswer::Silent { .. }), "nobody listens");
+    let tcp = Question { port: port.expect("a port"), endpoint: None, timeout: Duration::from_secs(2) };
+    assert!(matches!(fleet.ask(&target, &tcp).await, HealthAnswer::Silent { .. }), "nobody listens");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    said(&case).await;
+    assert!(matches!(ask(&case, "/broken").await, HealthAnswer::Http { status: 500, .. }));
+    assert_eq!(fleet.ask(&target, &tcp).await, HealthAnswer::Open);
+    let sample = fleet.sample(&target, &case.service, port).await.expect("a sample");
+    assert_eq!((sample.run.active, sample.listener), (ActiveState::Active, Some(Listener::Ours)));
+    assert!(sample.monotonic > sample.run.since, "{sample:?}");
+    let sample = fleet.sample(&target, &case.service, NonZeroU16::new(22)).await.expect("a sample");
+    assert_eq!(sample.listener, Some(Listener::Another), "sshd");
+    let sample = fleet.sample(&target, &case.service, NonZeroU16::new(9)).await.expect("a sample");
+    assert_eq!(sample.listener, Some(Listener::Nobody));
+    let logs = fleet.logs(&target, &case.service, 5).await.expect("logs");
+    assert!(logs.iter().any(|line| line.contains("Started windlass-default.health.service")), "{logs:?}");
+    // A program that takes the question and says nothing.
+    login.run("systemd-run -q --unit=mute python3 -c 'import socket,time; s=socket.create_server((\"\", 7777)); time.sleep(600)'");
+    let mute = Question {
+        port: NonZeroU16::new(7777).expect("a port"),
+        endpoint: Some("/".to_owned()),
+        timeout: Duration::from_secs(1),
+    };
+    let mut answer = fleet.ask(&target, &mute).await;
+    for _ in 0..50 {
+        if matches!(&answer, HealthAnswer::Silent { detail } if detail.contains("within")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        answer = fleet.ask(&target, &mute).await;
+    }
+    assert_eq!(answer, HealthAnswer::Silent { detail: "no answer within 1 s".to_owned() });
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn what_cannot_start_says_so(login: &Login<'_>) {
+    let mut case = Case::new(login, "wrong");
+    let mut release = case.releases.server("1", 0);
+    case.releases.add(&mut release, "not-executable", b"#!/bin/sh\n", false);
+    case.spec.runtime.target = serde_json::from_str("\"generic\"").expect("a target");
+    case.spec.runtime.entry_point = "not-executable".parse().expect("a path");
+    case.stage(1, 1, &release, &[]).await.expect("stage");
+    let outcome = case.activate(1, 1).await;
+    assert!(matches!(outcome, Err(StepError::StartFailed { .. })), "{outcome:?}");
+    assert!(matches!(case.look(Scrutiny::Quick).await.steps[&Verb::Activate].state, StepState::Failed(_)));
+    assert!(matches!(case.activate(1, 1).await, Err(StepError::StartFailed { .. })), "from its record");
+    assert!(matches!(case.confirm(1, 1, &[]).await, Err(StepError::NotActivated { .. })));
+    case.spec.runtime.target = serde_json::from_str("\"node\"").expect("a target");
+    let outcome = case.stage(2, 2, &release, &[]).await;
+    assert!(matches!(&outcome, Err(StepError::NotStaged { detail, .. }) if detail.contains("node")), "{outcome:?}");
+    case.remove(3, DataFate::Purge).await.expect("remove");
+    assert_eq!(case.look(Scrutiny::Quick).await.run.active, ActiveState::Inactive);
+}
+
+async fn a_service_holds_no_lock(login: &Login<'_>) {
+    let case = Case::new(login, "lock");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    let free = login.run(&format!("flock -n {}/fence/default.lock/lock echo free", login.dir()));
+    assert_eq!(free, "free\n");
+    let pid = case.pid().await.expect("a process");
+    let open = login.run(&format!("ls -l /proc/{pid}/fd"));
+    assert!(!open.contains("fence"), "{open}");
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn a_missing_script_is_brought_again(login: &Login<'_>) {
+    login.fleet().close().await;
+    login.run(&format!("cd {}/bin && for f in *; do chmod u+w $f; echo damaged >>$f; done", login.dir()));
+    let case = Case::new(login, "script");
+    case.stamp(1).await.expect("stamp");
+    login.fleet().close().await;
+    login.run(&format!("rm -r {}/bin", login.dir()));
+    case.stamp(2).await.expect("stamp");
+}
+
+async fn damage_is_found_and_mended(login: &Login<'_>) {
+    let case = Case::new(login, "damage");
+    let first = case.releases.server("1", 20);
+    case.deploy(1, 1, &first).await;
+    let file = format!("{}/default.damage/releases/{}/lib/part1/file1.txt", login.dir(), first.digest());
+    // The same size, time and mode: only the hash tells.
+    login.run(&format!(
+        "touch -r {file} /tmp/when && sed -i s/file/lief/ {file} && chmod 444 {file} && touch -r /tmp/when {file}"
+    ));
+    assert!(case.look(Scrutiny::Quick).await.drift.is_empty());
+    let seen = case.look(Scrutiny::Full).await;
+    let told = Drift::FilesChanged { paths: vec!["lib/part1/file1.txt".to_owned()] };
+    assert!(seen.drift.contains(&told), "{seen:?}");
+    let outcome = case.revert(2, 1).await;
+    assert!(
+        matches!(&outcome, Err(StepError::NotStaged { detail, .. }) if detail.contains("file1.txt")),
+        "{outcome:?}"
+    );
+    case.stage(3, 1, &first, &[]).await.expect("stage");
+    case.revert(3, 1).await.expect("revert");
+    assert!(case.look(Scrutiny::Full).await.drift.is_empty());
+    // A base whose damage shows is not built on: everything travels.
+    login.run(&format!("chmod u+w {file} && echo more >>{file}"));
+    let second = case.releases.server("2", 20);
+    case.stage(4, 2, &second, &[&first]).await.expect("stage");
+    case.activate(4, 2).await.expect("activate");
+    assert!(case.look(Scrutiny::Full).await.drift.is_empty());
+    // A revision whose own files were changed.
+    login.run(&format!("echo X=1 >>{}/default.damage/revisions/2/env", login.dir()));
+    assert!(case.look(Scrutiny::Quick).await.drift.contains(&Drift::RevisionChanged));
+    assert!(matches!(case.activate(5, 2).await, Err(StepError::NotStaged { .. })));
+    case.stage(6, 2, &second, &[]).await.expect("stage");
+    case.activate(6, 2).await.expect("activate");
+    assert!(case.look(Scrutiny::Quick).await.drift.is_empty());
+    case.remove(7, DataFate::Purge).await.expect("remove");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_break_and_nothing_is_left_half() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = root(&host);
+    an_upload_is_resumed(&login).await;
+    an_activation_goes_on_without_us(&login).await;
+    what_had_only_begun_is_run_again(&login).await;
+    an_upload_holds_no_sample_up(&login).await;
+    a_reboot_starts_the_service(&login).await;
+    packets_that_vanish_are_noticed(&login).await;
+}
+
+/// Kills the masters of this fleet, as a broken network would end them.
+fn cut(login: &Login<'_>) {
+    login.run("pkill -KILL -f '^sshd: root' || true");
+}
+
+/// Contents of a file that do not compress and have a name.
+fn big(case: &Case<'_, Login<'_>>, manifest: &mut Manifest, name: &str, megabytes: usize) {
+    let contents: Vec<u8> = (0..megabytes << 20).map(|index| (index * 31 + (index >> 8) * 7) as u8).collect();
+    case.releases.add(manifest, name, &contents, false);
+}
+
+async fn an_upload_is_resumed(login: &Login<'_>) {
+    let case = Case::new(login, "upload");
+    let mut release = case.releases.server("1", 0);
+    big(&case, &mut release, "big", 64);
+    case.stamp(1).await.expect("stamp");
+    let cutter = async {
+        // As soon as some of it is there.
+        let place = format!("{}/default.upload/incoming", login.dir());
+        for _ in 0..1000 {
+            let size = login.run(&format!("cat {place}/*.part* 2>/dev/null | wc -c"));
+            if size.trim().parse::<u64>().is_ok_and(|size| size > 100_000) {
+                break;
+            }
+            // The other half of this test runs on the same task.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        cut(login);
+    };
+    let (outcome, ()) = tokio::join!(case.stage(1, 1, &release, &[]), cutter);
+    assert!(matches!(outcome, Err(StepError::Contact { .. })), "{outcome:?}");
+    let seen = case.look(Scrutiny::Quick).await;
+    let (_, arrived) = seen.incoming.expect("what has arrived is kept");
+    assert!(arrived > 0 && seen.revisions.is_empty() && seen.releases.is_empty(), "{seen:?}");
+    assert!(matches!(case.activate(1, 1).await, Err(StepError::NotStaged { .. })));
+    let before = received(login);
+    case.stage(1, 1, &release, &[]).await.expect("stage");
+    let bytes = received(login) - before;
+    assert!(bytes < (70 << 20) - arrived, "{bytes} bytes after {arrived} had arrived");
+    case.activate(1, 1).await.expect("activate");
+    let seen = case.look(Scrutiny::Full).await;
+    assert!(seen.drift.is_empty() && seen.incoming.is_none(), "{seen:?}");
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn an_activation_goes_on_without_us(login: &Login<'_>) {
+    let case = Case::new(login, "cut");
+    case.stage(1, 1, &case.releases.server("1", 0), &[]).await.expect("stage");
+    let cutter = async {
+        for _ in 0..1000 {
+            if login.run(&format!("cat {}/fence/default.cut/steps/activate || true", login.dir())).contains("begun") {
+                break;
+            }
+            // The other half of this test runs on the same task.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        cut(login);
+    };
+    let (outcome, ()) = tokio::join!(case.activate(1, 1), cutter);
+    // It may have been faster than the cut.
+    assert!(matches!(outcome, Err(StepError::Contact { .. }) | Ok(())), "{outcome:?}");
+    // Asked again, it waits for the one under way and answers from its record.
+    case.activate(1, 1).await.expect("activate again");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(1)), ActiveState::Active));
+    assert_eq!(seen.steps[&Verb::Activate].state, StepState::Ok);
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn what_had_only_begun_is_run_again(login: &Login<'_>) {
+    let case = Case::new(login, "begun");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    let before = case.pid().await;
+    login.run(&format!("sed -i 's/ ok    / begun /' {}/fence/default.begun/steps/activate", login.dir()));
+    assert_eq!(case.look(Scrutiny::Quick).await.steps[&Verb::Activate].state, StepState::Begun);
+    assert!(matches!(case.confirm(2, 1, &[]).await, Err(StepError::NotActivated { .. })));
+    case.activate(2, 1).await.expect("activate");
+    assert_ne!(case.pid().await, before);
+    case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+async fn an_upload_holds_no_sample_up(login: &Login<'_>) {
+    let case = Case::new(login, "side");
+    let mut release = case.releases.server("1", 0);
+    big(&case, &mut release, "big", 24);
+    case.stamp(1).await.expect("stamp");
+    let slowest = Mutex::new(Duration::ZERO);
+    let samples = async {
+        for _ in 0..20 {
+            let started = Instant::now();
+            case.pid().await;
+            let mut slowest = slowest.lock().expect("a lock");
+            *slowest = (*slowest).max(started.elapsed());
+        }
+    };
+    let (outcome, ()) = tokio::join!(case.stage(1, 1, &release, &[]), samples);
+    outcome.expect("stage");
+    let slowest = *slowest.lock().expect("a lock");
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn a_reboot_starts_the_service(login: &Login<'_>) {
+    let case = Case::new(login, "boot");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    let before = case.stamp(1).await.expect("stamp").facts.boot;
+    tokio::task::block_in_place(|| login.host.reboot()).expect("a reboot");
+    // The old connection may still have to be noticed as broken.
+    let after = loop {
+        match case.stamp(1).await {
+            Ok(seen) => break seen,
+            Err(StepError::Contact { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_ne!(after.facts.boot, before);
+    assert_eq!(after.service.run.active, ActiveState::Active);
+    assert!(after.service.drift.is_empty(), "{after:?}");
+    said(&case).await;
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+async fn packets_that_vanish_are_noticed(login: &Login<'_>) {
+    let case = Case::new(login, "swallow");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    tokio::task::block_in_place(|| login.host.swallow()).expect("a rule");
+    for what in ["an open connection", "a new one"] {
+        let started = Instant::now();
+        let outcome = case.stamp(1).await;
+        let took = started.elapsed();
+        assert!(matches!(outcome, Err(StepError::Contact { .. })), "{what}: {outcome:?}");
+        assert!(took < Duration::from_secs(10), "{what}: {took:?}");
+    }
+    let started = Instant::now();
+    assert!(matches!(ask(&case, "/").await, HealthAnswer::Unknown { .. }));
+    assert!(started.elapsed() < Duration::from_secs(15));
+    tokio::task::block_in_place(|| login.host.unswallow()).expect("a rule");
+    case.stamp(1).await.expect("stamp");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disks_stop_neither_rollback_nor_removal() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = root(&host);
+    let case = Case::new(&login, "full");
+    let (one, two) = (case.releases.server("1", 5), case.releases.server("2", 5));
+    let mut three = case.releases.server("3", 5);
+    big(&case, &mut three, "big", 2);
+    case.deploy(1, 1, &one).await;
+    case.stage(2, 2, &two, &[&one]).await.expect("stage");
+    case.activate(2, 2).await.expect("activate");
+    let fill = |spare| tokio::task::block_in_place(|| host.fill_disk(spare)).expect("a full disk");
+    fill(Spare { bytes: 200_000, inodes: 1000 });
+    case.stamp(3).await.expect("stamp");
+    let outcome = case.stage(3, 3, &three, &[]).await;
+    assert!(matches!(outcome, Err(StepError::NoSpace { .. })), "{outcome:?}");
+    fill(Spare { bytes: 0, inodes: 0 });
+    let outcome = case.stage(3, 3, &three, &[]).await;
+    assert!(matches!(outcome, Err(StepError::NoSpace { .. })), "{outcome:?}");
+    case.stamp(4).await.expect("stamp");
+    case.revert(4, 1).await.expect("revert");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(1)), ActiveState::Active));
+    case.act(5, Step::Stop).await.expect("stop");
+    case.remove(5, DataFate::Purge).await.expect("remove");
+    assert!(!case.look(Scrutiny::Quick).await.present);
+    tokio::task::block_in_place(|| host.unfill_disk()).expect("room");
+    case.deploy(6, 4, &three).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_must_not_get_in_does_not() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let service: ServiceKey = "default/web".parse().expect("a service");
+    let look = Look { service, stamp: None, scrutiny: Scrutiny::Quick };
+    let fleet = SshFleet::new().expect("a fleet");
+    let contact = async |target: &_| match fleet.observe(target, &look).await {
+        Err(StepError::Contact { error }) => error,
+        other => panic!("{other:?}"),
+    };
+    let mut wrong_key = target(&host, "root");
+    wrong_key.host_keys = vec![
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIECbeTt7MaivvwPRiStQ28iE+cqpkpYOTB5dQVSHigMW".parse().expect("a key"),
+    ];
+    assert!(matches!(contact(&wrong_key).await, ContactError::HostKey { .. }));
+    let mut unknown = target(&host, "root");
+    unknown.host_keys.clear();
+    assert!(matches!(contact(&unknown).await, ContactError::HostKey { .. }), "nothing is accepted at first sight");
+    let mut stranger = target(&host, "root");
+    stranger.key_file = Some(host.stranger_key_file().to_str().expect("UTF-8").to_owned());
+    assert!(matches!(contact(&stranger).await, ContactError::Login { .. }));
+    let mut nowhere = target(&host, "root");
+    nowhere.address = "nowhere.invalid".to_owned();
+    assert!(matches!(contact(&nowhere).await, ContactError::NoAddress { .. }));
+    let mut closed = target(&host, "root");
+    closed.port = NonZeroU16::new(23).expect("a port");
+    assert!(matches!(contact(&closed).await, ContactError::Refused { .. }));
+    match contact(&target(&host, "nolinger")).await {
+        ContactError::Unsuitable { detail } => assert!(detail.contains("loginctl enable-linger nolinger"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    let mut no_sudo = target(&host, "app");
+    no_sudo.privilege = Some(windlass_crds::host::Privilege::Sudo);
+    assert!(matches!(contact(&no_sudo).await, ContactError::Unsuitable { .. }));
+    let mut read_only = target(&host, "root");
+    read_only.remote_dir = Some("/proc/windlass".to_owned());
+    assert!(matches!(contact(&read_only).await, ContactError::Unsuitable { .. }));
+    sshd_may_be_strict(&host).await;
+    fleet.close().await;
+}
+
+/// One session a connection, and no forwarding.
+async fn sshd_may_be_strict(host: &Host) {
+    let set = |line| tokio::task::block_in_place(|| host.set_sshd_option(line)).expect(line);
+    set("MaxSessions 1");
+    let login = root(host);
+    let case = Case::new(&login, "strict");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    said(&case).await;
+    let looks = (0..6).map(|_| case.look(Scrutiny::Quick));
+    assert!(futures::future::join_all(looks).await.iter().all(|seen| seen.unit == UnitFile::Revision(revision(1))));
+    set("AllowTcpForwarding no");
+    login.fleet().close().await;
+    for endpoint in [Some("/".to_owned()), None] {
+        let port = case.spec.port().expect("a port");
+        let question = Question { port, endpoint, timeout: Duration::from_secs(2) };
+        let answer = login.fleet().ask(&login.target(), &question).await;
+        assert!(
+            matches!(&answer, HealthAnswer::Unknown { detail } if detail.contains("AllowTcpForwarding")),
+            "{answer:?}"
+        );
+    }
+    case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+#[test]
+fn the_scripts_are_clean() {
+    for script in ["host.sh", "bootstrap.sh"] {
+        let path = format!("{}/src/ssh/{script}", env!("CARGO_MANIFEST_DIR"));
+        let checked = std::process::Command::new("shellcheck").args(["-s", "sh", &path]).output().expect("shellcheck");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+}
+
+/// The contents that a stage reads are ours to give: nothing is sent when they are not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_contents_are_told_here() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = root(&host);
+    let case = Case::new(&login, "gone");
+    let release = case.releases.server("1", 0);
+    let material: Material = Material {
+        contents: Arc::new(|digest| format!("/nowhere/{digest}").into()),
+        ..case.releases.material(&case.spec, &release, &[])
+    };
+    let order = case.order(1, Step::Stage { revision: revision(1), release: release.digest() });
+    let outcome = login.fleet().stage(&login.target(), &order, &material).await;
+    assert!(matches!(outcome, Err(StepError::Contact { error: ContactError::Local { .. } })), "{outcome:?}");
+}
