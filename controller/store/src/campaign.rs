@@ -49,13 +49,6 @@ impl Seat {
     }
 }
 
-/// How standing for leadership ended.
-enum Stood {
-    Won(Leadership),
-    /// Another was quicker.
-    Beaten,
-}
-
 impl Store {
     /// Waits until this controller leads. `identity` names it to people; `ttl` is [`LEADERSHIP_TTL`] but in tests,
     /// and etcd makes less than about 2 s of it 2 s.
@@ -70,18 +63,18 @@ impl Store {
         let mut seat = Seat::Unknown;
         let mut backoff = Backoff::new();
         loop {
-            let expected = match &seat {
+            let outcome = match &seat {
                 Seat::Unknown | Seat::Taken => {
                     seat = hear(&mut follower, seat).await;
                     continue;
                 }
-                Seat::Free => None,
-                Seat::Squatted(entry) => Some(entry.clone()),
+                Seat::Free => self.stand(identity, ttl).await,
+                Seat::Squatted(entry) => self.clear_seat(entry).await.map(|()| None),
             };
-            match self.stand(identity, ttl, expected.as_ref()).await {
-                Ok(Stood::Won(leadership)) => return Ok(leadership),
+            match outcome {
+                Ok(Some(leadership)) => return Ok(leadership),
                 // The follower will tell what became of it.
-                Ok(Stood::Beaten) => seat = Seat::Unknown,
+                Ok(None) => seat = Seat::Unknown,
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot stand for leadership yet");
                     tokio::time::sleep(backoff.pause()).await;
@@ -91,49 +84,53 @@ impl Store {
         }
     }
 
-    /// Tries once to take the seat, which is free but for `squatter`.
-    async fn stand(&self, identity: &str, ttl: Duration, squatter: Option<&Entry>) -> Result<Stood, CallError> {
+    /// Deletes what lies at the leader's key, if it is still that. Not simply put over, since a key that is created
+    /// anew has a revision of its own, by which one leadership is told from all others.
+    async fn clear_seat(&self, squatter: &Entry) -> Result<(), CallError> {
+        let leader = self.path(&Key::Control(Control::Leader));
+        let expected = squatter.mod_revision.as_etcd();
+        self.call(Repeat::Freely, |mut client| {
+            let txn = Txn::new()
+                .when([Compare::mod_revision(leader.clone(), CompareOp::Equal, expected)])
+                .and_then([TxnOp::delete(leader.clone(), None)]);
+            async move { client.txn(txn).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Tries once to take the seat; nothing when another was quicker.
+    async fn stand(&self, identity: &str, ttl: Duration) -> Result<Option<Leadership>, CallError> {
         let granted = since_boot();
         let seconds = whole_seconds(ttl);
         let grant =
             self.call(Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
         let lease = LeaseId(grant.id());
         let ttl = Duration::from_secs(u64::try_from(grant.ttl()).unwrap_or(0));
-        let outcome = self.take_seat(identity, lease, squatter).await;
-        match outcome {
-            Ok(Some(created)) => Ok(Stood::Won(Leadership::begin(self, lease, created, ttl, granted))),
-            Ok(None) => {
-                // It would end by itself; that it cannot be revoked now does not matter.
-                let _ = self.revoke_lease(lease).await;
-                Ok(Stood::Beaten)
-            }
-            Err(error) => Err(error),
+        if let Some(created) = self.take_seat(identity, lease).await? {
+            return Ok(Some(Leadership::begin(self, lease, created, ttl, granted)));
         }
+        // It would end by itself; that it cannot be revoked now does not matter.
+        let _ = self.revoke_lease(lease).await;
+        Ok(None)
     }
 
     /// Puts our record at the leader's key. Safe to do twice: the second finds the first by its lease.
-    async fn take_seat(
-        &self,
-        identity: &str,
-        lease: LeaseId,
-        squatter: Option<&Entry>,
-    ) -> Result<Option<StoreRevision>, CallError> {
+    async fn take_seat(&self, identity: &str, lease: LeaseId) -> Result<Option<StoreRevision>, CallError> {
         let leader = self.path(&Key::Control(Control::Leader));
         let record = record(identity);
-        let expected = squatter.map_or(0, |entry| entry.mod_revision.as_etcd());
         let answer = self
             .call(Repeat::Freely, |mut client| {
                 let options = PutOptions::new().with_lease(lease.0);
                 let txn = Txn::new()
-                    .when([Compare::mod_revision(leader.clone(), CompareOp::Equal, expected)])
+                    .when([Compare::create_revision(leader.clone(), CompareOp::Equal, 0)])
                     .and_then([TxnOp::put(leader.clone(), record.clone(), Some(options))])
                     .or_else([TxnOp::get(leader.clone(), None)]);
                 async move { client.txn(txn).await }
             })
             .await?;
         if answer.succeeded() {
-            let fresh = crate::write::revision(answer.header());
-            return Ok(Some(squatter.map_or(fresh, |entry| entry.create_revision)));
+            return Ok(Some(crate::write::revision(answer.header())));
         }
         let there = crate::commit::found(&answer).into_iter().next().flatten();
         Ok(there.filter(|pair| pair.lease() == lease.0).map(|pair| StoreRevision::from_etcd(pair.create_revision())))

@@ -116,8 +116,10 @@ fn etcd_refuses_an_ex_leader_that_does_not_know_yet() {
 fn a_deleted_or_overwritten_key_is_lost_and_can_be_won_again() {
     check(async |etcd| {
         let store = connect(&etcd).await?;
+        let mut terms = std::collections::BTreeSet::new();
         for arguments in [&["del", "/windlass/control/leader"][..], &["put", "/windlass/control/leader", "mine"]] {
             let leadership = store.campaign("first", LEADERSHIP_TTL).await?;
+            ensure!(terms.insert(leadership.term()));
             let begun = Instant::now();
             etcd.etcdctl(arguments)?;
             let loss = tokio::time::timeout(PATIENCE, leadership.lost()).await?;
@@ -128,6 +130,7 @@ fn a_deleted_or_overwritten_key_is_lost_and_can_be_won_again() {
         // What somebody put there has no lease and would stay for ever: the next campaign takes the seat.
         let leadership = tokio::time::timeout(PATIENCE, store.campaign("second", LEADERSHIP_TTL)).await??;
         store.commit(&leadership, &[Write::put(status("a"), "1")]).await?;
+        ensure!(terms.insert(leadership.term()), "two leaderships of one term");
         ensure!(store.leader().await?.is_some_and(|leader| leader.identity == "second"));
         Ok(())
     });
