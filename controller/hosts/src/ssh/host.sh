@@ -67,7 +67,10 @@ make_fence() {
     done
     [ -e "$fence/seq" ] || put_new "$fence/seq" "$nothing"
     put_new "$fence/last" 'none    '
-    sync
+    (
+        set +f
+        sync "$fence"/steps/* "$fence/seq" "$fence/last" "$fence/steps" "$fence" "$dir/fence" "$dir" 2>/dev/null || sync
+    )
 }
 
 put_new() {
@@ -123,6 +126,7 @@ record() {
 # Takes the lock and begins a step, or answers it from its record and ends.
 begin_step() {
     step=$1
+    check_owner look
     make_fence
     take_lock "$2"
     check_owner claim
@@ -773,8 +777,13 @@ listener() {
 verb_logs() {
     name "$1"
     if [ "$scope" = user ]; then which=--user-unit; else which=--unit; fi
-    timeout 20 journalctl --no-pager --quiet --output=cat "$which" "$unit" -n "$2" </dev/null 2>/dev/null |
-        sed 's/^/log /'
+    said=$(timeout 20 journalctl --no-pager --quiet --output=cat "$which" "$unit" -n "$2" </dev/null 2>/dev/null)
+    if [ -n "$said" ]; then
+        printf '%s\n' "$said" | sed 's/^/log /'
+    elif [ "$scope" = user ]; then
+        # Where the journal is not kept on disk, there is none of a user's own.
+        echo "log (nothing that $(id -un) may read; as root: usermod -aG systemd-journal $(id -un), then log in anew)"
+    fi
 }
 
 # ping: nothing but an answer.

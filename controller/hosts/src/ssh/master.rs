@@ -1,7 +1,7 @@
 //! One ssh connection to one host, as a master process that everything else shares.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -37,6 +37,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The most of ssh's words that go into an error.
 const LONGEST_DETAIL: usize = 400;
+
+/// When a master's log is emptied: each refused health question adds a line of 70 bytes.
+const LONGEST_LOG: u64 = 256 << 10;
 
 /// The name that stands for the host on ssh's command line, so that nothing of a declaration ever does.
 const ALIAS: &str = "windlass";
@@ -116,16 +119,25 @@ impl Master {
         matches!(tokio::time::timeout(CLOSE_DEADLINE, self.session.check()).await, Ok(Ok(())))
     }
 
-    /// How long the master's log is now.
+    /// How long the master's log is now. One that has grown long is begun anew: ssh appends, wherever the end is.
     pub(crate) fn log_length(&self) -> u64 {
-        fs::metadata(self.directory.join("log")).map_or(0, |metadata| metadata.len())
+        let log = self.directory.join("log");
+        let length = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        if length < LONGEST_LOG {
+            return length;
+        }
+        let emptied = fs::OpenOptions::new().write(true).open(&log).and_then(|file| file.set_len(0));
+        if emptied.is_ok() { 0 } else { length }
     }
 
     /// What the master has logged since it was so long.
     pub(crate) fn log_since(&self, length: u64) -> String {
-        let bytes = fs::read(self.directory.join("log")).unwrap_or_default();
-        let start = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len());
-        String::from_utf8_lossy(&bytes[start..]).into_owned()
+        let mut bytes = Vec::new();
+        let read = fs::File::open(self.directory.join("log")).and_then(|mut file| {
+            file.seek(SeekFrom::Start(length))?;
+            file.take(LONGEST_LOG).read_to_end(&mut bytes)
+        });
+        if read.is_ok() { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
     }
 
     /// Why a connection ended, as far as the master has said so.

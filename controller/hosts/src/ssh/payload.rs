@@ -236,3 +236,66 @@ impl Write for Sealer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn manifest(files: &[(&str, &str)]) -> Manifest {
+        let entry = |text: &str| Entry::File {
+            digest: FileDigest::of(text.as_bytes()),
+            size: text.len() as u64,
+            executable: false,
+        };
+        Manifest { entries: files.iter().map(|(path, text)| (path.parse().expect(path), entry(text))).collect() }
+    }
+
+    /// The edit is a sed script: sed is what it is tested with.
+    #[test]
+    fn an_edit_makes_one_manifest_of_another() {
+        let bases = [
+            manifest(&[("a", "1")]),
+            manifest(&[("a", "1"), ("b", "2"), ("c", "3")]),
+            manifest(&[("b", "2"), ("c", "other"), ("d", "4"), ("z z", "5")]),
+            manifest(&[("0", "1"), ("b", "2"), ("ba", "2"), ("bb", "2"), ("x", "9"), ("y", "9")]),
+        ];
+        for base in &bases {
+            for wanted in &bases {
+                for sed in [&["sed"][..], &["busybox", "sed"]] {
+                    let mut script = tempfile::NamedTempFile::new().expect("a file");
+                    script.write_all(edit(base, wanted).as_bytes()).expect("writing");
+                    let mut command = Command::new(sed[0]);
+                    command.args(&sed[1..]).arg("-f").arg(script.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+                    let mut child = command.spawn().expect("sed");
+                    child.stdin.take().expect("a pipe").write_all(base.to_text().as_bytes()).expect("writing");
+                    let output = child.wait_with_output().expect("sed");
+                    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted.to_text(), "{sed:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_is_the_same_each_time() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let wanted = manifest(&[("a", "1"), ("b", "2")]);
+        for text in ["1", "2"] {
+            std::fs::write(directory.path().join(FileDigest::of(text.as_bytes()).to_string()), text).expect("writing");
+        }
+        let path = directory.path().to_owned();
+        let contents: ContentPath = std::sync::Arc::new(move |digest| path.join(digest.to_string()));
+        let make = |base: Base, from: Option<&Manifest>| {
+            let texts = ("unit".to_owned(), "env".to_owned());
+            Payload::new(&wanted, &base, from, texts, contents.clone()).seal().expect("a seal")
+        };
+        let all = make(Base::Nothing, None);
+        assert_eq!(all, make(Base::Nothing, None));
+        let base = manifest(&[("a", "1"), ("c", "3")]);
+        let nearer = make(Base::Release(base.digest(), BTreeSet::new()), Some(&base));
+        assert_ne!(all, nearer);
+        assert!(make(Base::Keep, None).length < nearer.length);
+    }
+}

@@ -116,7 +116,7 @@ impl Shell {
         let words: Vec<&str> = start.shell.split(' ').collect();
         let mut command = session.arc_command(words[0].to_owned());
         command.args(&words[1..]).arg("-c").arg("eval \"$1\"").arg("windlass");
-        command.args([BOOTSTRAP, &nonce, &digest, &length, start.privilege, &start.remote_dir, &start.shell]);
+        command.args([&*spare(BOOTSTRAP), &nonce, &digest, &length, start.privilege, &start.remote_dir, &start.shell]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Told apart from a lost connection by the caller, who can ask the master.
         let mut child = command.spawn().await.map_err(|error| OpenError::Refused(chain(&error)))?;
@@ -218,6 +218,12 @@ impl Shell {
     async fn line(&mut self) -> Result<Option<String>, ContactError> {
         read_line(&mut self.stdout).await
     }
+}
+
+/// A script without its comments and its indentation: it travels with each channel.
+fn spare(script: &str) -> String {
+    let lines = script.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A word that no login prints by chance.

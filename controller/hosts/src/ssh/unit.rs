@@ -219,3 +219,101 @@ fn sandbox(place: &Place<'_>, spec: &ServiceSpec) -> String {
     text.push_str(FILTERS);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: serde_json::Value) -> ServiceSpec {
+        let mut all = serde_json::json!({
+            "placement": { "hosts": ["web1"] },
+            "source": { "path": "/srv/web" },
+            "runtime": { "target": "python", "entryPoint": "server.py" },
+        });
+        for (key, value) in json.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).expect("a spec")
+    }
+
+    fn render(scope: Scope, remote_dir: &str, program: Option<&str>, spec: &ServiceSpec) -> String {
+        let service = "default/web".parse().expect("a service");
+        unit(&Place { service: &service, revision: RevisionNumber(3), remote_dir, scope, program }, spec)
+    }
+
+    #[test]
+    fn a_unit_in_system_scope() {
+        let spec = spec(serde_json::json!({
+            "runtime": {
+                "target": "python", "entryPoint": "bin/server.py", "args": ["--name=a b", "50%", "$HOME"],
+                "limits": { "memory": "256M", "cpu": "1.5", "tasks": 40 },
+            },
+            "network": { "port": 8080 },
+            "lifecycle": { "forceAfter": "2s" },
+        }));
+        let expected = r#"[X-Windlass]
+Service=default.web
+Revision=3
+
+[Unit]
+Description=default/web, revision 3, by Windlass
+After=network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart="/usr/bin/python3" -u "/opt/windlass/default.web/revisions/3/release/bin/server.py" "--name=a b" "50%%" "$$HOME"
+WorkingDirectory=/opt/windlass/default.web/revisions/3/release
+Environment=PYTHONPYCACHEPREFIX=%C/windlass/default.web/pycache
+EnvironmentFile=/opt/windlass/default.web/revisions/3/env
+Restart=always
+RestartSec=1
+KillMode=mixed
+TimeoutStopSec=2000ms
+SyslogIdentifier=default.web
+StateDirectory=windlass/default.web
+CacheDirectory=windlass/default.web
+MemoryMax=256M
+CPUQuota=150%
+TasksMax=40
+DynamicUser=yes
+PrivateTmp=yes
+ProtectHome=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+"#;
+        let expected = format!("{expected}{WALLS}{FILTERS}\n[Install]\nWantedBy=multi-user.target\n");
+        assert_eq!(render(Scope::System, "/opt/windlass", Some("/usr/bin/python3"), &spec), expected);
+    }
+
+    #[test]
+    fn a_unit_in_user_scope() {
+        let spec = spec(serde_json::json!({ "runtime": { "target": "generic", "entryPoint": "a $b" } }));
+        let text = render(Scope::User, "/home/app/.local/share/windlass", None, &spec);
+        let command = "ExecStart=\"/home/app/.local/share/windlass/default.web/revisions/3/release/a $b\"\n";
+        assert!(text.contains(command), "{text}");
+        assert!(text.ends_with("\n[Install]\nWantedBy=default.target\n"), "{text}");
+        for absent in ["DynamicUser", "ProtectSystem", "PrivateTmp", "CapabilityBoundingSet"] {
+            assert!(!text.contains(absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn what_hides_the_release_is_left_out() {
+        let spec = spec(serde_json::json!({ "network": { "port": 80 } }));
+        let text = render(Scope::System, "/home/deploy/windlass", Some("/usr/bin/python3"), &spec);
+        assert!(text.contains("ProtectHome=read-only\n"), "{text}");
+        assert!(text.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{text}");
+        let text = render(Scope::System, "/var/tmp/windlass", Some("/usr/bin/python3"), &spec);
+        assert!(text.contains("PrivateTmp=no\n"), "{text}");
+    }
+
+    #[test]
+    fn an_environment_escapes_what_a_file_of_it_must() {
+        let spec = spec(serde_json::json!({
+            "runtime": { "target": "python", "entryPoint": "x", "env": { "A": "\"q\" $x `y` \\ %n\nnext", "B": "" } },
+            "network": { "port": 8080 },
+        }));
+        assert_eq!(environment(&spec), "A=\"\\\"q\\\" \\$x \\`y\\` \\\\ %n\nnext\"\nB=\"\"\nPORT=\"8080\"\n");
+    }
+}
