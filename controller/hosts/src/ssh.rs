@@ -315,7 +315,7 @@ impl Stage<'_> {
         let mut arguments = step_arguments(self.order)?;
         arguments.extend([padded(self.revision.0), self.revision.to_string(), self.release.to_string(), base.word()]);
         arguments.extend([digest.to_string(), length.to_string(), offset.to_string()]);
-        arguments.push(whole_seconds(self.order.force_after + LOCK_SLACK));
+        arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_string()]);
         let request = Request { verb: "stage", arguments };
         tracing::debug!(service = %self.order.service, base = base.word(), length, offset, "stage");
         let chunks = stream(payload, offset);

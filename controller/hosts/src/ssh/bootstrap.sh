@@ -1,4 +1,5 @@
 # Runs before anything of ours is on the host: finds out what the login may do, brings host.sh there and becomes it.
+# It travels with each channel, so whatever can be asked later is asked in host.sh.
 #   $1 this text  $2 nonce, or - the second time  $3 digest and $4 length of host.sh
 #   $5 privilege: auto, root, sudo or user  $6 folder, or - for the default  $7 the shell
 # shellcheck disable=SC2015
@@ -17,19 +18,9 @@ elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
 elif [ "$5" = sudo ]; then bad "the login $user may not sudo without a password, and the Host says privilege: sudo"
 else scope=user
 fi
-[ -d /run/systemd/system ] || bad 'systemd does not run here (no /run/systemd/system), and Windlass needs it'
-for tool in systemctl systemd-run flock timeout tar sha256sum find stat sort uniq grep sed cut cmp xargs dd; do
-    command -v "$tool" >/dev/null || bad "$tool is missing here; install it (flock: util-linux)"
-done
-if [ "$scope" = user ]; then
-    XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$uid}
-    export XDG_RUNTIME_DIR
-    fix="as root, run: loginctl enable-linger $user; or give the login sudo without a password"
-    [ -e "/var/lib/systemd/linger/$user" ] || bad "lingering is off for $user, so its services would end at logout; $fix"
-    [ -S "$XDG_RUNTIME_DIR/systemd/private" ] || bad "the systemd of $user does not run ($XDG_RUNTIME_DIR/systemd); $fix"
-    [ "$dir" != - ] || dir=$HOME/.local/share/windlass
-else
-    [ "$dir" != - ] || dir=/opt/windlass
+if [ "$dir" != - ]; then :
+elif [ "$scope" = user ]; then dir=$HOME/.local/share/windlass
+else dir=/opt/windlass
 fi
 umask 022
 mkdir -p "$dir/bin" || bad "cannot make $dir/bin"

@@ -370,15 +370,16 @@ adopt_parts() {
     set -f
 }
 
-# stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT, then the payload.
+# stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT FILES, then the payload.
 # BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
+# FILES: how many files and links of the release are in the payload.
 verb_stage() {
     exec 7<&0 </dev/null
     name "$1"
     cluster=$2 sequence=$3 revision=$4 number=$5 release=$6 base=$7
     payload=$8 length=$9
     shift 9
-    offset=$1 wait=$2
+    offset=$1 wait=$2 files=$3
     replayed() {
         dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >/dev/null 2>&1
     }
@@ -441,11 +442,11 @@ unpack() {
         mkdir files || exit 1
     else
         trouble=$BASE
-        link_base
         sed -f meta/edit "$home/releases/$base.manifest" >meta/manifest || exit 1
+        link_base
     fi
     [ "$(sha256sum <meta/manifest)" = "$release  -" ] || give_up "$trouble" 'the manifest is not the one of the release'
-    if [ -e meta/some ]; then
+    if [ "$files" -gt 0 ]; then
         tar -xf "$part" files || exit 1
     fi
     check_unpacked
@@ -460,6 +461,8 @@ link_base() {
     cp -al "$home/releases/$base" files || give_up $BASE "cannot link to the release $base"
     [ "$scope" = system ] || find files -type d -exec chmod 0755 {} + || exit 1
     find files -type l -exec rm -f {} + || exit 1
+    # What is not as it was; `removed` holds what cannot be trusted besides.
+    grep -vxF -f meta/manifest "$home/releases/$base.manifest" | grep -v '^lnk ' | cut -d' ' -f6- >>meta/removed
     if [ -s meta/removed ]; then
         (cd files && tr '\n' '\0' <../meta/removed | xargs -0 rm -f --) || give_up $BASE 'cannot take files off the base'
         # Folders that are empty now; the others refuse.
@@ -468,8 +471,11 @@ link_base() {
 }
 
 check_unpacked() {
-    if [ "$base" = "$release" ]; then
+    # Of a base only what is new; all of it where the base is the damaged release itself.
+    if [ "$base" = - ] || [ "$base" = "$release" ]; then
         grep -v '^lnk ' meta/manifest | cut -d' ' -f4- >meta/sums
+    else
+        grep -vxF -f "$home/releases/$base.manifest" meta/manifest | grep -v '^lnk ' | cut -d' ' -f4- >meta/sums
     fi
     if [ -s meta/sums ]; then
         (cd files && sha256sum -c ../meta/sums 2>&1 | grep -v ': OK$' | sed 's/^/err /' | head -n 5) >meta/bad
@@ -791,6 +797,26 @@ verb_ping() { :; }
 
 # --- The loop ---------------------------------------------------------------------------------------------------
 
+unsuitable() {
+    printf 'unsuitable %s\n' "$*"
+    exit 50
+}
+
+# What the host must have, each with what to do where it has not.
+check_host() {
+    [ -d /run/systemd/system ] || unsuitable 'systemd does not run here (no /run/systemd/system), and Windlass needs it'
+    for tool in systemctl systemd-run flock timeout tar find stat sort uniq grep sed cut cmp xargs tr head; do
+        command -v "$tool" >/dev/null || unsuitable "$tool is missing here; install it (flock: util-linux)"
+    done
+    [ "$scope" = user ] || return 0
+    user=$(id -un)
+    remedy="as root, run: loginctl enable-linger $user; or give the login sudo without a password"
+    [ -e "/var/lib/systemd/linger/$user" ] ||
+        unsuitable "lingering is off for $user, so its services would end at logout; $remedy"
+    [ -S "$XDG_RUNTIME_DIR/systemd/private" ] ||
+        unsuitable "the systemd of $user does not run ($XDG_RUNTIME_DIR/systemd); $remedy"
+}
+
 hello() {
     read -r machine </etc/machine-id
     read -r boot </proc/sys/kernel/random/boot_id
@@ -808,6 +834,7 @@ serve() {
     done
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
+    check_host
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086

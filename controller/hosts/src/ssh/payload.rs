@@ -90,33 +90,34 @@ impl Payload {
                 (Base::Release(_, damaged), Some(from)) => (from, damaged),
                 _ => (&empty.0, &empty.1),
             };
-            let mut sums = String::new();
             for (path, entry) in &manifest.entries {
                 if !must_travel(path, entry, from, damaged) {
                     continue;
                 }
                 match entry {
                     Entry::File { digest, size, executable } => {
-                        sums.push_str(&format!("{digest}  {path}\n"));
                         files.push((path.clone(), *digest, *size, *executable));
                     }
                     Entry::Link { target } => links.push((path.clone(), target.clone())),
                 }
             }
             if let Base::Release(..) = base {
-                meta.push(("removed", removed(manifest, from, damaged)));
+                if !damaged.is_empty() {
+                    meta.push(("removed", removed(damaged)));
+                }
                 meta.push(("edit", edit(from, manifest)));
             } else {
                 meta.push(("manifest", manifest.to_text()));
-            }
-            meta.push(("sums", sums));
-            if !files.is_empty() || !links.is_empty() {
-                meta.push(("some", String::new()));
             }
         }
         meta.push(("unit", revision.0));
         meta.push(("env", revision.1));
         Self { meta, files, links, contents }
+    }
+
+    /// How many files and links of the release are in it.
+    pub(crate) fn files(&self) -> usize {
+        self.files.len() + self.links.len()
     }
 
     /// Reads everything once, to know the digest and the length before the first byte travels.
@@ -176,16 +177,9 @@ fn header(size: u64, mode: u32, mtime: u64) -> tar::Header {
     header
 }
 
-/// The paths that a host takes off its copy of the base, a line each: what is not in the release any more, and
-/// what arrives anew.
-fn removed(manifest: &Manifest, base: &Manifest, damaged: &BTreeSet<String>) -> String {
-    let mut paths: BTreeSet<&str> = damaged.iter().map(String::as_str).collect();
-    for (path, entry) in &base.entries {
-        if manifest.entries.get(path) != Some(entry) || must_travel(path, entry, base, damaged) {
-            paths.insert(path.as_str());
-        }
-    }
-    paths.into_iter().filter(|path| !path.is_empty()).map(|path| format!("{path}\n")).collect()
+/// The damaged paths that a host takes off its copy of the base, a line each, beside what the edit tells it.
+fn removed(damaged: &BTreeSet<String>) -> String {
+    damaged.iter().filter(|path| !path.is_empty()).map(|path| format!("{path}\n")).collect()
 }
 
 /// A sed script that makes the new manifest's text out of the base's.

@@ -143,11 +143,35 @@ async fn only_what_changed_travels(login: &Login<'_>) {
         second.digest()
     ));
     assert_eq!(same, "same\n");
+    a_deploy_is_one_connection(&case, &second).await;
     // A new revision of the same release carries no files at all.
     let before = received(login);
-    case.stage(3, 3, &second, &[]).await.expect("stage");
+    case.stage(4, 4, &second, &[]).await.expect("stage");
     assert!(received(login) - before < 12_000);
-    case.remove(4, DataFate::Purge).await.expect("remove");
+    case.remove(5, DataFate::Purge).await.expect("remove");
+}
+
+/// One changed file, from nothing to a confirmation, with a health question: counted by the host.
+async fn a_deploy_is_one_connection(case: &Case<'_, Login<'_>>, base: &Manifest) {
+    let login = case.stand;
+    let mut third = base.clone();
+    case.releases.add(&mut third, "version.txt", b"3", false);
+    login.fleet().close().await;
+    let sessions = || {
+        let log = tokio::task::block_in_place(|| login.host.sshd_log()).expect("sshd's log");
+        ["Accepted publickey", "Starting session"].map(|word| log.lines().filter(|line| line.starts_with(word)).count())
+    };
+    let (before, [logins, channels]) = (received(login), sessions());
+    case.stamp(3).await.expect("stamp");
+    case.stage(3, 3, &third, &[base]).await.expect("stage");
+    case.activate(3, 3).await.expect("activate");
+    case.pid().await;
+    ask(case, "/").await;
+    case.confirm(3, 3, &[2]).await.expect("confirm");
+    let (after, [logins_after, channels_after]) = (received(login), sessions());
+    eprintln!("one changed file of 300, cold: {} bytes received", after - before);
+    assert_eq!((logins_after - logins, channels_after - channels), (1, 1));
+    assert!(after - before < 15_000, "{} bytes", after - before);
 }
 
 /// Bytes that the host has received.
