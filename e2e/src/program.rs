@@ -59,13 +59,15 @@ impl Program {
         self.put("server.py", &format!("print('started {version}', flush=True)\nraise SystemExit(3)\n"))
     }
 
-    /// Any file of the source.
+    /// Any file of the source, whole at once.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn put(&self, name: &str, content: &str) -> Result<()> {
+        let file = self.dir.join(name);
+        fs::create_dir_all(file.parent().unwrap_or(&self.dir)).context("creating a folder of a source")?;
         fs::write(&self.outside, content).context("writing a source")?;
-        fs::rename(&self.outside, self.dir.join(name)).context("placing a source")
+        fs::rename(&self.outside, file).context("placing a source")
     }
 
     fn write(&self, version: &str, status: u16, needs: &str) -> Result<()> {

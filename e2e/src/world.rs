@@ -171,8 +171,14 @@ impl World {
     /// When etcd refuses.
     pub fn put_text(&self, path: &str, text: &str) -> Result<u64> {
         let key = format!("/windlass/{path}");
-        let answer = self.etcd.etcdctl_with_input(&["put", &key, "--write-out=fields"], Some(text.as_bytes()))?;
-        store_revision(&answer)
+        let put = ["put", key.as_str(), "--write-out=fields"];
+        // etcdctl does not read an empty value from its standard input.
+        let answer = if text.is_empty() {
+            self.etcd.etcdctl(&[put[0], put[2], put[1], text])
+        } else {
+            self.etcd.etcdctl_with_input(&put, Some(text.as_bytes()))
+        };
+        store_revision(&answer?)
     }
 
     /// Deletes a key below the prefix.

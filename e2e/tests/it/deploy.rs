@@ -54,7 +54,7 @@ fn three_hosts_by_commands() -> Result<()> {
     world.windlass(&["rollout", "status", "service/web", "--timeout", "90s"])?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v2")?;
 
-    world.windlass(&["delete", "service/web", "--timeout", "60s"])?.expect(0)?;
+    world.windlass(&["delete", "service/web", "--wait", "--timeout", "60s"])?.expect(0)?;
     wait_gone(&world, "web", &world.hosts)?;
     world.passed()
 }
@@ -109,7 +109,6 @@ fn raw_put_and_del(etcd: EtcdVersion) -> Result<()> {
     running.world.passed()
 }
 
-/// Declared by a key that names no Service, or is no key at all: told or ignored, never fatal.
 #[test]
 fn a_source_change_rolls_out_by_itself() -> Result<()> {
     let Running { world, mut controller, program, web } = Running::on(3)?;
@@ -117,7 +116,7 @@ fn a_source_change_rolls_out_by_itself() -> Result<()> {
     program.good("v2")?;
     world.wait_version("web", PORT, "v2")?;
     program.good("v3")?;
-    program.put("more/../notes.txt", "a file more")?;
+    program.put("notes/more.txt", "a file more")?;
     world.wait_version("web", PORT, "v3")?;
     let answers = prober.finish();
     let most = answers.most_down_at_once();

@@ -13,7 +13,7 @@ const UNIT_FILE: &str = "/etc/systemd/system/windlass-default.web.service";
 const CHANGES: [(&str, &str, &str); 7] = [
     (
         "a file was edited",
-        "echo '# edited' >>/opt/windlass/default.web/releases/*/server.py",
+        "echo '# edited' | tee -a /opt/windlass/default.web/releases/*/server.py",
         "! grep -q edited /opt/windlass/default.web/releases/*/server.py",
     ),
     (
@@ -57,7 +57,7 @@ fn main_pid(host: &Host) -> Result<String> {
 
 #[test]
 fn what_was_changed_on_a_host_is_told_and_put_right() -> Result<()> {
-    let Running { world, .. } = Running::on(2)?;
+    let Running { world, controller: _controller, .. } = Running::on(2)?;
     let (web1, web2) = (&world.hosts[0], &world.hosts[1]);
     let unit_file = web1.read_file(UNIT_FILE)?;
     let untouched = main_pid(web2)?;

@@ -10,7 +10,7 @@ use crate::{PORT, Running};
 #[test]
 fn a_person_goes_back_and_forth() -> Result<()> {
     const FILE: &str = "/etc/windlass-e2e";
-    let Running { world, program, .. } = Running::on(2)?;
+    let Running { world, controller: _controller, program, .. } = Running::on(2)?;
     program.good("v2")?;
     world.wait_version("web", PORT, "v2")?;
 

@@ -77,7 +77,7 @@ fn three_services_deleted_at_once_wait_for_a_person() -> Result<()> {
     world.expect_version(&world.hosts, 8084, "v1")?;
 
     // `windlass delete` confirms what it names.
-    world.windlass(&["delete", "service/slip-a", "service/other", "--timeout", "60s"])?.expect(0)?;
+    world.windlass(&["delete", "service/slip-a", "service/other", "--wait", "--timeout", "60s"])?.expect(0)?;
     for name in ["slip-a", "other"] {
         wait_gone(&world, name, &world.hosts)?;
     }

@@ -29,7 +29,10 @@ fn plaintext_to_a_remote_host_is_refused_before_any_connection() -> Result<()> {
     })?;
     world.delete_key("declared/networkzones/internal")?;
     for transport in ["tcp", "http"] {
-        let generation = world.put(&inline.clone().with("/spec/network/transport", transport))?;
+        let mut declaration = inline.clone().with("/spec/network/transport", transport);
+        // A plain connection is all that `tcp` can be asked.
+        declaration.document["spec"]["health"] = serde_json::json!({});
+        let generation = world.put(&declaration)?;
         eventually(format_args!("{transport} is refused"), || {
             let status = world.service("web")?;
             ensure!(status.generation() >= generation, "it speaks of {}", status.generation());

@@ -115,7 +115,7 @@ fn a_first_deploy_that_is_unhealthy_is_stopped() -> Result<()> {
 #[test]
 fn one_bad_host_of_three_takes_all_back() -> Result<()> {
     const FILE: &str = "/etc/windlass-e2e";
-    let Running { world, program, .. } = Running::on(3)?;
+    let Running { world, controller: _controller, program, .. } = Running::on(3)?;
     for name in ["web1", "web2"] {
         host(&world, name)?.write_file(FILE, "here")?;
     }
