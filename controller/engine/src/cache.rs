@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
+use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels};
 use windlass_crds::id::{HostId, HostName, ResourceKey, RevisionNumber, Sequence, ServiceKey};
@@ -274,7 +275,13 @@ impl Cache {
         all().into_iter().filter(concerned).collect()
     }
 
-    /// How many resources of each kind are declared.
+    /// The releases that some revision names.
+    pub fn releases(&self) -> BTreeSet<ReleaseDigest> {
+        let state = self.lock();
+        state.revisions.values().flat_map(BTreeMap::values).map(|revision| revision.release).collect()
+    }
+
+    /// How many resources are declared.
     pub fn declared_count(&self) -> usize {
         self.lock().declared.len()
     }

@@ -1,6 +1,6 @@
 //! The controller: what every reconciler shares, for one term as leader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -182,6 +182,15 @@ impl<F: Fleet> Controller<F> {
     /// Forgets a Service that is gone.
     pub fn forget(&self, key: &ServiceKey) {
         self.memories().remove(key);
+    }
+
+    /// The releases that somebody may still need: what revisions name, and what sources were found to hold.
+    pub fn needed_releases(&self) -> BTreeSet<ReleaseDigest> {
+        let mut needed = self.cache.releases();
+        let memories = self.memories();
+        let found = memories.values().filter_map(|memory| memory.scan.as_ref()?.found.as_ref());
+        needed.extend(found.map(|release| release.digest));
+        needed
     }
 
     /// One mutating step a host at a time, whichever Service it is for.

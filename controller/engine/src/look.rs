@@ -62,15 +62,16 @@ impl<F: Fleet> Controller<F> {
         Looked { host, view, read_through }
     }
 
-    /// Asks a Service how it is where that is due, outside any rollout.
+    /// Whether it is time to ask a Service how it is.
+    pub fn pulse_due(spec: &ServiceSpec, before: Option<&Pulse>) -> bool {
+        let Some(health) = &spec.health else { return false };
+        before.is_none_or(|before| before.at.elapsed() >= health.interval.duration())
+    }
+
+    /// Asks a Service how it is, outside any rollout.
     pub async fn pulse(&self, spec: &ServiceSpec, target: &Target, before: Option<Pulse>) -> Option<Pulse> {
         let health = spec.health.as_ref()?;
         let question = question(spec)?;
-        if let Some(before) = &before
-            && before.at.elapsed() < health.interval.duration()
-        {
-            return Some(before.clone());
-        }
         let bad = before.as_ref().map_or(0, |before| before.bad);
         let kept = before.map_or(Health::Unknown, |before| before.health);
         let complaint = match self.fleet.ask(target, &question).await {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -33,6 +33,9 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 
 /// Steps that are under way get so long to end when the controller is stopped; hosts end them by themselves later.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Files of releases that no revision names any more are deleted so often: they cost nothing but room.
+const CLEAR_EVERY: Duration = Duration::from_secs(3600);
 
 /// How a controller is started.
 #[derive(Debug, Clone)]
@@ -228,6 +231,7 @@ async fn lead<F: Fleet>(
     let stop = shutdown.child_token();
     let mut workers = JoinSet::new();
     workers.spawn(work(Arc::clone(&controller), Arc::clone(health), stop.clone()));
+    workers.spawn(clear_away(Arc::clone(&controller), stop.clone()));
     let stopped = tokio::select! {
         loss = controller.leadership().lost() => {
             tracing::warn!(%loss, "no longer leading; another controller takes over");
@@ -246,6 +250,23 @@ async fn lead<F: Fleet>(
         tracing::warn!(error = chain(&error), "could not give up the leadership; it ends by itself");
     }
     stopped
+}
+
+/// Deletes the files that no revision names any more, now and then.
+async fn clear_away<F: Fleet>(controller: Arc<Controller<F>>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CLEAR_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+        let (sources, needed) = (controller.sources.clone(), controller.needed_releases());
+        let swept = tokio::task::spawn_blocking(move || sources.contents().retain(&needed, SystemTime::now())).await;
+        match swept {
+            Ok(Ok(sweep)) => tracing::debug!(?sweep, "files of old releases cleared away"),
+            Ok(Err(error)) => tracing::warn!(error = chain(&error), "cannot clear away files of old releases"),
+            Err(_) => return,
+        }
+    }
 }
 
 /// Takes keys from the queue and reconciles them, many at once.

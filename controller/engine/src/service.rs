@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
-use windlass_crds::id::{Generation, HostId, ResourceKey, ServiceKey};
+use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::record::{Accepted, Owned, Rollout, RolloutState, StepFailure};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::status::{Finding, ServiceStatus, conditions};
@@ -29,7 +29,7 @@ use windlass_store::{CommitError, Key, SequenceError, Write};
 use crate::cache::{ServiceView, Surroundings};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, json, rollouts, status};
-use crate::controller::{Controller, Memory, Scan, now};
+use crate::controller::{Controller, Memory, Pulse, Scan, now};
 use crate::execute::{Errand, Outcome};
 use crate::goal::{in_force, placements};
 use crate::look::Looked;
@@ -67,7 +67,8 @@ pub enum ReconcileError {
 enum Returned {
     Scan(Option<Box<Scan>>),
     Look(Looked),
-    Errand(HostId, Outcome),
+    Pulse(HostId, Option<Pulse>),
+    Errand(HostId, Sequence, Outcome),
 }
 
 /// One reconcile of one Service.
@@ -77,12 +78,13 @@ struct Turn<'a, F> {
     memory: Memory,
     out: FuturesUnordered<BoxFuture<'a, Returned>>,
     scanning: bool,
+    asking: BTreeSet<HostId>,
     looking: BTreeSet<HostId>,
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
     /// What was seen in this reconcile.
     views: BTreeMap<HostId, HostView>,
     /// What ended and is not recorded yet.
-    ended: Vec<(HostId, Outcome)>,
+    ended: Vec<(HostId, Sequence, Outcome)>,
     losses: BTreeMap<HostId, u32>,
     failed: bool,
     /// The controller is being stopped: nothing new is begun.
@@ -178,6 +180,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             memory,
             out: FuturesUnordered::new(),
             scanning: false,
+            asking: BTreeSet::new(),
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -197,7 +200,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 return self.nonsense(&scene).await;
             };
             self.observe(&scene).await;
-            self.ask(&scene, &spec).await;
             let (plan, owned, rollout) = self.decide(&scene);
             let rollout = self.record(&scene, &plan, &owned, rollout).await?;
             if plan.gone {
@@ -208,6 +210,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             if !self.stop.is_cancelled() {
                 self.send(&scene, &plan, rollout.as_ref());
+                self.ask(&scene, &plan, rollout.as_ref());
             }
             let resting = self.out.is_empty() && plan.actions.is_empty() && plan.stamp.is_empty();
             if resting && matches!(plan.rollout, RolloutChange::Keep) {
@@ -346,38 +349,47 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.memory.scan = Some(*scan);
                 }
             }
-            Returned::Errand(host, outcome) => {
+            Returned::Pulse(host, pulse) => {
+                self.asking.remove(&host);
+                if let Some(pulse) = pulse {
+                    self.memory.health.insert(host, pulse);
+                }
+            }
+            Returned::Errand(host, sequence, outcome) => {
                 self.busy.remove(&host);
                 self.views.remove(&host);
                 // What it answered before it was switched says nothing any more.
                 self.memory.health.remove(&host);
-                self.ended.push((host, outcome));
+                self.ended.push((host, sequence, outcome));
             }
         }
     }
 
-    /// Asks how the Service is where nothing is under way.
-    async fn ask(&mut self, scene: &Scene, spec: &ServiceSpec) {
-        if scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active) {
+    /// Asks how the Service is where that is due and nothing is under way; the answers come beside the rest.
+    fn ask(&mut self, scene: &Scene, plan: &Plan, rollout: Option<&Rollout>) {
+        if rollout.is_some_and(|rollout| rollout.state == RolloutState::Active) {
             return;
         }
-        let controller = self.controller;
-        let running = |id: &HostId| match self.views.get(id) {
-            Some(HostView::Seen(seen)) => {
-                seen.service.good.is_some() && seen.service.good == seen.service.unit.revision()
-            }
-            _ => false,
-        };
-        let asked =
-            scene.placements.iter().filter(|(id, (_, placement))| *placement == Placement::Placed && running(id));
-        let questions = asked.map(|(id, (target, _))| {
+        for (id, (target, placement)) in &scene.placements {
+            let confirmed = match self.views.get(id) {
+                Some(HostView::Seen(seen)) => {
+                    seen.service.good.filter(|_| seen.service.good == seen.service.unit.revision())
+                }
+                _ => None,
+            };
+            let Some(revision) = confirmed else { continue };
+            let Some(spec) = rules(scene, plan, revision) else { continue };
             let before = self.memory.health.get(id).cloned();
-            async move { (id.clone(), controller.pulse(spec, target, before).await) }
-        });
-        for (id, pulse) in futures::future::join_all(questions).await {
-            if let Some(pulse) = pulse {
-                self.memory.health.insert(id, pulse);
+            let due = Controller::<F>::pulse_due(spec, before.as_ref());
+            if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
+                continue;
             }
+            let (controller, id, target, spec) = (self.controller, id.clone(), target.clone(), spec.clone());
+            let pulse = async move {
+                let pulse = controller.pulse(&spec, &target, before).await;
+                Returned::Pulse(id, pulse)
+            };
+            self.out.push(pulse.boxed());
         }
     }
 
@@ -442,8 +454,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
             owned.accepted.clone_from(&scene.accepted);
         }
         self.take_requests(scene, &hosts, &mut owned);
-        for (host, outcome) in std::mem::take(&mut self.ended) {
-            if let Some(rollout) = &mut rollout {
+        for (host, sequence, outcome) in std::mem::take(&mut self.ended) {
+            // What was found under an older number says nothing about this rollout.
+            if let Some(rollout) = rollout.as_mut().filter(|rollout| rollout.sequence == sequence) {
                 self.take_outcome(scene, &host, outcome, &mut owned, rollout);
             }
         }
@@ -595,11 +608,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let activity = if carried && judged { Activity::Disruptive } else { Activity::Quiet };
             let number = plan.aim.revision();
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
-            // What is declared is judged by what is declared; what is gone back to, by what it was declared with.
-            let judged_by = match revision {
-                Some(revision) if plan.declared != number => revision.spec.clone(),
-                _ => accepted.spec.clone(),
-            };
+            let judged_by = number.and_then(|number| rules(scene, plan, number)).unwrap_or(&accepted.spec).clone();
             let cancel = CancellationToken::new();
             let errand = Errand {
                 host: id.clone(),
@@ -616,7 +625,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             self.busy.insert(id.clone(), (activity, cancel));
             let controller = self.controller;
             let host = id.clone();
-            self.out.push(async move { Returned::Errand(host, controller.run(&errand).await) }.boxed());
+            let sequence = stamp.sequence;
+            self.out.push(async move { Returned::Errand(host, sequence, controller.run(&errand).await) }.boxed());
         }
     }
 
@@ -718,6 +728,15 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         Ok(Next::Never)
     }
+}
+
+/// By whose rules a revision is judged: what is declared by what is declared, what was gone back to by what it was
+/// declared with.
+fn rules<'a>(scene: &'a Scene, plan: &Plan, revision: RevisionNumber) -> Option<&'a ServiceSpec> {
+    if plan.declared == Some(revision) {
+        return scene.accepted.as_ref().map(|accepted| &accepted.spec);
+    }
+    scene.view.revisions.get(&revision).map(|revision| &revision.spec)
 }
 
 /// The conditions of something that makes no sense.

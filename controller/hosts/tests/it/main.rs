@@ -3,5 +3,6 @@
 mod contract;
 mod faults;
 mod memory;
+mod probe;
 mod real;
 mod release;
