@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tempfile::TempDir;
 use tokio::sync::{Semaphore, mpsc};
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
@@ -65,10 +64,10 @@ const CHUNKS: usize = 4;
 
 /// Hosts over SSH: a connection each, kept warm, and opened again when it is lost.
 pub struct SshFleet {
-    // Last to go: the sockets are in it.
     links: Mutex<HashMap<Route, Arc<Link>>>,
     shared: Arc<Shared>,
-    _directory: TempDir,
+    // Last to go: the sockets are in it.
+    _directory: master::PrivateDirectory,
 }
 
 /// What makes two targets the same connection, whatever they are called.
@@ -96,7 +95,7 @@ impl SshFleet {
     /// # Errors
     /// When no private folder for sockets can be made in the temporary folder.
     pub fn with_shell(shell: &str) -> io::Result<Self> {
-        let directory = master::private_directory()?;
+        let directory = master::PrivateDirectory::new()?;
         let shared = Shared {
             directory: directory.path().to_owned(),
             connecting: Semaphore::new(CONNECTING),

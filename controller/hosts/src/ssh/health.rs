@@ -63,11 +63,11 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
     };
     match answer {
         Ok(Ok(answer)) => answer,
-        Ok(Err(detail)) => explain(&connection.master.log_since(before), detail),
+        Ok(Err(detail)) => explain(&connection.master.log_since(before), &detail),
         Err(_) => {
             let seconds = question.timeout.as_secs_f32();
             if ping(link).await {
-                explain(&connection.master.log_since(before), format!("no answer within {seconds} s"))
+                explain(&connection.master.log_since(before), &format!("no answer within {seconds} s"))
             } else {
                 unknown("the host itself does not answer")
             }
@@ -76,15 +76,15 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
 }
 
 /// What a question that was cut short means, by what ssh has logged since.
-fn explain(log: &str, detail: String) -> HealthAnswer {
+fn explain(log: &str, detail: &str) -> HealthAnswer {
     if log.contains("administratively prohibited") {
         unknown("sshd refuses forwarding (AllowTcpForwarding or PermitOpen in sshd_config)")
     } else if log.contains("resource shortage") || log.contains("Timeout, server") {
-        unknown(&detail)
+        unknown(detail)
     } else if log.contains("connect failed") {
         silent("connection refused")
     } else {
-        silent(&detail)
+        silent(detail)
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
             ("channel 3: open failed: connect failed: Connection refused\r\n", false),
             ("", false),
         ] {
-            let answer = explain(log, "closed".to_owned());
+            let answer = explain(log, "closed");
             assert_eq!(matches!(answer, HealthAnswer::Unknown { .. }), unknown, "{log:?}: {answer:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -44,20 +44,69 @@ const LONGEST_LOG: u64 = 256 << 10;
 /// The name that stands for the host on ssh's command line, so that nothing of a declaration ever does.
 const ALIAS: &str = "windlass";
 
-/// A folder for control sockets and forwards, for this user only, with a path that is short enough.
-pub(crate) fn private_directory() -> std::io::Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("wl-").rand_bytes(6);
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let short = |path: &PathBuf| path.as_os_str().len() <= 24;
-    for parent in [Some(std::env::temp_dir()), runtime, Some(PathBuf::from("/tmp"))].into_iter().flatten() {
-        if short(&parent)
-            && let Ok(directory) = builder.tempdir_in(&parent)
+/// A private folder, and the lock that says that its owner lives.
+pub(crate) struct PrivateDirectory {
+    // Before the lock, so that nobody else finds it unlocked.
+    directory: TempDir,
+    _lock: fs::File,
+}
+
+/// How private folders' names begin.
+const PREFIX: &str = "wl-";
+
+/// How old a folder must be before it is taken for a dead process's: its owner needs a moment to lock it.
+const SETTLED: Duration = Duration::from_secs(60);
+
+impl PrivateDirectory {
+    /// A folder for control sockets and forwards, for this user only, with a path that is short enough. Takes away
+    /// those that killed processes have left.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let short = |path: &PathBuf| path.as_os_str().len() <= 24;
+        let parents = [Some(std::env::temp_dir()), runtime, Some(PathBuf::from("/tmp"))].into_iter().flatten();
+        let mut failure = std::io::Error::other("no folder for sockets");
+        for parent in parents.filter(short) {
+            match Self::new_in(&parent) {
+                Ok(directory) => return Ok(directory),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn new_in(parent: &Path) -> std::io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PREFIX).rand_bytes(6).permissions(fs::Permissions::from_mode(0o700));
+        let directory = builder.tempdir_in(parent)?;
+        let lock = fs::File::create_new(directory.path().join("lock"))?;
+        lock.lock()?;
+        let _ = sweep(parent);
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Takes away the folders of processes that were killed.
+fn sweep(parent: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(parent)?.flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let old = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > SETTLED));
+        if ours
+            && old
+            && let Ok(lock) = fs::File::open(entry.path().join("lock"))
+            && lock.try_lock().is_ok()
         {
-            return Ok(directory);
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
-    builder.tempdir_in("/tmp")
+    Ok(())
 }
 
 /// One connection.

@@ -224,7 +224,7 @@ fn sandbox(place: &Place<'_>, spec: &ServiceSpec) -> String {
 mod tests {
     use super::*;
 
-    fn spec(json: serde_json::Value) -> ServiceSpec {
+    fn spec(json: &serde_json::Value) -> ServiceSpec {
         let mut all = serde_json::json!({
             "placement": { "hosts": ["web1"] },
             "source": { "path": "/srv/web" },
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_unit_in_system_scope() {
-        let spec = spec(serde_json::json!({
+        let spec = spec(&serde_json::json!({
             "runtime": {
                 "target": "python", "entryPoint": "bin/server.py", "args": ["--name=a b", "50%", "$HOME"],
                 "limits": { "memory": "256M", "cpu": "1.5", "tasks": 40 },
@@ -288,7 +288,7 @@ AmbientCapabilities=
 
     #[test]
     fn a_unit_in_user_scope() {
-        let spec = spec(serde_json::json!({ "runtime": { "target": "generic", "entryPoint": "a $b" } }));
+        let spec = spec(&serde_json::json!({ "runtime": { "target": "generic", "entryPoint": "a $b" } }));
         let text = render(Scope::User, "/home/app/.local/share/windlass", None, &spec);
         let command = "ExecStart=\"/home/app/.local/share/windlass/default.web/revisions/3/release/a $b\"\n";
         assert!(text.contains(command), "{text}");
@@ -300,7 +300,7 @@ AmbientCapabilities=
 
     #[test]
     fn what_hides_the_release_is_left_out() {
-        let spec = spec(serde_json::json!({ "network": { "port": 80 } }));
+        let spec = spec(&serde_json::json!({ "network": { "port": 80 } }));
         let text = render(Scope::System, "/home/deploy/windlass", Some("/usr/bin/python3"), &spec);
         assert!(text.contains("ProtectHome=read-only\n"), "{text}");
         assert!(text.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{text}");
@@ -310,7 +310,7 @@ AmbientCapabilities=
 
     #[test]
     fn an_environment_escapes_what_a_file_of_it_must() {
-        let spec = spec(serde_json::json!({
+        let spec = spec(&serde_json::json!({
             "runtime": { "target": "python", "entryPoint": "x", "env": { "A": "\"q\" $x `y` \\ %n\nnext", "B": "" } },
             "network": { "port": 8080 },
         }));

@@ -3,6 +3,5 @@
 mod contract;
 mod faults;
 mod memory;
-mod probe;
 mod real;
 mod release;
