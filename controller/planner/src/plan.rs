@@ -294,25 +294,28 @@ impl Context<'_> {
         }
     }
 
-    /// How the last rollout ends, when there is nothing left to do in it.
+    /// How the last rollout ends, when there is nothing left to do in it. One that was halted has succeeded once
+    /// its hosts are where it should have brought them.
     fn end(&self, last: Option<&Rollout>, standings: &BTreeMap<HostId, Standing>) -> RolloutChange {
-        let Some(last) = last.filter(|_| !self.busy()) else { return RolloutChange::Keep };
+        let halted = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Halted);
+        let Some(last) = last.or(halted).filter(|_| !self.busy()) else { return RolloutChange::Keep };
+        let change = |state| if last.state == state { RolloutChange::Keep } else { RolloutChange::Close(state) };
         if last.revision != self.aim.revision() {
-            return RolloutChange::Close(RolloutState::Superseded);
+            return if last.state == RolloutState::Active { change(RolloutState::Superseded) } else { RolloutChange::Keep };
         }
         // A host that has not answered yet still belongs to it.
-        if self.blind() && last.failures.is_empty() {
+        if self.blind() && (last.failures.is_empty() || last.state == RolloutState::Halted) {
             return RolloutChange::Keep;
         }
-        let out_of_sight = |id: &HostId| match self.inputs.hosts.get(id) {
-            Some(host) => host.placement == Placement::Placed && !matches!(host.view, HostView::Seen(_)),
-            None => false,
-        };
-        let nowhere = self.aim.revision().is_some() && !standings.values().any(|standing| standing.settled);
+        let placed = |id: &HostId| self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed);
+        let out_of_sight = |id: &HostId| placed(id) && !matches!(self.inputs.hosts[id].view, HostView::Seen(_));
+        let nowhere = self.aim.revision().is_some()
+            && standings.keys().any(placed)
+            && !standings.values().any(|standing| standing.settled);
         if nowhere || last.touched.iter().any(out_of_sight) {
-            return RolloutChange::Close(RolloutState::Halted);
+            return change(RolloutState::Halted);
         }
-        RolloutChange::Close(RolloutState::Succeeded)
+        change(RolloutState::Succeeded)
     }
 
     fn open(&self, above: Sequence) -> RolloutChange {

@@ -93,10 +93,13 @@ pub fn position(seen: &ServiceObservation, revision: RevisionNumber, release: &R
     if unfinished || stopped_by_us(seen) {
         return Position::Elsewhere { staged };
     }
-    if !seen.drift.is_empty() || matches!(seen.unit, UnitFile::Changed(_)) || seen.run.needs_reload {
+    // What has ended before anybody judged it was not stopped by somebody else: it is for the judge to say.
+    let unjudged = seen.good != Some(revision) || unproven(seen);
+    let drifted = seen.drift.iter().any(|drift| !(unjudged && *drift == Drift::Stopped));
+    if drifted || matches!(seen.unit, UnitFile::Changed(_)) || seen.run.needs_reload {
         return Position::Drifted { files };
     }
-    if seen.good == Some(revision) && !unproven(seen) { Position::Settled } else { Position::Unjudged }
+    if unjudged { Position::Unjudged } else { Position::Settled }
 }
 
 /// Whether the Service serves on a host, as far as systemd knows.

@@ -1,7 +1,7 @@
 //! How each host of a Service stands: what it needs, whether it is down by our hand, what to say of it.
 
 use windlass_crds::id::{HostId, RevisionNumber};
-use windlass_crds::observation::{ActiveState, Drift, ServiceObservation};
+use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, UnitFile};
 use windlass_crds::record::{Blocked, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
 use windlass_crds::service::{DeletionPolicy, ServiceSpec};
 use windlass_crds::status::{HostRow, HostState};
@@ -87,8 +87,12 @@ impl Context<'_> {
 
     /// Whether a host that nobody sees may be down by our hand.
     fn may_be_down(&self, id: &HostId) -> bool {
-        let carried = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
-        carried && (self.touched(id) || self.inputs.fresh_term)
+        self.carried(id) && (self.touched(id) || self.inputs.fresh_term)
+    }
+
+    /// Whether a host that nobody sees carried a healthy revision, as far as the records say.
+    fn carried(&self, id: &HostId) -> bool {
+        self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty()
     }
 
     fn unseen(&self, id: &HostId, state: HostState, message: impl Into<String>) -> Standing {
@@ -105,7 +109,8 @@ impl Context<'_> {
         }
         match &host.view {
             HostView::Busy(activity) => {
-                let down = *activity == Activity::Disruptive;
+                // What was left down by an earlier rollout stays so while something is brought there.
+                let down = *activity == Activity::Disruptive || (self.carried(id) && self.touched(id));
                 Standing { down, ..Standing::idle(None, HostState::Working, "") }
             }
             HostView::Unreachable(error) => self.unseen(id, HostState::Unreachable, error.to_string()),
@@ -311,7 +316,13 @@ fn drift_message(seen: &ServiceObservation) -> String {
         })
         .collect();
     if words.is_empty() {
-        words.push("the unit file was changed".to_owned());
+        let word = match seen.unit {
+            UnitFile::Absent => "the unit file is gone",
+            UnitFile::Revision(revision) if !seen.revisions.contains_key(&revision) => "what it runs from is gone",
+            UnitFile::Revision(_) if seen.run.needs_reload => "systemd has not read the unit file that is there",
+            UnitFile::Revision(_) | UnitFile::Changed(_) | UnitFile::Foreign => "the unit file was changed",
+        };
+        words.push(word.to_owned());
     }
     words.join("; ")
 }

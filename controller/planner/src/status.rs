@@ -8,7 +8,8 @@ use windlass_crds::record::{BlockCause, Blocked, Owned, RolloutState};
 use windlass_crds::status::{Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
-use crate::input::{Complaint, Goal, HostView, Inputs, Placement, RemovalGate};
+use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
+use crate::position::running;
 use crate::target::Aim;
 
 /// What to say of a Service.
@@ -134,7 +135,7 @@ impl Told<'_> {
         if self.desired == 0 {
             return no((Reason::NoHosts, "it is placed on no host".to_owned()));
         }
-        no((Reason::NotObserved, self.progress()))
+        (ConditionStatus::Unknown, (Reason::NotObserved, self.progress()))
     }
 
     fn progress(&self) -> String {
@@ -284,27 +285,37 @@ impl Told<'_> {
     }
 
     fn available(&self) -> Finding {
-        let serving = self.hosts.values().filter(|row| {
-            // A host whose unit is up with something that was confirmed serves, whatever is planned for it.
-            matches!(row.state, HostState::Ready)
-        });
-        let up = self.inputs.hosts.iter().filter(|(id, host)| match &host.view {
+        let count = self.inputs.hosts.iter().filter(|(id, host)| self.serves(id, host)).count();
+        let told = self.inputs.hosts.iter().filter(|(id, _)| self.hosts.contains_key(*id));
+        let mut views = told.map(|(_, host)| &host.view);
+        let unseen = views.find(|view| matches!(view, HostView::Unreachable(_) | HostView::NotLookedAt));
+        let (status, reason) = match unseen {
+            _ if count > 0 => (ConditionStatus::True, Reason::AsExpected),
+            Some(HostView::NotLookedAt) => (ConditionStatus::Unknown, Reason::NotObserved),
+            Some(_) => (ConditionStatus::Unknown, Reason::HostUnreachable),
+            None if *self.aim == Aim::Removed => (ConditionStatus::False, Reason::Removing),
+            None if self.desired == 0 => (ConditionStatus::False, Reason::NoHosts),
+            None => (ConditionStatus::False, Reason::HostUnhealthy),
+        };
+        let message = format!("{count} of {} hosts serve", self.desired.max(count));
+        Finding { kind: ConditionType::Available, status, reason, message }
+    }
+
+    /// Whether a host is up with something that was confirmed, whatever is planned for it.
+    fn serves(&self, id: &HostId, host: &HostInput) -> bool {
+        match &host.view {
             HostView::Seen(seen) => {
                 let confirmed = seen.service.good.is_some() && seen.service.good == seen.service.unit.revision();
-                let ill = self.hosts.get(*id).is_some_and(|row| row.state == HostState::Unhealthy);
-                confirmed && crate::position::running(&seen.service) && !ill
+                let ill = self.hosts.get(id).is_some_and(|row| row.state == HostState::Unhealthy);
+                confirmed && running(&seen.service) && !ill
             }
-            _ => false,
-        });
-        let count = up.count().max(serving.count());
-        let lost = self.rows(HostState::Unreachable);
-        let (status, reason) = match (count, lost.is_empty()) {
-            (0, true) => (ConditionStatus::False, Reason::HostUnhealthy),
-            (0, false) => (ConditionStatus::Unknown, Reason::HostUnreachable),
-            _ => (ConditionStatus::True, Reason::AsExpected),
-        };
-        let message = format!("{count} of {} hosts serve", self.desired);
-        Finding { kind: ConditionType::Available, status, reason, message }
+            // What is under way there changes nothing that runs.
+            HostView::Busy(Activity::Quiet) => self.owned.hosts.contains_key(id) && !self.owned.good.is_empty(),
+            HostView::Busy(Activity::Disruptive)
+            | HostView::Unreachable(_)
+            | HostView::Refusing(_)
+            | HostView::NotLookedAt => false,
+        }
     }
 
     fn degraded(&self) -> Option<Why> {
