@@ -15,7 +15,7 @@ use windlass_planner::plan::Act;
 
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::Controller;
-use crate::judge::{Case, Found, judge};
+use crate::judge::{Case, Found, LOG_LINES, judge};
 
 /// What one host is to do, and all that it takes.
 pub struct Errand {
@@ -111,8 +111,20 @@ impl<F: Fleet> Controller<F> {
             }
             Err(StepError::Contact { error }) => Some(Outcome::Unsure(error)),
             Err(StepError::Superseded { .. }) => Some(Outcome::Superseded),
+            // What systemd cannot start is as unhealthy as what exits a moment later.
+            Err(StepError::StartFailed { detail }) => Some(self.not_started(errand, step, detail).await),
             Err(error) => Some(Outcome::Failed(StepFailure { step: step.to_string(), error })),
         }
+    }
+
+    async fn not_started(&self, errand: &Errand, step: &Step, detail: String) -> Outcome {
+        let Some(revision) = step.revision() else {
+            return Outcome::Failed(StepFailure { step: step.to_string(), error: StepError::StartFailed { detail } });
+        };
+        reached(Checkpoint::Judged);
+        let logs = self.fleet.logs(&errand.target, &errand.service, LOG_LINES).await.unwrap_or_default();
+        let summary = format!("systemd did not start it: {detail}");
+        Outcome::Unhealthy { revision, evidence: Evidence { summary, answer: None, logs } }
     }
 
     async fn perform(&self, errand: &Errand, step: &Step) -> Result<(), StepError> {

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// So many lines of the unit's log are kept with a verdict.
-const LOG_LINES: u32 = 20;
+pub const LOG_LINES: u32 = 20;
 
 /// How waiting for a verdict ended.
 #[derive(Debug)]

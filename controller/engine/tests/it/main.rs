@@ -86,3 +86,19 @@ async fn an_idle_controller_writes_nothing() -> anyhow::Result<()> {
     assert_eq!(world.etcd.revision()?, before);
     world.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_systemd_cannot_start_goes_back_too() -> anyhow::Result<()> {
+    let world = World::start(&["web1", "web2"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::start_fails(),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print('cannot start')");
+    world.settles("web", Reason::RolledBack).await?;
+    assert_eq!(world.revisions("web"), [1, 1]);
+    world.stop().await
+}
