@@ -5,18 +5,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use windlass_crds::id::ResourceKey;
 use windlass_crds::request::Request;
-use windlass_store::{RequestId, Store};
+use windlass_store::{RequestId, Store, StoreRevision};
 
-/// Writes a request and gives its id, which the controller deletes when it is done.
+/// A request that was written. The controller deletes it when it is done.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Which.
+    pub(crate) id: RequestId,
+    /// When.
+    pub(crate) at: StoreRevision,
+}
+
+/// Writes a request.
 ///
 /// # Errors
 /// When the store does not answer or refuses.
-pub(crate) async fn ask(store: &Store, target: &ResourceKey, request: &Request) -> anyhow::Result<RequestId> {
+pub(crate) async fn ask(store: &Store, target: &ResourceKey, request: &Request) -> anyhow::Result<Asked> {
     let id = fresh_id(request);
     let value = serde_json::to_vec(request).expect("a request of texts and numbers is JSON");
     let written = store.request(target, &id, value).await;
-    written.with_context(|| format!("cannot ask the controller to {} {target}", request.name()))?;
-    Ok(id)
+    let at = written.with_context(|| format!("cannot ask the controller to {} {target}", request.name()))?;
+    Ok(Asked { id, at })
 }
 
 /// An id that no other request has: of two at one nanosecond, the processes differ. Sorts by time.

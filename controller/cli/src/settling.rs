@@ -159,10 +159,13 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
     let told = resource.any_status();
     let condition = |kind| status::condition(&told.conditions, kind);
     let holds = |kind| condition(kind).filter(|condition| condition.status == ConditionStatus::True);
+    let pending = wanted.requests.intersection(&resource.requests).next();
     if wanted.goal == Goal::Gone {
-        return match &resource.declared {
-            Some(_) => Progress::Waiting(Why::Declared),
-            None => removal(condition(ConditionType::Ready)),
+        return match (&resource.declared, pending) {
+            (Some(_), _) => Progress::Waiting(Why::Declared),
+            // What the status says may be what the request is about: that a removal waits.
+            (None, Some(id)) => Progress::Waiting(Why::Asked(id.clone())),
+            (None, None) => removal(condition(ConditionType::Ready)),
         };
     }
     if resource.declared.is_none() {
@@ -175,7 +178,7 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
     if wanted.goal == Goal::Observed {
         return Progress::Met;
     }
-    if let Some(id) = wanted.requests.intersection(&resource.requests).next() {
+    if let Some(id) = pending {
         return Progress::Waiting(Why::Asked(id.clone()));
     }
     let (ready, stalled) = (condition(ConditionType::Ready), holds(ConditionType::Stalled));

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::anyhow;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
-use windlass_crds::id::{Generation, ResourceKey};
+use windlass_crds::id::ResourceKey;
 use windlass_crds::span::Span;
-use windlass_store::{RequestId, Scope, Store, Update};
+use windlass_store::{Follower, RequestId, Scope, Store, StoreRevision, Update};
 
+use crate::asking::Asked;
 use crate::connection;
 use crate::failure::{TimedOut, hinted};
 use crate::inventory::{Inventory, Resource, SECTIONS};
@@ -38,19 +39,30 @@ pub(crate) struct WaitArgs {
     pub(crate) timeout: Span,
 }
 
-/// A resource and what is waited for. What the store holds when waiting begins counts as asked before it.
+impl WaitArgs {
+    /// Begins to watch, where that was asked for.
+    ///
+    /// # Errors
+    /// When the store says nothing.
+    pub(crate) async fn begin(&self, store: &Store) -> anyhow::Result<Option<Watch>> {
+        Ok(if self.wait { Some(Watch::begin(store, self.timeout).await?) } else { None })
+    }
+}
+
+/// A resource and what is waited for.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     key: ResourceKey,
     goal: Goal,
-    generation: Generation,
+    /// What the store held before this says nothing about the goal.
+    since: StoreRevision,
     requests: BTreeSet<RequestId>,
 }
 
 impl Target {
     /// Waits for `goal`.
     pub(crate) fn new(key: ResourceKey, goal: Goal) -> Self {
-        Self { key, goal, generation: Generation::default(), requests: BTreeSet::new() }
+        Self { key, goal, since: StoreRevision::default(), requests: BTreeSet::new() }
     }
 
     /// Waits until what is declared runs, and well.
@@ -58,34 +70,41 @@ impl Target {
         Self::new(key, Goal::Settled(Ending::Declared))
     }
 
+    /// Believes no status that is older than what was written at this revision.
+    pub(crate) fn since(mut self, revision: StoreRevision) -> Self {
+        self.since = self.since.max(revision);
+        self
+    }
+
     /// Believes no status that is older than this request's end.
-    pub(crate) fn after(mut self, request: RequestId) -> Self {
-        self.requests.insert(request);
-        self
+    pub(crate) fn after(mut self, asked: Asked) -> Self {
+        self.requests.insert(asked.id);
+        self.since(asked.at)
     }
 
-    /// Believes no status of an older generation.
-    pub(crate) fn since(mut self, generation: Generation) -> Self {
-        self.generation = generation;
-        self
-    }
-
-    /// What is wanted, as of the moment at which the store held `resource`.
+    /// What is wanted, now that the store holds `resource`: what it was asked before counts too.
     fn wanted(&self, resource: Option<&Resource>) -> Wanted {
         let mut requests = self.requests.clone();
         requests.extend(resource.into_iter().flat_map(|resource| resource.requests.iter().cloned()));
-        let declared = resource.and_then(Resource::generation).unwrap_or_default();
-        Wanted { key: self.key.clone(), goal: self.goal, generation: self.generation.max(declared), requests }
+        let generation = resource.and_then(Resource::generation).unwrap_or_default();
+        Wanted { key: self.key.clone(), goal: self.goal, generation, requests }
     }
+}
+
+/// Whether something was so when watching began, or has become so since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    First,
+    Later,
 }
 
 /// What is told while waiting.
 pub(crate) trait Listener {
-    /// Something about a resource changed.
+    /// How a resource is.
     ///
     /// # Errors
     /// When nobody listens any more.
-    fn changed(&mut self, resource: &Resource) -> anyhow::Result<()>;
+    fn seen(&mut self, resource: &Resource, sight: Sight) -> anyhow::Result<()>;
 
     /// What was waited for has come.
     ///
@@ -94,49 +113,140 @@ pub(crate) trait Listener {
     fn met(&mut self, key: &ResourceKey, resource: Option<&Resource>) -> anyhow::Result<()>;
 }
 
-/// Waits until every target is met, and tells each as it is.
-///
-/// # Errors
-/// When one cannot be met any more, with the reason and what is known about it; when the time is over; when nobody
-/// reads what is told.
-pub(crate) async fn wait(
-    store: &Store,
-    targets: &[Target],
+/// A watch that has begun. Whoever writes something and then waits begins it before writing, and misses nothing.
+pub(crate) struct Watch {
+    store: Store,
+    follower: Follower,
+    inventory: Inventory,
+    /// Everything up to here is in the inventory.
+    reached: StoreRevision,
     timeout: Span,
-    listener: &mut impl Listener,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + timeout.duration();
-    let mut follower = store.follow(Scope::sections(&SECTIONS));
-    let mut inventory = Inventory::default();
-    let mut open: Option<Vec<Wanted>> = None;
-    loop {
-        let Ok(update) = timeout_at(deadline, follower.next()).await else {
-            return Err(out_of_time(store, timeout, open.as_deref(), &inventory, targets).await);
+    deadline: Instant,
+}
+
+impl Watch {
+    /// Begins to watch, for `timeout` in all.
+    ///
+    /// # Errors
+    /// When the store says nothing in that time.
+    pub(crate) async fn begin(store: &Store, timeout: Span) -> anyhow::Result<Self> {
+        let mut watch = Self {
+            store: store.clone(),
+            follower: store.follow(Scope::sections(&SECTIONS)),
+            inventory: Inventory::default(),
+            reached: StoreRevision::default(),
+            timeout,
+            deadline: Instant::now() + timeout.duration(),
         };
-        if let Update::Interrupted { error } = &update {
-            output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
-            continue;
+        while watch.reached == StoreRevision::default() {
+            match watch.next().await {
+                Some(update) => drop(watch.take(update)),
+                None => return Err(TimedOut(format!("timed out after {timeout}; the store said nothing")).into()),
+            }
         }
-        let changed = inventory.take(update);
-        let wanted = open
-            .get_or_insert_with(|| targets.iter().map(|target| target.wanted(inventory.get(&target.key))).collect());
-        for resource in wanted.iter().filter(|one| changed.contains(&one.key)).filter_map(|one| inventory.get(&one.key))
-        {
-            listener.changed(resource)?;
+        Ok(watch)
+    }
+
+    /// Waits until every target is met, and tells each as it is.
+    ///
+    /// # Errors
+    /// When one cannot be met any more, with the reason and what is known about it; when the time is over; when
+    /// nobody reads what is told.
+    pub(crate) async fn until(mut self, targets: &[Target], listener: &mut impl Listener) -> anyhow::Result<()> {
+        let concerns = |key: &ResourceKey| targets.iter().any(|target| target.key == *key);
+        for target in targets {
+            if let Some(resource) = self.inventory.get(&target.key) {
+                listener.seen(resource, Sight::First)?;
+            }
         }
+        let since = targets.iter().map(|target| target.since).max().unwrap_or_default();
+        let mut open: Option<Vec<Wanted>> = None;
+        loop {
+            if self.reached >= since {
+                let wanted = open.take().unwrap_or_else(|| {
+                    targets.iter().map(|target| target.wanted(self.inventory.get(&target.key))).collect()
+                });
+                let still = self.unmet(wanted, listener)?;
+                if still.is_empty() {
+                    return Ok(());
+                }
+                open = Some(still);
+            }
+            let Some(update) = self.next().await else {
+                return Err(self.out_of_time(open.as_deref().unwrap_or_default()).await);
+            };
+            // One change after the other, so that nothing is passed over which lasted for a moment only.
+            for step in steps(update) {
+                for key in self.take(step).iter().filter(|key| concerns(key)) {
+                    if let Some(resource) = self.inventory.get(key) {
+                        listener.seen(resource, Sight::Later)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Those of `wanted` that may still come.
+    fn unmet(&self, wanted: Vec<Wanted>, listener: &mut impl Listener) -> anyhow::Result<Vec<Wanted>> {
         let mut still = Vec::new();
-        for one in wanted.drain(..) {
-            let resource = inventory.get(&one.key);
+        for one in wanted {
+            let resource = self.inventory.get(&one.key);
             match settling::judge(&one, resource) {
                 Progress::Met => listener.met(&one.key, resource)?,
                 Progress::Waiting(_) => still.push(one),
                 Progress::Never(why) => return Err(never(&one, &why, resource)),
             }
         }
-        if still.is_empty() {
-            return Ok(());
+        Ok(still)
+    }
+
+    /// The next thing that the store tells; nothing when the time is over.
+    async fn next(&mut self) -> Option<Update> {
+        loop {
+            match timeout_at(self.deadline, self.follower.next()).await {
+                Err(_) => return None,
+                Ok(Update::Interrupted { error }) => {
+                    output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
+                }
+                Ok(update) => return Some(update),
+            }
         }
-        *wanted = still;
+    }
+
+    /// Takes in what the store tells, and names the resources that it concerns.
+    fn take(&mut self, update: Update) -> BTreeSet<ResourceKey> {
+        if let Update::Snapshot { revision, .. } | Update::Changes { revision, .. } | Update::Progress { revision } =
+            &update
+        {
+            self.reached = *revision;
+        }
+        self.inventory.take(update)
+    }
+
+    /// That the time is over, and how it stood then.
+    async fn out_of_time(&self, open: &[Wanted]) -> anyhow::Error {
+        let mut text = format!("timed out after {}", self.timeout);
+        for one in open {
+            let resource = self.inventory.get(&one.key);
+            if let Progress::Waiting(why) = settling::judge(one, resource) {
+                text += &format!("\n{} is not {}: {why}{}", one.key, one.goal, details(resource));
+            }
+        }
+        let error = anyhow::Error::new(TimedOut(text));
+        match connection::controller(&self.store).await {
+            Some(_) => error,
+            None => hinted(error, "no controller seems to run on this store: `windlass serve` starts one"),
+        }
+    }
+}
+
+/// An update as one update for each change.
+fn steps(update: Update) -> Vec<Update> {
+    match update {
+        Update::Changes { changes, revision } => {
+            changes.into_iter().map(|change| Update::Changes { changes: vec![change], revision }).collect()
+        }
+        whole => vec![whole],
     }
 }
 
@@ -149,32 +259,6 @@ fn never(wanted: &Wanted, why: &Why, resource: Option<&Resource>) -> anyhow::Err
     match why.hint(&wanted.key) {
         Some(hint) => hinted(error, hint),
         None => error,
-    }
-}
-
-/// That the time is over, and how it stood then.
-async fn out_of_time(
-    store: &Store,
-    timeout: Span,
-    open: Option<&[Wanted]>,
-    inventory: &Inventory,
-    targets: &[Target],
-) -> anyhow::Error {
-    let mut text = format!("timed out after {timeout}");
-    for one in open.unwrap_or_default() {
-        let resource = inventory.get(&one.key);
-        if let Progress::Waiting(why) = settling::judge(one, resource) {
-            text += &format!("\n{} is not {}: {why}{}", one.key, one.goal, details(resource));
-        }
-    }
-    if open.is_none() {
-        let keys: Vec<String> = targets.iter().map(|target| target.key.to_string()).collect();
-        text += &format!("; the store said nothing about {}", keys.join(", "));
-    }
-    let error = anyhow::Error::new(TimedOut(text));
-    match connection::controller(store).await {
-        Some(_) => error,
-        None => hinted(error, "no controller seems to run on this store: `windlass serve` starts one"),
     }
 }
 
@@ -198,9 +282,10 @@ impl Running {
 }
 
 impl Listener for Running {
-    fn changed(&mut self, resource: &Resource) -> anyhow::Result<()> {
-        if matches!(resource.key, ResourceKey::Service(_)) && resource.is_observed() {
-            let news = self.narrators.entry(resource.key.clone()).or_default().news(resource);
+    fn seen(&mut self, resource: &Resource, sight: Sight) -> anyhow::Result<()> {
+        let news = self.narrators.entry(resource.key.clone()).or_default().news(resource);
+        // How it was before is no answer to what was asked.
+        if sight == Sight::Later {
             news.into_iter().for_each(output::note);
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
 use crate::failure::hinted;
 use crate::output::{self, Label};
-use crate::waiting::{self, Running, Target, WaitArgs};
+use crate::waiting::{Running, Target, WaitArgs};
 
 /// Declare what files say
 ///
@@ -70,6 +70,7 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     check_paths(&store, &documents).await?;
     // What others refer to comes first.
     documents.sort_by_key(|document| Kind::ALL.iter().position(|kind| *kind == document.key().kind()));
+    let watch = args.wait.begin(&store).await?;
     let mut targets = Vec::new();
     for document in &documents {
         let key = document.key();
@@ -86,9 +87,9 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
         return Ok(Exit::Done);
     }
     warn_without_controller(&store).await;
-    if args.wait.wait {
+    if let Some(watch) = watch {
         let mut listener = if args.output.is_some() { Running::quiet() } else { Running::default() };
-        waiting::wait(&store, &targets, args.wait.timeout, &mut listener).await?;
+        watch.until(&targets, &mut listener).await?;
     }
     Ok(Exit::Done)
 }
@@ -110,8 +111,7 @@ async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<
         return Ok((verb, target));
     }
     if verb != Verb::Unchanged {
-        let revision = store.declare(&key, document.text.clone().into_bytes()).await?;
-        target = target.since(revision.into());
+        target = target.since(store.declare(&key, document.text.clone().into_bytes()).await?);
     }
     if matches!(key, ResourceKey::Service(_)) {
         target = target.after(ask(store, &key, &Request::Reconcile).await?);

@@ -67,7 +67,9 @@ pub(super) async fn run(args: &ConfirmRemovalArgs, client: &ClientArgs) -> anyho
     }
     let confirming = args.all || named.is_some();
     for resource in &waiting {
-        let from = hosts(resource).join(", ");
+        let hosts = hosts(resource);
+        // A status that is late, or from another version, does not name them.
+        let from = if hosts.is_empty() { "its hosts".to_owned() } else { hosts.join(", ") };
         if confirming {
             ask(&store, &resource.key, &Request::ConfirmRemoval).await?;
             output::line(format_args!("{} removal from {from} confirmed", resource.key))?;
@@ -91,11 +93,13 @@ fn waits(resource: &Resource) -> bool {
 /// The hosts that it would be removed from.
 fn hosts(resource: &Resource) -> Vec<String> {
     let told = resource.service_status();
-    let leaving = told.hosts.iter().filter(|(_, row)| row.state == HostState::Removing);
-    let leaving: Vec<String> = leaving.map(|(host, _)| host.to_string()).collect();
-    if !leaving.is_empty() || resource.declared.is_some() {
-        return leaving;
-    }
     let owned = resource.owned_record().unwrap_or_default();
-    owned.hosts.keys().filter(|host| !owned.confirmed_removals.contains(*host)).map(ToString::to_string).collect()
+    let leaving = told.hosts.iter().filter(|(_, row)| row.state == HostState::Removing).map(|(host, _)| host);
+    // A status that is late does not name them; of what nobody declares, all hosts are left.
+    let leaving: Vec<_> = match resource.declared {
+        None if told.hosts.is_empty() => owned.hosts.keys().collect(),
+        _ => leaving.collect(),
+    };
+    let unconfirmed = leaving.into_iter().filter(|host| !owned.confirmed_removals.contains(*host));
+    unconfirmed.map(ToString::to_string).collect()
 }

@@ -15,7 +15,7 @@ use crate::inventory::Inventory;
 use crate::output;
 use crate::resources::{self, Selection};
 use crate::settling::Goal;
-use crate::waiting::{self, Running, Target, WaitArgs};
+use crate::waiting::{Running, Target, WaitArgs};
 
 /// Take declarations back, and confirm what that removes
 ///
@@ -44,6 +44,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
     let keys = named(args, client)?;
     let store = client.connection.connect().await?;
     let inventory = Inventory::read(&store, &Selection::Named(keys.clone())).await?;
+    let watch = args.wait.begin(&store).await?;
     let (mut targets, mut missing) = (Vec::new(), Vec::new());
     for key in keys {
         let Some(resource) = inventory.get(&key).filter(|resource| resource.exists()) else {
@@ -53,18 +54,19 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
         let deleted = store.delete_declaration(&key).await?;
         // What nobody declares and nothing is left of on hosts has only a status that is about to go.
         let confirmed = matches!(key, ResourceKey::Service(_)) && (deleted.is_some() || resource.owned.is_some());
+        let mut target = Target::new(key.clone(), Goal::Gone).since(deleted.unwrap_or_default());
         if confirmed {
-            ask(&store, &key, &Request::ConfirmRemoval).await?;
+            target = target.after(ask(&store, &key, &Request::ConfirmRemoval).await?);
         }
+        targets.push(target);
         let verb = if deleted.is_some() { "deleted" } else { "is being removed already" };
         output::line(format_args!("{key} {verb}"))?;
-        targets.push(Target::new(key, Goal::Gone));
     }
     if !targets.is_empty() {
         warn_without_controller(&store).await;
     }
-    if args.wait.wait && !targets.is_empty() {
-        waiting::wait(&store, &targets, args.wait.timeout, &mut Running::default()).await?;
+    if let Some(watch) = watch {
+        watch.until(&targets, &mut Running::default()).await?;
     }
     if !missing.is_empty() && !args.ignore_not_found {
         let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();

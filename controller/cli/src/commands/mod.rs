@@ -39,10 +39,11 @@ Exit codes:
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ClientArgs {
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
+    // First, since the other's heading goes for what follows it.
     #[command(flatten)]
     pub(crate) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
 }
 
 #[derive(Debug, Subcommand)]

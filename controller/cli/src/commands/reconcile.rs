@@ -1,7 +1,6 @@
 //! `windlass reconcile`: looks now instead of at the next interval.
 
 use clap::Args;
-use windlass_crds::id::ResourceKey;
 use windlass_crds::request::Request;
 
 use super::ClientArgs;
@@ -11,14 +10,17 @@ use crate::exit::Exit;
 use crate::inventory::Inventory;
 use crate::output;
 use crate::resources::{self, Selection};
-use crate::waiting::{self, Running, Target, WaitArgs};
+use crate::waiting::{Running, Target, WaitArgs};
 
 /// Look at sources and hosts now, and bring services where their declarations say
+///
+/// Of a Host it asks whether it can be reached now.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   windlass reconcile service/web
-  windlass reconcile service/web service/api --wait --timeout 5m")]
+  windlass reconcile service/web service/api --wait --timeout 5m
+  windlass reconcile host/web1 --wait")]
 pub(crate) struct ReconcileArgs {
     /// Which: service/web, or service web api
     #[arg(value_name = "RESOURCE", required = true)]
@@ -28,22 +30,22 @@ pub(crate) struct ReconcileArgs {
 }
 
 pub(super) async fn run(args: &ReconcileArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    let keys = resources::services(&args.resources, &client.namespace)?.into_iter().map(ResourceKey::Service);
-    let selection = Selection::Named(keys.collect());
+    let selection = Selection::Named(resources::keys(&args.resources, &client.namespace)?);
     let store = client.connection.connect().await?;
     let inventory = Inventory::read(&store, &selection).await?;
     let keys = inventory.require(&selection)?;
+    let watch = args.wait.begin(&store).await?;
     let mut targets = Vec::new();
     for key in keys {
-        let request = ask(&store, key, &Request::Reconcile).await?;
-        targets.push(Target::declared(key.clone()).after(request));
-        if !args.wait.wait {
+        let asked = ask(&store, key, &Request::Reconcile).await?;
+        targets.push(Target::declared(key.clone()).after(asked));
+        if watch.is_none() {
             output::line(format_args!("{key} asked to reconcile"))?;
         }
     }
     warn_without_controller(&store).await;
-    if args.wait.wait {
-        waiting::wait(&store, &targets, args.wait.timeout, &mut Running::default()).await?;
+    if let Some(watch) = watch {
+        watch.until(&targets, &mut Running::default()).await?;
     }
     Ok(Exit::Done)
 }

@@ -9,7 +9,7 @@ use crate::inventory::Resource;
 use crate::output;
 use crate::resources;
 use crate::settling::Goal;
-use crate::waiting::{self, Listener, Target, TimeoutArgs};
+use crate::waiting::{Listener, Sight, Target, TimeoutArgs, Watch};
 
 /// Wait until resources are as they are wanted
 ///
@@ -37,7 +37,7 @@ pub(super) async fn run(args: &WaitForArgs, client: &ClientArgs) -> anyhow::Resu
     let keys = resources::keys(&args.resources, &client.namespace)?;
     let store = client.connection.connect().await?;
     let targets: Vec<Target> = keys.into_iter().map(|key| Target::new(key, args.goal)).collect();
-    waiting::wait(&store, &targets, args.timeout.timeout, &mut Quiet(args.goal)).await?;
+    Watch::begin(&store, args.timeout.timeout).await?.until(&targets, &mut Quiet(args.goal)).await?;
     Ok(Exit::Done)
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn run(args: &WaitForArgs, client: &ClientArgs) -> anyhow::Resu
 struct Quiet(Goal);
 
 impl Listener for Quiet {
-    fn changed(&mut self, _: &Resource) -> anyhow::Result<()> {
+    fn seen(&mut self, _: &Resource, _: Sight) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -1,1 +1,13 @@
-//! The real binary against a real etcd.
+//! The real binary against a real etcd: what each command prints, where, and how it exits.
+//!
+//! No controller runs here. What one would write, the tests put into the store themselves.
+
+mod apply;
+mod connection;
+mod get;
+mod removal;
+mod rollout;
+mod told;
+mod wait;
+mod words;
+mod world;

@@ -16,7 +16,7 @@ use crate::connection::warn_without_controller;
 use crate::exit::Exit;
 use crate::output;
 use crate::settling::{Ending, Goal};
-use crate::waiting::{self, Running, Target, WaitArgs};
+use crate::waiting::{Running, Target, WaitArgs};
 
 /// Follow rollouts, see earlier revisions, and go back to them
 #[derive(Debug, Args)]
@@ -51,14 +51,15 @@ async fn ask_and_wait(
     wait: &WaitArgs,
 ) -> anyhow::Result<Exit> {
     let key = ResourceKey::Service(service.clone());
-    let id = ask(store, &key, request).await?;
-    if !wait.wait {
+    let watch = wait.begin(store).await?;
+    let asked = ask(store, &key, request).await?;
+    if watch.is_none() {
         output::line(format_args!("{key} {} asked for", request.name()))?;
     }
     warn_without_controller(store).await;
-    if wait.wait {
-        let target = Target::new(key, Goal::Settled(ending)).after(id);
-        waiting::wait(store, &[target], wait.timeout, &mut Running::default()).await?;
+    if let Some(watch) = watch {
+        let target = Target::new(key, Goal::Settled(ending)).after(asked);
+        watch.until(&[target], &mut Running::default()).await?;
     }
     Ok(Exit::Done)
 }

@@ -9,7 +9,7 @@ use crate::inventory::Resource;
 use crate::narration::Narrator;
 use crate::output;
 use crate::resources;
-use crate::waiting::{self, Listener, Target, TimeoutArgs};
+use crate::waiting::{self, Listener, Sight, Target, TimeoutArgs, Watch};
 
 /// Follow a rollout until it is over
 ///
@@ -31,7 +31,8 @@ pub(crate) struct StatusArgs {
 pub(super) async fn run(args: &StatusArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let key = ResourceKey::Service(resources::service(&args.resource, &client.namespace)?);
     let store = client.connection.connect().await?;
-    waiting::wait(&store, &[Target::declared(key)], args.timeout.timeout, &mut Aloud::default()).await?;
+    let watch = Watch::begin(&store, args.timeout.timeout).await?;
+    watch.until(&[Target::declared(key)], &mut Aloud::default()).await?;
     Ok(Exit::Done)
 }
 
@@ -40,7 +41,7 @@ pub(super) async fn run(args: &StatusArgs, client: &ClientArgs) -> anyhow::Resul
 struct Aloud(Narrator);
 
 impl Listener for Aloud {
-    fn changed(&mut self, resource: &Resource) -> anyhow::Result<()> {
+    fn seen(&mut self, resource: &Resource, _: Sight) -> anyhow::Result<()> {
         if resource.is_observed() {
             for line in self.0.news(resource) {
                 output::line(line)?;

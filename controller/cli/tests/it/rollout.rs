@@ -1,0 +1,222 @@
+//! `windlass rollout`.
+
+use windlass_crds::condition::Reason;
+use windlass_crds::digest::{ReleaseDigest, WorkloadDigest};
+use windlass_crds::document::{self, Declaration};
+use windlass_crds::id::{RevisionNumber, ServiceKey};
+use windlass_crds::record::{BlockCause, Blocked, Evidence, Owned, Revision, SourceOrigin};
+
+use crate::told;
+use crate::world::{World, service};
+
+#[test]
+fn status_tells_each_host_and_ends_with_the_rollout() {
+    let world = World::new();
+    let generation = world.declare("web");
+    world.tell("web", &told::rolling(generation, 0, "web1=2? web2=2. web3=2."));
+    let mut status = world.start(&["rollout", "status", "service/web"]);
+    let mut lines = status.lines();
+    let mut next = || lines.next().expect("a line").expect("UTF-8");
+    let mut seen: Vec<String> = (0..4).map(|_| next()).collect();
+    world.tell("web", &told::rolling(generation, 1, "web1=3+ web2=3? web3=2."));
+    seen.extend((0..2).map(|_| next()));
+    world.tell("web", &told::converged(generation));
+    seen.extend((0..3).map(|_| next()));
+    assert!(lines.next().is_none());
+    insta::assert_snapshot!(seen.join("\n"), @"
+    service/web: rollout 12 (deploy) to revision 3
+    service/web: web1 starting, revision 2
+    service/web: web2 pending, revision 2
+    service/web: web3 pending, revision 2
+    service/web: web1 ready, revision 3
+    service/web: web2 starting, revision 3
+    service/web: web2 ready, revision 3
+    service/web: web3 ready, revision 3
+    service/web: ready: revision 3 runs on 3 of 3 hosts
+    ");
+    assert_eq!(status.end(), "-- exit 0");
+}
+
+#[test]
+fn status_tells_the_truth_about_the_end() {
+    let world = World::new();
+    let generation = world.declare("web");
+    world.tell("web", &told::converged(generation));
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/web"]), @"
+    service/web: rollout 12 (deploy) to revision 3
+    service/web: web1 ready, revision 3
+    service/web: web2 ready, revision 3
+    service/web: web3 ready, revision 3
+    service/web: ready: revision 3 runs on 3 of 3 hosts
+    -- exit 0
+    ");
+    world.tell("web", &told::rolled_back(generation));
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/web"]), @"
+    service/web: rollout 12 (deploy) to revision 2
+    service/web: web1 ready, revision 2
+    service/web: web2 ready, revision 2
+    service/web: web3 ready, revision 2
+    -- stderr
+    error: service/web is not Ready: RolledBack: revision 3 was unhealthy on web1: the health endpoint answers 500; went back to revision 2
+      revision 3 on web1: the health endpoint answers 500 (3 looks in a row)
+        answer: HTTP 500: no database
+        log: Traceback (most recent call last):
+        log: ConnectionRefusedError
+    hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
+    -- exit 1
+    ");
+    let message = "revision 1 was unhealthy on web1: the program exited; there is nothing good to go back to";
+    world.tell("web", &told::stalled(generation, "web1=1!", Reason::FirstDeployUnhealthy, message));
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/web"]), @"
+    service/web: rollout 12 (deploy) to revision 3
+    service/web: web1 unhealthy, revision 1: the health endpoint answers 500
+    -- stderr
+    error: service/web is not Ready: FirstDeployUnhealthy: revision 1 was unhealthy on web1: the program exited; there is nothing good to go back to
+      web1 is unhealthy: the health endpoint answers 500
+    hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/nope"]), @"
+    -- stderr
+    error: service/nope is not declared
+    -- exit 1
+    ");
+}
+
+/// Eleven revisions, of which 9 is good, 10 is blocked and 11 runs.
+fn with_history() -> World {
+    let world = World::new();
+    let generation = world.declare("web");
+    let text = service("web");
+    let Ok(Declaration::Service(declared)) = document::parse_bytes(text.as_bytes()) else { panic!("a service") };
+    let key: ServiceKey = "default/web".parse().expect("a key");
+    for number in 2..=11_u64 {
+        let revision = Revision {
+            number: RevisionNumber(number),
+            spec: declared.spec.clone(),
+            release: ReleaseDigest::of(&[number as u8]),
+            workload: WorkloadDigest::of(b"x"),
+            created: jiff::Timestamp::from_second(1_790_000_000 + i64::try_from(number).expect("small"))
+                .expect("a time"),
+            source: SourceOrigin {
+                machine: "0123456789abcdef0123456789abcdef".parse().expect("a machine"),
+                path: "/srv/src/web".to_owned(),
+            },
+        };
+        world.put(&format!("revisions/{key}/{number}"), &serde_json::to_string(&revision).expect("JSON"));
+    }
+    let owned = Owned {
+        good: vec![RevisionNumber(9), RevisionNumber(11)],
+        blocked: vec![Blocked {
+            spec: declared.spec.digest(),
+            release: ReleaseDigest::of(&[10]),
+            revision: RevisionNumber(10),
+            cause: BlockCause::Unhealthy {
+                host: "web2".parse().expect("a host"),
+                evidence: Evidence { summary: "it exited".to_owned(), answer: None, logs: vec![] },
+            },
+        }],
+        ..Owned::default()
+    };
+    world.put(&format!("owned/{key}"), &serde_json::to_string(&owned).expect("JSON"));
+    let mut told = told::converged(generation);
+    (told.revision, told.target) = (Some(RevisionNumber(11)), Some(RevisionNumber(11)));
+    world.tell("web", &told);
+    world
+}
+
+#[test]
+fn history_marks_what_can_be_gone_back_to() {
+    let world = with_history();
+    insta::assert_snapshot!(world.run(&["rollout", "history", "service/web"]), @"
+    REVISION   CREATED                RELEASE        STATE                         SOURCE
+    2          2026-09-21T14:13:22Z   dbc1b4c900ff   -                             /srv/src/web
+    3          2026-09-21T14:13:23Z   084fed08b978   -                             /srv/src/web
+    4          2026-09-21T14:13:24Z   e52d9c508c50   -                             /srv/src/web
+    5          2026-09-21T14:13:25Z   e77b9a9ae9e3   -                             /srv/src/web
+    6          2026-09-21T14:13:26Z   67586e98fad2   -                             /srv/src/web
+    7          2026-09-21T14:13:27Z   ca358758f6d2   -                             /srv/src/web
+    8          2026-09-21T14:13:28Z   beead77994cf   -                             /srv/src/web
+    9          2026-09-21T14:13:29Z   2b4c342f5433   good                          /srv/src/web
+    10         2026-09-21T14:13:30Z   01ba4719c80b   blocked (unhealthy on web2)   /srv/src/web
+    11         2026-09-21T14:13:31Z   e7cf46a078fe   current, declared, good       /srv/src/web
+    -- exit 0
+    ");
+    let output = world.command(&["rollout", "history", "svc/web", "-o", "json"]).output().expect("the binary runs");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let blocked = &list["items"][8];
+    assert_eq!((&blocked["number"], &blocked["blocked"]["cause"]), (&10.into(), &"unhealthy".into()));
+    assert_eq!(list["items"][9]["current"], true);
+    assert_eq!(list["items"][9]["spec"]["source"]["path"], "/srv/src/web");
+    insta::assert_snapshot!(world.run(&["rollout", "history", "service/nope"]), @"
+    -- stderr
+    error: not found: service/nope
+    -- exit 1
+    ");
+    world.declare("fresh");
+    insta::assert_snapshot!(world.run(&["rollout", "history", "service/fresh"]), @"
+    -- stderr
+    service/fresh has no revision yet
+    -- exit 0
+    ");
+}
+
+#[test]
+fn undo_asks_for_a_revision_that_is_there() {
+    let world = with_history();
+    insta::assert_snapshot!(world.run(&["rollout", "undo", "service/web", "--to-revision", "1"]), @"
+    -- stderr
+    error: there is no revision 1 of service/web; kept: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    hint: `windlass rollout history` shows what each is
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "undo", "service/nope"]), @"
+    -- stderr
+    error: not found: service/nope
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "undo", "service/web", "--to-revision", "9"]), @"
+    service/web undo asked for
+    -- exit 0
+    ");
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"undo","revision":9}"#);
+    world.delete(&request);
+
+    let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"undo"}"#);
+    let generation = world.generation("declared/services/default/web");
+    world.tell("web", &told::stalled(generation, "web1=9+", Reason::Undone, "a person went back to revision 9"));
+    world.delete(&request);
+    insta::assert_snapshot!(undo.end(), @"
+    service/web undone: a person went back to revision 9
+    -- stderr
+    service/web: web1 ready, revision 9
+    service/web: web2 is done with
+    service/web: web3 is done with
+    -- exit 0
+    ");
+}
+
+#[test]
+fn retry_waits_for_what_is_declared() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    world.tell("web", &told::rolled_back(generation));
+    let retry = world.start(&["rollout", "retry", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"retry"}"#);
+    world.tell("web", &told::rolling(generation, 2, "web1=3+ web2=3+ web3=3?"));
+    world.delete(&request);
+    world.tell("web", &told::converged(generation));
+    insta::assert_snapshot!(retry.end(), @"
+    service/web ready: revision 3 runs on 3 of 3 hosts
+    -- stderr
+    service/web: web1 ready, revision 3
+    service/web: web2 ready, revision 3
+    service/web: web3 starting, revision 3
+    service/web: web3 ready, revision 3
+    -- exit 0
+    ");
+}

@@ -1,0 +1,102 @@
+//! Commands that make no sense as they were typed, and help.
+
+use crate::world::World;
+
+#[test]
+fn what_makes_no_sense_exits_with_2() {
+    let world = World::new();
+    for (arguments, message) in [
+        (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
+        (&["get"], "<RESOURCE>..."),
+        (&["get", "pods"], "\"pods\" is no kind; there are service (svc), host, networkzone (zone), configrepo"),
+        (&["get", "service/Web"], "service/Web: \"Web\" is not a DNS label"),
+        (&["get", "services", "-o", "xml"], "invalid value 'xml' for '--output <FORMAT>'"),
+        (&["get", "services", "-A", "-n", "prod"], "cannot be used with"),
+        (&["get", "services", "service/web"], "either every resource is kind/name"),
+        (&["get", "-n", "dev", "service/prod/web"], "service/prod/web is not in namespace dev"),
+        (&["wait", "services"], "say which: services/NAME, or services NAME…"),
+        (&["wait", "service/web", "--for", "condition=Happy"], "write condition=Ready"),
+        (&["wait", "service/web", "--timeout", "30"], "\"30\" is not a duration; write 250ms, 30s, 5m or 1h"),
+        (&["rollout", "retry", "host/web1"], "host/web1 is a Host; this command is for Services"),
+        (&["reconcile", "service/web", "--timeout", "5s"], "--wait"),
+        (&["delete"], "say what: service/NAME, or -f FILE"),
+        (&["delete", "service/web", "-f", "web.yaml"], "cannot be used with"),
+        (&["confirm-removal", "--all", "service/web"], "cannot be used with"),
+        (&["rollout"], "requires a subcommand"),
+        (&["rollout", "status", "service", "web", "api"], "one Service at a time"),
+        (&["rollout", "undo", "service/web", "--to-revision", "last"], "invalid value 'last'"),
+        (&["apply"], "say which files: -f FILE"),
+        (&["apply", "-f", "x", "--dry-run", "--wait"], "cannot be used with"),
+        (&["plan"], "say what: service/NAME"),
+        (&["serve", "--store", "embedded"], "--store embedded is not supported by this version"),
+        (&["serve", "--listen", "9700"], "invalid value '9700' for '--listen <ADDRESS>'"),
+    ] {
+        let shown = world.run(arguments);
+        assert!(shown.contains(message), "{arguments:?}: {shown}");
+        assert!(shown.starts_with("-- stderr\nerror: "), "{arguments:?}: {shown}");
+        assert!(shown.ends_with("-- exit 2"), "{arguments:?}: {shown}");
+    }
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let world = World::new();
+    for command in ["serve", "apply", "plan", "get", "wait", "reconcile", "delete", "confirm-removal"] {
+        let shown = world.run(&[command, "--help"]);
+        assert!(shown.contains(&format!("Examples:\n  windlass {command}")), "{shown}");
+    }
+    for command in ["status", "history", "undo", "retry"] {
+        let shown = world.run(&["rollout", command, "--help"]);
+        assert!(shown.contains(&format!("Examples:\n  windlass rollout {command}")), "{shown}");
+    }
+    insta::assert_snapshot!(world.run(&["-h"]), @"
+    Drives services on machines that you reach by SSH to where their declarations say, and keeps them
+    there
+
+    Usage: windlass [OPTIONS] <COMMAND>
+
+    Commands:
+      serve            Run the controller
+      apply            Declare what files say
+      plan             Show what the controller would do next, without doing it
+      get              Show what is declared, and how it stands
+      wait             Wait until resources are as they are wanted
+      reconcile        Look at sources and hosts now, and bring services where their declarations say
+      delete           Take declarations back, and confirm what that removes
+      confirm-removal  Let removals go on that wait for a person
+      rollout          Follow rollouts, see earlier revisions, and go back to them
+      help             Print this message or the help of the given subcommand(s)
+
+    Options:
+      -n, --namespace <NAMESPACE>  The namespace of Services that are named without one [default:
+                                   default] [env: WINDLASS_NAMESPACE]
+      -h, --help                   Print help
+      -V, --version                Print version
+
+    Store:
+          --endpoints <URL>       The members of the etcd cluster, divided by commas [env:
+                                  WINDLASS_ENDPOINTS] [default: http://127.0.0.1:2379]
+          --cacert <FILE>         The certificates, PEM, one of which must have signed etcd's [env:
+                                  WINDLASS_CACERT]
+          --cert <FILE>           Our certificate, PEM, where etcd asks for one [env: WINDLASS_CERT]
+          --key <FILE>            The key of our certificate, PEM [env: WINDLASS_KEY]
+          --user <NAME>           The user's name in etcd; the password comes from WINDLASS_PASSWORD or
+                                  --password-file [env: WINDLASS_USER]
+          --password-file <FILE>  A file that holds the password [env: WINDLASS_PASSWORD_FILE]
+          --prefix <PATH>         What every key in the store begins with [env: WINDLASS_PREFIX]
+                                  [default: /windlass]
+          --data-dir <DIR>        The controller's own directory; see `windlass serve --help` [env:
+                                  WINDLASS_DATA_DIR]
+
+    Examples:
+      windlass serve                            Run the controller
+      windlass apply -f web.yaml --wait         Declare a service, and wait until it runs
+      windlass get services -w                  Watch what becomes of it
+      windlass rollout undo service/web         Go back to the last good revision
+      windlass delete service/web               Take it down
+
+    Exit codes:
+      0 done   1 failed   2 typed wrongly   3 plan found differences   4 timed out waiting
+    -- exit 0
+    ");
+}
