@@ -80,7 +80,7 @@ pub(crate) fn note(text: impl Display) {
 }
 
 /// Whether stderr is somebody's screen, and they have not said that they want no colours (no-color.org).
-fn coloured() -> bool {
+pub(crate) fn coloured() -> bool {
     let silenced = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !silenced && io::stderr().is_terminal()
 }

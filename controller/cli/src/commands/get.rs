@@ -1,6 +1,6 @@
 //! `windlass get`: what is declared, and how it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -102,8 +102,8 @@ impl Query {
         }
     }
 
-    fn detail(&self, kinds: usize) -> Detail {
-        Detail { wide: self.format == Some(Format::Wide), namespace: self.namespace.is_none(), kind: kinds > 1 }
+    fn detail(&self) -> Detail {
+        Detail { wide: self.format == Some(Format::Wide), namespace: self.namespace.is_none(), kind: self.kinds() > 1 }
     }
 
     fn print(&self, found: &[&Resource]) -> anyhow::Result<()> {
@@ -132,6 +132,14 @@ impl Query {
         }
     }
 
+    /// How many kinds were asked for.
+    fn kinds(&self) -> usize {
+        match &self.selection {
+            Selection::Kinds(kinds) => kinds.len(),
+            Selection::Named(keys) => keys.iter().map(ResourceKey::kind).collect::<BTreeSet<_>>().len(),
+        }
+    }
+
     /// A table for each kind, in the order in which the kinds were asked for.
     fn print_tables(&self, found: &[&Resource]) -> Result<(), OutputError> {
         let mut kinds: Vec<Kind> = match &self.selection {
@@ -144,7 +152,7 @@ impl Query {
             seen.push(*kind);
             fresh
         });
-        let (detail, now) = (self.detail(kinds.len()), Timestamp::now());
+        let (detail, now) = (self.detail(), Timestamp::now());
         let tables = kinds.into_iter().map(|kind| {
             let mut rows = vec![summary::headings(kind, detail)];
             let of_kind = found.iter().filter(|one| one.key.kind() == kind);
@@ -224,7 +232,7 @@ impl Printed {
         // What only time changes is no news.
         let looks = match query.format {
             None | Some(Format::Wide) => {
-                format!("{:?}", summary::row(resource, query.detail(2), Timestamp::UNIX_EPOCH))
+                format!("{:?}", summary::row(resource, query.detail(), Timestamp::UNIX_EPOCH))
             }
             Some(Format::Name) => String::new(),
             Some(Format::Json | Format::Yaml) => summary::document(resource).to_string(),
@@ -267,13 +275,7 @@ impl Printed {
         kind: Kind,
         row: impl FnOnce(Detail, Timestamp) -> Vec<String>,
     ) -> anyhow::Result<()> {
-        let kinds = match &query.selection {
-            Selection::Kinds(kinds) => kinds.len(),
-            Selection::Named(keys) => {
-                keys.iter().map(ResourceKey::kind).collect::<std::collections::BTreeSet<_>>().len()
-            }
-        };
-        let detail = query.detail(kinds);
+        let detail = query.detail();
         let mut rows = Vec::new();
         let columns = self.columns.entry(kind).or_insert_with(|| {
             rows.push(summary::headings(kind, detail));

@@ -12,7 +12,7 @@ use windlass_planner::plan::{Act, Plan, RolloutChange};
 
 use super::ClientArgs;
 use crate::exit::Exit;
-use crate::failure::UsageError;
+use crate::failure::{TimedOut, UsageError};
 use crate::output;
 use crate::resources;
 use crate::waiting::TimeoutArgs;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<
     let timeout = args.timeout.timeout;
     let previews = match tokio::time::timeout(timeout.duration(), looking).await {
         Ok(previews) => previews?,
-        Err(_) => return Ok(Exit::TimedOut),
+        Err(_) => return Err(TimedOut(format!("timed out after {timeout} of looking at hosts and sources")).into()),
     };
     fleet.close().await;
     match args.output {
@@ -69,12 +69,7 @@ fn services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Vec<ServiceK
     if args.resources.is_empty() {
         return Err(UsageError("say what: service/NAME".into()).into());
     }
-    let keys = resources::keys(&args.resources, &client.namespace)?;
-    let service = |key: ResourceKey| match key {
-        ResourceKey::Service(service) => Ok(service),
-        other => Err(UsageError(format!("{other}: only a Service has a plan")).into()),
-    };
-    keys.into_iter().map(service).collect()
+    Ok(resources::services(&args.resources, &client.namespace)?)
 }
 
 /// `stage 4, activate 4, verdict on 4, confirm 4`.
@@ -102,7 +97,7 @@ fn change(plan: &Plan) -> Option<String> {
 }
 
 fn as_text(preview: &Preview) -> String {
-    let mut text = format!("service/{}\n", preview.service);
+    let mut text = format!("{}\n", ResourceKey::Service(preview.service.clone()));
     let Some(plan) = &preview.plan else { return text + "  nothing is declared that makes sense\n" };
     if let Some(line) = change(plan) {
         text += &format!("  {line}\n");

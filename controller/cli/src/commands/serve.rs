@@ -159,7 +159,8 @@ fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::builder().with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter.with_env_var("WINDLASS_LOG").from_env_lossy())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(output::coloured());
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
