@@ -140,6 +140,8 @@ pub enum Reason {
     InstallNotSupported,
     /// A file, the unit or its state was changed on a host.
     DriftFound,
+    /// What a person asked for once could not be done.
+    RequestRefused,
     /// The host answers.
     Reachable,
     /// It has not been looked at yet.

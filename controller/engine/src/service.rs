@@ -86,6 +86,8 @@ struct Turn<'a, F> {
     /// What ended and is not recorded yet.
     ended: Vec<(HostId, Sequence, Outcome)>,
     losses: BTreeMap<HostId, u32>,
+    /// Requests that could not be done, and why.
+    refused: Vec<String>,
     failed: bool,
     /// The controller is being stopped: nothing new is begun.
     stop: &'a CancellationToken,
@@ -186,6 +188,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             views: BTreeMap::new(),
             ended: Vec::new(),
             losses: BTreeMap::new(),
+            refused: Vec::new(),
             failed: false,
             stop,
             stopping: false,
@@ -466,7 +469,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         (plan, owned, rollout)
     }
 
-    fn take_requests(&self, scene: &Scene, hosts: &BTreeMap<HostId, HostInput>, owned: &mut Owned) {
+    fn take_requests(&mut self, scene: &Scene, hosts: &BTreeMap<HostId, HostInput>, owned: &mut Owned) {
         if scene.view.requests.is_empty() {
             return;
         }
@@ -476,9 +479,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let declared = choice.declared.and_then(|number| scene.view.revisions.get(&number).or(choice.new.as_ref()));
         let leaving = hosts.iter().filter(|(_, host)| host.placement == Placement::Unplaced).map(|(id, _)| id.clone());
         let mut subject = Subject { owned, revisions: &scene.view.revisions, declared, leaving: leaving.collect() };
-        for refused in requests::take(&scene.view.requests, &mut subject).refused {
-            tracing::warn!(service = %self.key, refused, "a request was not done");
-        }
+        self.refused = requests::take(&scene.view.requests, &mut subject).refused;
     }
 
     fn take_outcome(
@@ -569,7 +570,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         .writes();
         if !plan.gone {
-            let news = crate::events::transitions(&before.conditions, &said.conditions);
+            let mut news = crate::events::transitions(&before.conditions, &said.conditions);
+            news.extend(self.refused.drain(..).map(|refused| (Reason::RequestRefused, refused)));
             writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
         }
         if writes.is_empty() {

@@ -38,7 +38,15 @@ fn crates_import_along_the_edges() {
 #[track_caller]
 fn check_alone(dependency: &str, folder: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folders = ["crds", "controller/planner", "controller/store", "controller/hosts", "controller/sources", "controller/engine", "controller/cli"];
+    let folders = [
+        "crds",
+        "controller/planner",
+        "controller/store",
+        "controller/hosts",
+        "controller/sources",
+        "controller/engine",
+        "controller/cli",
+    ];
     for other in folders {
         let text = std::fs::read_to_string(root.join(other).join("Cargo.toml")).expect("every crate has a manifest");
         let named = text.lines().any(|line| line.split(['.', ' ', '=']).next() == Some(dependency));
@@ -59,7 +67,10 @@ fn the_pure_crates_stay_pure() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for (folder, words) in [
         ("crds/src", &["async fn", "std::fs", "SystemTime::now", "Timestamp::now", "Instant::now", "tokio"][..]),
-        ("controller/planner/src", &["async fn", "std::fs", "SystemTime::now", "Timestamp::now", "Instant::now", "tokio", "HashMap"][..]),
+        (
+            "controller/planner/src",
+            &["async fn", "std::fs", "SystemTime::now", "Timestamp::now", "Instant::now", "tokio", "HashMap"][..],
+        ),
     ] {
         let mut files = vec![root.join(folder)];
         let mut read = 0;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod connection;
+mod edges;
 mod get;
 mod removal;
 mod rollout;
