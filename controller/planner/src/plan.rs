@@ -301,7 +301,11 @@ impl Context<'_> {
         let Some(last) = last.or(halted).filter(|_| !self.busy()) else { return RolloutChange::Keep };
         let change = |state| if last.state == state { RolloutChange::Keep } else { RolloutChange::Close(state) };
         if last.revision != self.aim.revision() {
-            return if last.state == RolloutState::Active { change(RolloutState::Superseded) } else { RolloutChange::Keep };
+            return if last.state == RolloutState::Active {
+                change(RolloutState::Superseded)
+            } else {
+                RolloutChange::Keep
+            };
         }
         // A host that has not answered yet still belongs to it.
         if self.blind() && (last.failures.is_empty() || last.state == RolloutState::Halted) {

@@ -101,6 +101,7 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
         ("all done", "a=v2+ b=v2+ c=v2+"),
         ("all done but one that was lost before its turn", "a=v2+ b=v2+ c=v1+s2~"),
         ("all done, and the first one lost since", "a=v2+~ b=v2+ c=v2+"),
+        ("all done, and one not looked at yet", "a=v2+ b=v2+ c=v2+0"),
         ("all lost", "a=v2?g1~ b=v1+s2~ c=v1+s2~"),
     ];
     assert_snapshot!(table(going, rows), @r"
@@ -257,6 +258,12 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
       c: v2 Ready
       Ready=Unknown HostUnreachable: a: no answer within 10 s
       Degraded=True HostUnreachable: a: no answer within 10 s
+    all done, and one not looked at yet: a=v2+ b=v2+ c=v2+0
+      to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      c: - Pending
+      Ready=Unknown NotObserved: revision 2 runs on 2 of 3 hosts
     all lost: a=v2?g1~ b=v1+s2~ c=v1+s2~
       to v2; close as Halted
       a: - Unreachable (no answer within 10 s)
@@ -271,9 +278,7 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
 #[test]
 fn max_unavailable_is_a_number_or_a_share_rounded_down() {
     let hosts = "a=v1+s2 b=v1+s2 c=v1+s2 d=v1+s2 e=v1+s2";
-    let going = |most: &'static str| {
-        move |world| second(world).rolling(Purpose::Deploy, 2).max_unavailable(most)
-    };
+    let going = |most: &'static str| move |world| second(world).rolling(Purpose::Deploy, 2).max_unavailable(most);
     let count = |most: &'static str| {
         let plan = going(most)(World::of(hosts)).plan();
         format!("{most}: {}\n", plan.actions.keys().map(ToString::to_string).collect::<Vec<_>>().join(" "))
@@ -291,9 +296,8 @@ fn max_unavailable_is_a_number_or_a_share_rounded_down() {
 
 #[test]
 fn a_minute_after_a_takeover_what_cannot_be_stamped_counts_as_down() {
-    let going = |fresh: bool| {
-        move |world| second(world).rolling(Purpose::Deploy, 2).with(|world| world.fresh_term = fresh)
-    };
+    let going =
+        |fresh: bool| move |world| second(world).rolling(Purpose::Deploy, 2).with(|world| world.fresh_term = fresh);
     let rows = [
         ("out of reach", "a=v1+s2 b=v1+s2~"),
         ("not looked at yet", "a=v1+s2 b=v1+s20"),
@@ -410,8 +414,7 @@ fn a_rollback_goes_back_at_once_where_it_is_down_and_one_by_one_where_it_is_not(
 fn block(world: &mut World, like: &World) {
     let evidence =
         windlass_crds::record::Evidence { summary: "it answers 500".to_owned(), answer: None, logs: Vec::new() };
-    let cause =
-        windlass_crds::record::BlockCause::Unhealthy { host: "a".parse().expect("a name"), evidence };
+    let cause = windlass_crds::record::BlockCause::Unhealthy { host: "a".parse().expect("a name"), evidence };
     let revision = like.revisions.values().nth(1).expect("revision 2");
     let blocked = windlass_crds::record::Blocked {
         spec: like.spec.digest(),
@@ -430,11 +433,7 @@ fn nothing_good_to_go_back_to() {
             block(world, &like);
         })
     };
-    let rows = [
-        ("runs", "a=v2? b=-s2"),
-        ("crashes again and again", "a=v2! b=-s2"),
-        ("stopped", "a=v2o b=-s2"),
-    ];
+    let rows = [("runs", "a=v2? b=-s2"), ("crashes again and again", "a=v2! b=-s2"), ("stopped", "a=v2o b=-s2")];
     assert_snapshot!(table(stopped, rows), @r"
     runs: a=v2? b=-s2
       stop v2; open Rollback above 5

@@ -64,11 +64,14 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
         "silent" => answer = Some(HealthAnswer::Silent { detail: "connection reset".to_owned() }),
         "unknown" => answer = Some(HealthAnswer::Unknown { detail: "administratively prohibited".to_owned() }),
         "unasked" => answer = None,
-        "failed" => (run.active, run.result, run.exit_status, run.pid) =
-            (ActiveState::Failed, "exit-code".to_owned(), 1, None),
+        "failed" => {
+            (run.active, run.result, run.exit_status, run.pid) = (ActiveState::Failed, "exit-code".to_owned(), 1, None);
+        }
         "inactive" => (run.active, run.pid) = (ActiveState::Inactive, None),
-        "auto-restart" => (run.active, run.sub, run.result, run.exit_status) =
-            (ActiveState::Activating, "auto-restart".to_owned(), "signal".to_owned(), 9),
+        "auto-restart" => {
+            (run.active, run.sub, run.result, run.exit_status) =
+                (ActiveState::Activating, "auto-restart".to_owned(), "signal".to_owned(), 9);
+        }
         "restarted" => run.restarts = 1,
         "pid" => run.pid = Some(8),
         "starting" => (run.active, run.sub, run.since) = (ActiveState::Activating, "start".to_owned(), 0),
@@ -95,6 +98,12 @@ fn healthy_after_so_many_good_answers_and_so_long() {
     insta::assert_snapshot!(looks(&quick, &["100 ok", "125 ok"]), @r"
     100 ok: again in 25ms
     125 ok: healthy
+    ");
+    insta::assert_snapshot!(looks(&quick, &["100 ok", "125 500", "150 ok", "175 ok"]), @r"
+    100 ok: again in 25ms
+    125 500: again in 25ms, the health endpoint answers 500
+    150 ok: again in 25ms
+    175 ok: healthy
     ");
     quick.health.as_mut().expect("asked").healthy_threshold = NonZeroU32::MIN;
     insta::assert_snapshot!(looks(&quick, &["100 open"]), @"100 open: healthy");
