@@ -22,7 +22,7 @@ use crate::status::Status;
 use crate::wait::{PATIENCE, eventually};
 
 /// What a failure's report shows of each log.
-const LOG_LINES: usize = 80;
+const LOG_LINES: usize = 150;
 
 /// What a world has.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,8 @@ pub struct WorldOptions {
     pub etcd: EtcdVersion,
 }
 
-/// An etcd, hosts and sources. When the test fails, it tells what is in it.
+/// An etcd, hosts and sources. When the test fails, it tells what is in it; with `WINDLASS_E2E_REPORT` set it
+/// tells in any case.
 #[derive(Debug)]
 pub struct World {
     /// The store.
@@ -416,7 +417,7 @@ fn shortened(value: &str) -> String {
 impl Drop for World {
     #[expect(clippy::print_stderr, reason = "a test that fails has no other way to tell why")]
     fn drop(&mut self) {
-        if !self.passed.load(Ordering::Relaxed) {
+        if !self.passed.load(Ordering::Relaxed) || std::env::var_os("WINDLASS_E2E_REPORT").is_some() {
             eprintln!("{}", self.report());
         }
     }

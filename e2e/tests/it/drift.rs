@@ -1,7 +1,9 @@
 //! What somebody changes on a host behind Windlass's back is told, then put right.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use windlass_e2e::eventually;
+use windlass_e2e::{eventually, holds};
 use windlass_testbed::Host;
 
 use crate::{PORT, Running};
@@ -10,7 +12,7 @@ const UNIT: &str = "windlass-default.web.service";
 const UNIT_FILE: &str = "/etc/systemd/system/windlass-default.web.service";
 
 /// What is changed, the script that does it as root, and a script that succeeds once it is put right.
-const CHANGES: [(&str, &str, &str); 7] = [
+const CHANGES: [(&str, &str, &str); 6] = [
     (
         "a file was edited",
         "echo '# edited' | tee -a /opt/windlass/default.web/releases/*/server.py",
@@ -36,13 +38,6 @@ const CHANGES: [(&str, &str, &str); 7] = [
         "sed -i '/^.Service.$/a Environment=EDITED=1' /etc/systemd/system/windlass-default.web.service\n\
          systemctl daemon-reload",
         "! grep -q EDITED /etc/systemd/system/windlass-default.web.service",
-    ),
-    (
-        "a drop-in was added",
-        "mkdir /etc/systemd/system/windlass-default.web.service.d\n\
-         printf '[Service]\\nEnvironment=EDITED=1\\n' >/etc/systemd/system/windlass-default.web.service.d/a.conf\n\
-         systemctl daemon-reload",
-        "! systemctl show -p Environment windlass-default.web.service | grep -q EDITED",
     ),
     (
         "it does not start at boot any more",
@@ -80,5 +75,34 @@ fn what_was_changed_on_a_host_is_told_and_put_right() -> Result<()> {
     }
     ensure!(web1.read_file(UNIT_FILE)? == unit_file, "the unit file differs from what it was");
     ensure!(main_pid(web2)? == untouched, "the other host's program was restarted");
+    world.passed()
+}
+
+/// What a person adds by `systemctl edit` is told. Whether it is taken away or left, nothing is restarted again and
+/// again for it.
+#[test]
+fn a_drop_in_is_told_and_restarts_nothing_for_ever() -> Result<()> {
+    const FOLDER: &str = "/etc/systemd/system/windlass-default.web.service.d";
+    let Running { world, controller: _controller, .. } = Running::on(1)?;
+    let web1 = &world.hosts[0];
+    let before = world.etcd.revision()?;
+    let starts = world.starts("web", "v1")?[0];
+    web1.write_file(&format!("{FOLDER}/a.conf"), "[Service]\nEnvironment=EDITED=1\n")?;
+    web1.run(&["systemctl", "daemon-reload"])?;
+    eventually("it is told", || {
+        let told = world.statuses_since("web", before)?;
+        ensure!(told.iter().any(|status| status.is("Drifted")), "no status said Drifted");
+        Ok(())
+    })?;
+    holds(Duration::from_secs(8), "it is repaired once at most", || {
+        let now = world.starts("web", "v1")?[0];
+        ensure!(now <= starts + 1, "started {} times for one drop-in", now - starts);
+        Ok(())
+    })?;
+    web1.run(&["rm", "-rf", FOLDER])?;
+    web1.run(&["systemctl", "daemon-reload"])?;
+    world.windlass(&["reconcile", "service/web", "--wait", "--timeout", "60s"])?;
+    world.wait_ready("web", 0)?;
+    ensure!(!world.service("web")?.is("Drifted"), "it still says Drifted");
     world.passed()
 }

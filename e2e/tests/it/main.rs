@@ -11,8 +11,10 @@ mod removal;
 mod security;
 mod verdict;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use windlass_e2e::{Controller, Declaration, Program, World, eventually, service};
+use windlass_e2e::{Controller, Declaration, Program, World, service, within};
 use windlass_testbed::Host;
 
 /// The port of the service that most tests deploy.
@@ -48,9 +50,13 @@ impl Running {
     }
 }
 
+/// A removal takes a second or two. Hosts are looked at every minute in any case, so what takes longer than this was
+/// forgotten, and found again by that.
+const REMOVED: Duration = Duration::from_secs(30);
+
 /// Waits until nothing is left of a service of the namespace `default`, in the store and on hosts.
 fn wait_gone(world: &World, name: &str, hosts: &[Host]) -> Result<()> {
-    eventually(format_args!("{name} is gone"), || {
+    within(REMOVED, format_args!("{name} is gone"), || {
         for kind in ["owned", "revisions", "rollouts", "status/services"] {
             let path = format!("{kind}/default/{name}");
             let keys = world.keys(&path)?;
