@@ -48,7 +48,7 @@ impl Controller {
         command.arg("serve").arg("--listen").arg(listen.to_string());
         command.arg("--data-dir").arg(dir.join(serve.name)).args(&serve.arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        command.env_remove("SSH_AUTH_SOCK").env("NO_COLOR", "1");
+        command.env_remove("SSH_AUTH_SOCK").env("NO_COLOR", "1").env("TMPDIR", dir);
         if let Some((name, marker)) = &serve.checkpoint {
             command.env("WINDLASS_CHECKPOINT", format!("{name}:{}", marker.display()));
         }
