@@ -214,10 +214,11 @@ impl Context<'_> {
         self.inputs.hosts.values().any(|host| matches!(host.view, HostView::Busy(_)))
     }
 
-    /// Whether a host has yet to be looked at.
+    /// Whether a host that it is placed on has yet to be looked at.
     fn blind(&self) -> bool {
-        let due = |host: &HostInput| !matches!(host.placement, Placement::Refused(_));
-        self.inputs.hosts.values().any(|host| due(host) && matches!(host.view, HostView::NotLookedAt))
+        let unseen =
+            |host: &HostInput| host.placement == Placement::Placed && matches!(host.view, HostView::NotLookedAt);
+        self.inputs.hosts.values().any(unseen)
     }
 
     /// Whether every host within reach has confirmed the target.
