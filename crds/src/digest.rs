@@ -104,7 +104,7 @@ digest! {
     WorkloadDigest
 }
 digest! {
-    /// The SHA-256 of a Service's spec but for where it is placed and how it is removed: what is blocked
+    /// The SHA-256 of a Service's spec but for where it is placed, rolled out and removed: what is blocked
     /// together with a release when it turned out unhealthy.
     SpecDigest
 }

@@ -19,7 +19,10 @@ pub const API_VERSION: &str = "windlass/v1";
 pub const MAX_BYTES: usize = 256 * 1024;
 
 /// A declared resource.
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are Services, and they live in a cache, not in flight")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are Services, and they live in a cache, not in flight"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Declaration {
     /// What runs where.

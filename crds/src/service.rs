@@ -714,11 +714,12 @@ impl ServiceSpec {
         WorkloadDigest::of(&serde_json::to_vec(&reaches_the_host).expect("a spec is always JSON"))
     }
 
-    /// What is blocked, together with a release, once it turned out unhealthy: everything but where it is placed
-    /// and how it is removed.
+    /// What is blocked, together with a release, once it turned out unhealthy: everything but where it is placed,
+    /// how it is rolled out and how it is removed, none of which would make it any better.
     pub fn digest(&self) -> SpecDigest {
         let rest = Self {
             placement: Placement::default(),
+            rollout: Rollout::default(),
             deletion_policy: DeletionPolicy::default(),
             purge_data: false,
             ..self.clone()

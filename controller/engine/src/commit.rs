@@ -64,13 +64,12 @@ pub fn rollouts(
             }
         }
         RolloutChange::Open { purpose, revision, above: _ } => {
-            // What another controller, or another number of ours, had touched stays touched.
-            let mut touched = std::collections::BTreeSet::new();
             if let Some(last) = last.as_mut().filter(|last| last.state == RolloutState::Active) {
-                touched.clone_from(&last.touched);
                 last.state = RolloutState::Superseded;
                 last.progressed = now;
             }
+            // Whatever was left in doubt by the one before is in doubt in this one.
+            let touched = plan.touch.clone();
             opened = drawn.map(|sequence| Rollout {
                 sequence,
                 purpose: *purpose,

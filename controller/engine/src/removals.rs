@@ -14,9 +14,9 @@ pub fn pending(cache: &Cache, around: &Surroundings) -> Removals {
     let mut removals = Removals::default();
     for OwnedView { key, owned, declared } in cache.owned() {
         removals.all += owned.hosts.len();
-        let leaving = leaving(&owned, declared.as_ref(), around);
-        let unmatched = !leaving.is_empty() && leaving.len() == owned.hosts.len() && declared.is_some();
-        if unmatched {
+        let Some(placed) = placed(&owned, declared.as_ref(), around) else { continue };
+        let leaving: Vec<HostId> = owned.hosts.keys().filter(|host| !placed.contains(host)).cloned().collect();
+        if placed.is_empty() && declared.is_some() && !leaving.is_empty() {
             removals.unmatched.insert(key.clone());
         }
         let unconfirmed = leaving.into_iter().filter(|host| !owned.confirmed_removals.contains(host));
@@ -25,16 +25,14 @@ pub fn pending(cache: &Cache, around: &Surroundings) -> Removals {
     removals
 }
 
-/// The hosts that a Service is on and shall not be on.
-fn leaving(owned: &Owned, declared: Option<&Read>, around: &Surroundings) -> BTreeSet<HostId> {
+/// The hosts that a Service shall be on; `None` where nobody knows, and nothing leaves.
+fn placed(owned: &Owned, declared: Option<&Read>, around: &Surroundings) -> Option<BTreeSet<HostId>> {
     let spec = match declared.map(|read| read.parsed.as_deref()) {
-        None => return owned.hosts.keys().cloned().collect(),
+        None => return Some(BTreeSet::new()),
         Some(Ok(Declaration::Service(service))) => Some(&service.spec),
         Some(Ok(_)) => None,
         // What makes no sense changes nothing: the last that did stays in force.
         Some(Err(_)) => owned.accepted.as_ref().map(|accepted| &accepted.spec),
     };
-    let Some(spec) = spec else { return BTreeSet::new() };
-    let placed = spec.hosts(around.labelled());
-    owned.hosts.keys().filter(|host| !placed.contains(host)).cloned().collect()
+    Some(spec?.hosts(around.labelled()))
 }

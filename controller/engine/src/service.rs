@@ -52,6 +52,9 @@ const WAITING: Duration = Duration::from_secs(3);
 /// A host that loses contact in the middle of so many errands in a row counts as failing, and the key backs off.
 const LOSSES: u32 = 3;
 
+/// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
+const OPENED: u32 = 6;
+
 /// Why a Service could not be reconciled this time.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
@@ -86,6 +89,8 @@ struct Turn<'a, F> {
     /// What ended and is not recorded yet.
     ended: Vec<(HostId, Sequence, Outcome)>,
     losses: BTreeMap<HostId, u32>,
+    /// Rollouts that began in this reconcile.
+    opened: u32,
     /// Requests that could not be done, and why.
     refused: Vec<String>,
     failed: bool,
@@ -188,6 +193,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             views: BTreeMap::new(),
             ended: Vec::new(),
             losses: BTreeMap::new(),
+            opened: 0,
             refused: Vec::new(),
             failed: false,
             stop,
@@ -215,7 +221,15 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.send(&scene, &plan, rollout.as_ref());
                 self.ask(&scene, &plan, rollout.as_ref());
             }
-            let resting = self.out.is_empty() && plan.actions.is_empty() && plan.stamp.is_empty();
+            if matches!(plan.rollout, RolloutChange::Open { .. }) {
+                self.opened += 1;
+                if self.opened > OPENED {
+                    tracing::warn!(service = %self.key, "rollout after rollout, and hosts stay as they are");
+                    return Ok(Next::Retry);
+                }
+            }
+            let looked = self.placements_seen(&scene);
+            let resting = looked && self.out.is_empty() && plan.actions.is_empty() && plan.stamp.is_empty();
             if resting && matches!(plan.rollout, RolloutChange::Keep) {
                 return Ok(self.next(&scene, &spec, &plan));
             }
@@ -317,6 +331,12 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if stamped {
             reached(Checkpoint::Stamped);
         }
+    }
+
+    /// Whether every host that may be looked at has been.
+    fn placements_seen(&self, scene: &Scene) -> bool {
+        let mut hosts = scene.placements.iter();
+        hosts.all(|(id, (_, placement))| matches!(placement, Placement::Refused(_)) || self.views.contains_key(id))
     }
 
     /// Whether a host is worth waiting for: one that was out of reach last time is not.

@@ -113,7 +113,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let told = |id: &HostId| inputs.hosts[id].placement != Placement::Unplaced || owned.hosts.contains_key(id);
     let rows: BTreeMap<HostId, HostRow> =
         standings.iter().filter(|(id, _)| told(id)).map(|(id, standing)| (id.clone(), standing.row.clone())).collect();
-    let working = context.busy() || standings.values().any(|standing| standing.need != Need::Nothing);
+    let goes_on = context.active.is_some() && change == RolloutChange::Keep;
+    let working = goes_on || context.busy() || standings.values().any(|standing| standing.need != Need::Nothing);
     let gone = choice.aim == Aim::Removed && owned.hosts.is_empty() && !context.busy();
     let stalled = twins.into_iter().filter_map(|(id, twin)| match twin {
         Twin::Stalled(other) => Some((id, other)),

@@ -95,7 +95,10 @@ pub fn position(seen: &ServiceObservation, revision: RevisionNumber, release: &R
     }
     // What has ended before anybody judged it was not stopped by somebody else: it is for the judge to say.
     let unjudged = seen.good != Some(revision) || unproven(seen);
-    let drifted = seen.drift.iter().any(|drift| !(unjudged && *drift == Drift::Stopped));
+    // A drop-in is somebody's own file, which we neither wrote nor take away: it is told, and switching would not
+    // change it.
+    let ours = |drift: &&Drift| !matches!(drift, Drift::DropIn { .. }) && !(unjudged && **drift == Drift::Stopped);
+    let drifted = seen.drift.iter().any(|drift| ours(&drift));
     if drifted || matches!(seen.unit, UnitFile::Changed(_)) || seen.run.needs_reload {
         return Position::Drifted { files };
     }

@@ -137,9 +137,13 @@ impl Context<'_> {
         let stage = || Act::Step(Step::Stage { revision, release: target.release });
         let (state, need) = match position(seen, revision, &target.release) {
             Position::Settled => {
-                let state = if ailment.is_some() { HostState::Unhealthy } else { HostState::Ready };
-                let row = Standing::idle(carries, state, ailment.unwrap_or_default());
-                return Standing { settled: true, down, ..row };
+                // What is left of drift here is a drop-in.
+                let (state, message) = match ailment {
+                    Some(ailment) => (HostState::Unhealthy, ailment),
+                    None if !seen.drift.is_empty() => (HostState::Drifted, drift_message(seen)),
+                    None => (HostState::Ready, String::new()),
+                };
+                return Standing { settled: true, down, ..Standing::idle(carries, state, message) };
             }
             // What was found to have ended is started again under the next number before it is judged again.
             Position::Unjudged if has_exited(seen) && !self.switched_it(seen) => {
@@ -260,8 +264,13 @@ pub(crate) fn disown(id: &HostId, owned: &mut Owned) {
 
 /// A host of a Service of which nothing good is known.
 fn stopping(seen: &ServiceObservation) -> Standing {
+    let carries = seen.unit.revision();
+    if carries.is_some() && seen.good == carries && !unproven(seen) {
+        // It was unhealthy elsewhere; here it was confirmed, and what serves is not taken down.
+        return Standing { settled: true, ..Standing::idle(carries, HostState::Ready, "") };
+    }
     let need = if at_rest(seen) { Need::Nothing } else { Need::Quiet(vec![Act::Step(Step::Stop)]) };
-    let row = Standing::idle(seen.unit.revision(), HostState::Stopped, "there is nothing good to go back to");
+    let row = Standing::idle(carries, HostState::Stopped, "there is nothing good to go back to");
     Standing { need, ..row }
 }
 

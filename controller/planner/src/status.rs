@@ -123,6 +123,9 @@ impl Told<'_> {
         if let Some(why) = self.ill() {
             return no(why);
         }
+        if let Some(why) = self.drifted() {
+            return no(why);
+        }
         // A host that the Service only has to leave says nothing about those that it runs on.
         let mut lost = self.rows(HostState::Unreachable);
         lost.retain(|(id, _)| self.inputs.hosts.get(*id).is_some_and(|host| host.placement != Placement::Unplaced));
@@ -187,7 +190,7 @@ impl Told<'_> {
             }
             Aim::Nothing { blocked } => {
                 let message = format!(
-                    "revision {} was unhealthy {}; there is nothing good to go back to, so it is stopped",
+                    "revision {} was unhealthy {}; there is nothing good to go back to, so it is stopped where it was not healthy",
                     blocked.revision,
                     summary(blocked)
                 );

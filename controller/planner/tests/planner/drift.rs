@@ -35,11 +35,10 @@ fn each_kind_of_drift_is_told_before_it_is_repaired() {
       Reconciling=True Repairing: revision 1 runs on 1 of 2 hosts
       Drifted=True DriftFound: a: the unit file was changed
     a drop-in: a=v1+%d b=v1+
-      to v1; open Repair to v1 above 5
+      to v1; keep
       a: v1 Drifted (drop-ins change the unit: /etc/systemd/system/x.d/a.conf)
       b: v1 Ready
-      Ready=False Repairing: revision 1 runs on 1 of 2 hosts
-      Reconciling=True Repairing: revision 1 runs on 1 of 2 hosts
+      Ready=False DriftFound: a: drop-ins change the unit: /etc/systemd/system/x.d/a.conf
       Drifted=True DriftFound: a: drop-ins change the unit: /etc/systemd/system/x.d/a.conf
     files changed: a=v1+%f b=v1+
       to v1; open Repair to v1 above 5
@@ -148,8 +147,18 @@ fn a_repair_brings_files_again_only_where_files_are_damaged() {
 }
 
 #[test]
+fn a_drop_in_is_told_and_left_to_whoever_made_it() {
+    let mut world = settled(World::of("a=v1+ b=v1+ c=v1+"));
+    drift(world.host("b"), 'd');
+    let end = world.settle();
+    let text = story(&world, &end);
+    assert!(!text.contains("Repair"), "{text}");
+    assert!(text.contains("Ready=False DriftFound: b: drop-ins change the unit"), "{text}");
+}
+
+#[test]
 fn drift_is_repaired_and_then_all_is_said_to_be_well() {
-    for sign in ['u', 'd', 'f', 'r', 'e', 's', 'w', 'a', 'l'] {
+    for sign in ['u', 'f', 'r', 'e', 's', 'w', 'a', 'l'] {
         let mut world = settled(World::of("a=v1+ b=v1+ c=v1+"));
         drift(world.host("b"), sign);
         let end = world.settle();

@@ -263,7 +263,8 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
       a: v2 Ready
       b: v2 Ready
       c: - Pending
-      Ready=Unknown NotObserved: revision 2 runs on 2 of 3 hosts
+      Ready=False RollingOut: revision 2 runs on 2 of 3 hosts
+      Reconciling=True RollingOut: revision 2 runs on 2 of 3 hosts
     all lost: a=v2?g1~ b=v1+s2~ c=v1+s2~
       to v2; close as Halted
       a: - Unreachable (no answer within 10 s)
@@ -439,22 +440,22 @@ fn nothing_good_to_go_back_to() {
       stop v2; open Rollback above 5
       a: v2 Stopped (there is nothing good to go back to)
       b: - Stopped (there is nothing good to go back to)
-      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped
+      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
       Reconciling=True RollingBack: 2 hosts
       Available=False HostUnhealthy: 0 of 2 hosts serve
     crashes again and again: a=v2! b=-s2
       stop v2; open Rollback above 5
       a: v2 Stopped (there is nothing good to go back to)
       b: - Stopped (there is nothing good to go back to)
-      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped
+      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
       Reconciling=True RollingBack: 2 hosts
       Available=False HostUnhealthy: 0 of 2 hosts serve
     stopped: a=v2o b=-s2
       stop v2; keep
       a: v2 Stopped (there is nothing good to go back to)
       b: - Stopped (there is nothing good to go back to)
-      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped
-      Stalled=True FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped
+      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
+      Stalled=True FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
       Available=False HostUnhealthy: 0 of 2 hosts serve
     ");
 }
