@@ -97,8 +97,12 @@ pub fn position(seen: &ServiceObservation, revision: RevisionNumber, release: &R
     let unjudged = seen.good != Some(revision) || unproven(seen);
     // A drop-in is somebody's own file, which we neither wrote nor take away: it is told, and switching would not
     // change it.
-    let ours = |drift: &&Drift| !matches!(drift, Drift::DropIn { .. }) && !(unjudged && **drift == Drift::Stopped);
-    let drifted = seen.drift.iter().any(|drift| ours(&drift));
+    let passed_over = |drift: &Drift| match drift {
+        Drift::DropIn { .. } => true,
+        Drift::Stopped => unjudged,
+        _ => false,
+    };
+    let drifted = seen.drift.iter().any(|drift| !passed_over(drift));
     if drifted || matches!(seen.unit, UnitFile::Changed(_)) || seen.run.needs_reload {
         return Position::Drifted { files };
     }

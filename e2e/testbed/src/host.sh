@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Boots one host inside cgroups of its own, and again when it reboots itself.
 #
 #   sh -c host.sh boot UNIFIED_CGROUP NAMED_CGROUP_OR_EMPTY COMMAND...

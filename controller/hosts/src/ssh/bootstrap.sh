@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Runs before anything of ours is on the host: finds out what the login may do, brings host.sh there and becomes it.
 # It travels with each channel, so whatever can be asked later is asked in host.sh.
 #   $1 this text  $2 nonce, or - the second time  $3 digest and $4 length of host.sh
