@@ -559,6 +559,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
         let blocked = was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
+        let as_recorded = *owned == scene.owned && last == scene.rollout;
         let now = now();
         let records = rollouts(last, plan, drawn, controller.term, now);
         let current = records.opened.clone().or_else(|| records.last.clone());
@@ -569,6 +570,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             .and_then(|stored| serde_json::from_slice(&stored.value).ok())
             .unwrap_or_default();
         let generation = self.generation(scene);
+        if as_recorded && self.knows_nothing_new(scene, plan) && before.observed_generation == generation {
+            // Somebody has just begun to lead. What was said before is still the best that is known.
+            return Ok(current);
+        }
         let mut said = status(plan, current.as_ref(), generation, &before, now);
         said.release = said.release.or_else(|| {
             let target = plan.aim.revision()?;
@@ -609,6 +614,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
             reached(Checkpoint::AfterClose);
         }
         Ok(current)
+    }
+
+    /// Whether a host was not looked at yet, and nothing is to be done or answered meanwhile.
+    fn knows_nothing_new(&self, scene: &Scene, plan: &Plan) -> bool {
+        plan.is_idle() && scene.view.requests.is_empty() && !self.placements_seen(scene)
     }
 
     fn generation(&self, scene: &Scene) -> Generation {
@@ -708,6 +718,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         if plan.report.working {
             waits.push(WAITING);
+        }
+        let held = |finding: &Finding| finding.reason == Reason::RemovalNeedsConfirmation;
+        if plan.report.findings.iter().any(held) {
+            // Whether it is held depends on what becomes of other Services.
+            waits.push(TRY_AGAIN);
         }
         Next::After(waits.into_iter().min().unwrap_or(LOOK_EVERY))
     }

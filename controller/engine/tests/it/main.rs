@@ -102,3 +102,17 @@ async fn what_systemd_cannot_start_goes_back_too() -> anyhow::Result<()> {
     assert_eq!(world.revisions("web"), [1, 1]);
     world.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_term_says_nothing_before_it_has_looked() -> anyhow::Result<()> {
+    let world = World::start(&["web1", "web2"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    let before = world.status("web").await?;
+    let calls = world.fleet.calls().len();
+    let world = world.restart().await?;
+    world.until("both hosts to be looked at", async || world.fleet.calls().len() > calls + 4).await?;
+    assert_eq!(world.status("web").await?, before);
+    world.stop().await
+}

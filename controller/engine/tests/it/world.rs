@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub(crate) store: Store,
     hosts: Vec<String>,
     source: tempfile::TempDir,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
     shutdown: CancellationToken,
     controller: JoinHandle<Result<(), ServeError>>,
 }
@@ -61,7 +61,22 @@ impl World {
         let controller = tokio::spawn(serving);
         let source = tempfile::tempdir()?;
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Ok(Self { etcd, fleet, store, hosts, source, _data: data, shutdown, controller })
+        Ok(Self { etcd, fleet, store, hosts, source, data, shutdown, controller })
+    }
+
+    /// Ends the controller and starts another on the same store and data.
+    pub(crate) async fn restart(mut self) -> anyhow::Result<Self> {
+        self.shutdown.cancel();
+        tokio::time::timeout(DEADLINE, &mut self.controller).await???;
+        self.shutdown = CancellationToken::new();
+        let options = ServeOptions {
+            store: ConnectOptions::new(self.etcd.endpoints()),
+            data_dir: self.data.path().to_owned(),
+            listen: "127.0.0.1:0".parse()?,
+            identity: "again".to_owned(),
+        };
+        self.controller = tokio::spawn(serve(options, Arc::new(self.fleet.clone()), self.shutdown.clone()));
+        Ok(self)
     }
 
     pub(crate) fn key(name: &str) -> ServiceKey {
