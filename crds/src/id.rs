@@ -407,7 +407,7 @@ macro_rules! number {
         impl $name {
             /// The one after this.
             pub fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
 

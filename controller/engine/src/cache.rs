@@ -31,6 +31,8 @@ pub struct Read {
     pub parsed: Result<Arc<Declaration>, Vec<Problem>>,
     /// The key's `mod_revision`: the declaration's generation.
     pub at: StoreRevision,
+    /// When it last came to say something else: putting the same again changes nothing.
+    pub changed: StoreRevision,
 }
 
 /// What the store holds, typed.
@@ -93,11 +95,17 @@ pub struct Surroundings {
     pub host_names: BTreeSet<HostName>,
     /// Zones that make sense.
     pub zones: Vec<NetworkZoneSpec>,
-    /// Whether a zone makes no sense: then nothing can be said about plaintext.
+    /// Zones that make no sense: while there is one, nothing can be said about plaintext.
     pub broken_zones: Vec<ResourceKey>,
 }
 
 impl Surroundings {
+    /// Whether a Host is declared in a way that makes no sense. What it was before is not known any more, so nothing
+    /// is done to it.
+    pub fn is_broken(&self, host: &HostId) -> bool {
+        matches!(host, HostId::Named(name) if self.host_names.contains(name) && !self.hosts.contains_key(name))
+    }
+
     /// Hosts with their labels, as selectors look at them.
     pub fn labelled(&self) -> impl Iterator<Item = (HostId, &Labels)> {
         self.hosts.iter().map(|(name, (labels, _))| (HostId::Named(name.clone()), labels))
@@ -224,7 +232,7 @@ impl Cache {
                 .get(&resource)
                 .map(|requests| requests.keys().cloned().collect())
                 .unwrap_or_default(),
-            around: around.map(|(_, read)| read.at).max(),
+            around: around.map(|(_, read)| read.changed).max(),
             declared_around: state.declared.keys().filter(|key| !matches!(key, ResourceKey::Service(_))).count(),
         }
     }
@@ -308,7 +316,9 @@ impl State {
         match key {
             Key::Declared(resource) => {
                 let parsed = parse_at(&resource, &value).map(Arc::new);
-                self.declared.insert(resource.clone(), Read { parsed, at });
+                let same = self.declared.get(&resource).filter(|before| before.parsed == parsed);
+                let changed = same.map_or(at, |before| before.changed);
+                self.declared.insert(resource.clone(), Read { parsed, at, changed });
                 touched.insert(resource);
             }
             Key::Request { target, id } => {

@@ -13,6 +13,12 @@ use crate::cache::{ServiceView, Stored};
 /// So many rollouts are kept: as many as revisions by default.
 const ROLLOUTS: usize = 10;
 
+/// So many old records are deleted in one commit, which holds 126 writes; the rest with the next ones.
+const HOUSEKEEPING: usize = 40;
+
+/// So many records of a Service that is gone are deleted in one commit.
+const ERASED: usize = 100;
+
 /// A value as JSON bytes.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("records are always JSON")
@@ -158,7 +164,7 @@ impl Records<'_> {
             let stored = view.rollouts.get(&rollout.sequence);
             writes.extend(update(Key::Rollout(key.clone(), rollout.sequence), stored, rollout));
         }
-        writes.extend(self.outdated().into_iter().map(Write::delete));
+        writes.extend(self.outdated().into_iter().take(HOUSEKEEPING).map(Write::delete));
         let resource = ResourceKey::Service(key.clone());
         let bytes = json(self.status);
         if view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
@@ -192,11 +198,12 @@ impl Records<'_> {
         let (key, view) = (self.key, self.view);
         let resource = ResourceKey::Service(key.clone());
         let mut keys: Vec<Key> = Vec::new();
-        keys.extend(view.owned.as_ref().map(|_| Key::Owned(key.clone())));
-        keys.extend(view.status.as_ref().map(|_| Key::Status(resource.clone())));
         keys.extend(view.revisions.keys().map(|number| Key::Revision(key.clone(), *number)));
         keys.extend(view.rollouts.keys().map(|sequence| Key::Rollout(key.clone(), *sequence)));
         keys.extend(view.requests.keys().map(|id| Key::Request { target: resource.clone(), id: id.clone() }));
-        keys.into_iter().map(Write::delete).collect()
+        // What says that something is left goes last, where all does not fit into one commit.
+        keys.extend(view.status.as_ref().map(|_| Key::Status(resource.clone())));
+        keys.extend(view.owned.as_ref().map(|_| Key::Owned(key.clone())));
+        keys.into_iter().take(ERASED).map(Write::delete).collect()
     }
 }

@@ -78,6 +78,11 @@ impl Events {
         news.into_iter().filter_map(write).collect()
     }
 
+    /// The lease has ended before its time: the next event gets another.
+    pub async fn forget_lease(&self) {
+        *self.lease.lock().await = None;
+    }
+
     async fn lease(&self, store: &Store) -> Option<LeaseId> {
         let mut lease = self.lease.lock().await;
         if let Some((lease, since)) = *lease

@@ -22,7 +22,7 @@ use windlass_sources::{Release, ScanMode, SourceError, SourceTree};
 use crate::cache::{ServiceView, Surroundings};
 use crate::controller::{Controller, Memory, Scan};
 
-/// How long a name may take to resolve: what takes longer is treated as having no address.
+/// How long a name may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(3);
 
 /// A tree that keeps changing is complained about when it has not settled so often in a row.
@@ -227,8 +227,18 @@ pub async fn placements(
         };
         placements.insert(id, found);
     }
+    let chosen_by_label = spec.is_some_and(|spec| !spec.placement.selector.is_empty());
     for (id, host) in &owned.hosts {
-        if !placements.contains_key(id) {
+        if placements.contains_key(id) {
+            continue;
+        }
+        if chosen_by_label
+            && around.is_broken(id)
+            && let Err(complaint) = target(id, around)
+        {
+            // Whether the selector still means it cannot be told, so it is left as it is.
+            placements.insert(id.clone(), (host.target.clone(), Placement::Refused(complaint)));
+        } else {
             let target = target(id, around).unwrap_or_else(|_| host.target.clone());
             placements.insert(id.clone(), (target, Placement::Unplaced));
         }
@@ -269,7 +279,16 @@ fn target(id: &HostId, around: &Surroundings) -> Result<Target, Complaint> {
 /// The plaintext rule, before any connection.
 async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> Result<(), Complaint> {
     let Some(network) = &spec.network else { return Ok(()) };
-    let addresses = addresses(&target.address).await;
+    let addresses = addresses(&target.address).await.map_err(|message| Complaint {
+        // Nobody knows where it is; that is no verdict on the transport.
+        reason: Reason::HostUnreachable,
+        message,
+    })?;
+    let on_this_machine = addresses.iter().all(|address| address.to_canonical().is_loopback());
+    if let Some(zone) = around.broken_zones.first().filter(|_| !on_this_machine) {
+        let message = format!("{zone} makes no sense, so it cannot be told what may be spoken to {}", target.address);
+        return Err(Complaint { reason: Reason::PlaintextRefused, message });
+    }
     match transport(network.transport, &addresses, &around.zones.iter()) {
         Ok(chosen) if chosen.is_plaintext() => Ok(()),
         Ok(chosen) => Err(Complaint {
@@ -280,13 +299,18 @@ async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> 
     }
 }
 
-/// Every address that a name has; none where it has none, or nobody says so in time.
-async fn addresses(name: &str) -> Vec<IpAddr> {
+/// Every address that a name has, in an order that does not change from one look to the next.
+async fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(address) = name.parse() {
-        return vec![address];
+        return Ok(vec![address]);
     }
     match tokio::time::timeout(RESOLVE, tokio::net::lookup_host((name, 0))).await {
-        Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-        _ => Vec::new(),
+        Ok(Ok(found)) => {
+            let addresses: std::collections::BTreeSet<IpAddr> =
+                found.map(|address| address.ip().to_canonical()).collect();
+            Ok(addresses.into_iter().collect())
+        }
+        Ok(Err(_)) => Err(format!("the name {name} does not resolve")),
+        Err(_) => Err(format!("the name {name} was not resolved within {} s", RESOLVE.as_secs())),
     }
 }

@@ -53,7 +53,7 @@ impl Said for PlainStatus {
 pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostName) -> Result<Next, CommitError> {
     let key = ResourceKey::Host(name.clone());
     let declared = controller.cache.resource(&key).declared;
-    let Some(Read { parsed, at }) = declared else { return erase(controller, &key).await };
+    let Some(Read { parsed, at, .. }) = declared else { return erase(controller, &key).await };
     let generation = Generation(at.0);
     let (findings, facts, next) = match parsed.as_deref() {
         Ok(Declaration::Host(host)) => {
@@ -92,7 +92,7 @@ pub async fn reconcile_plain<F: Fleet>(
     key: &ResourceKey,
 ) -> Result<Next, CommitError> {
     let declared = controller.cache.resource(key).declared;
-    let Some(Read { parsed, at }) = declared else { return erase(controller, key).await };
+    let Some(Read { parsed, at, .. }) = declared else { return erase(controller, key).await };
     let generation = Generation(at.0);
     let findings = match &parsed {
         Ok(_) => vec![Finding {

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_crds::id::{MachineId, ResourceKey};
 use windlass_hosts::fleet::Fleet;
 use windlass_sources::{ContentsError, Sources};
@@ -283,7 +284,10 @@ async fn work<F: Fleet>(controller: Arc<Controller<F>>, health: Arc<Health>, sto
         let (controller, health, stop) = (Arc::clone(&controller), Arc::clone(&health), stop.clone());
         running.spawn(async move {
             let _permit = permit;
-            let next = one(&controller, &key, &stop).await;
+            let (shared, name) = (Arc::clone(&controller), key.clone());
+            let task = tokio::spawn(async move { one(&shared, &name, &stop).await });
+            // A panic is a bug of ours; it must not take the key out of the queue for good.
+            let next = AbortOnDropHandle::new(task).await.unwrap_or(Next::Retry);
             let counter = if next == Next::Retry { &health.failed } else { &health.done };
             counter.fetch_add(1, Ordering::Relaxed);
             controller.queue.done(&key, next);

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
@@ -55,6 +56,9 @@ const LOSSES: u32 = 3;
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
 
+/// So many requests are taken in at once: a commit holds 126 writes.
+const REQUESTS: usize = 30;
+
 /// Why a Service could not be reconciled this time.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
@@ -86,6 +90,8 @@ struct Turn<'a, F> {
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
     /// What was seen in this reconcile.
     views: BTreeMap<HostId, HostView>,
+    /// When.
+    seen_at: BTreeMap<HostId, Instant>,
     /// What ended and is not recorded yet.
     ended: Vec<(HostId, Sequence, Outcome)>,
     losses: BTreeMap<HostId, u32>,
@@ -191,6 +197,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             views: BTreeMap::new(),
+            seen_at: BTreeMap::new(),
             ended: Vec::new(),
             losses: BTreeMap::new(),
             opened: 0,
@@ -209,10 +216,22 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 return self.nonsense(&scene).await;
             };
             self.observe(&scene).await;
-            let (plan, owned, rollout) = self.decide(&scene);
+            let (mut plan, owned, rollout) = self.decide(&scene);
+            let held = self.failed && reopens_what_halted(&plan, rollout.as_ref());
+            if held {
+                plan.rollout = RolloutChange::Keep;
+                plan.touch.clear();
+            }
             let rollout = self.record(&scene, &plan, &owned, rollout).await?;
+            if held {
+                // What halted is tried again after a wait that grows.
+                return Ok(Next::Retry);
+            }
             if plan.gone {
-                return Ok(Next::Never);
+                if self.controller.cache.service(self.key).owned.is_none() {
+                    return Ok(Next::Never);
+                }
+                continue;
             }
             if self.stop.is_cancelled() && self.out.is_empty() {
                 return Ok(Next::Never);
@@ -248,7 +267,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
     /// Reads everything afresh.
     async fn scene(&mut self) -> Scene {
         let controller = self.controller;
-        let view = controller.cache.service(self.key);
+        let mut view = controller.cache.service(self.key);
+        // A commit holds only so much; the rest is taken next time.
+        if let Some(surplus) = view.requests.keys().nth(REQUESTS).cloned() {
+            view.requests.split_off(&surplus);
+        }
         let (accepted, mut complaint) = in_force(&view);
         let around = controller.cache.surroundings();
         let owned = view.owned.as_ref().map(|owned| owned.value.clone()).unwrap_or_default();
@@ -348,7 +371,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn is_stale(&self, id: &HostId, stamp: Option<&Stamp>) -> bool {
         match self.views.get(id) {
             None => true,
-            Some(HostView::Seen(seen)) => stamp.is_some_and(|stamp| seen.service.sequence < stamp.sequence),
+            Some(HostView::Seen(seen)) => {
+                let old = self.seen_at.get(id).is_none_or(|at| at.elapsed() >= TRY_AGAIN);
+                old || stamp.is_some_and(|stamp| seen.service.sequence < stamp.sequence)
+            }
             Some(_) => false,
         }
     }
@@ -360,6 +386,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 if read_through {
                     self.memory.read_through.insert(host.clone(), Instant::now());
                 }
+                self.seen_at.insert(host.clone(), Instant::now());
                 self.views.insert(host, view);
             }
             Returned::Scan(scan) => {
@@ -602,8 +629,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if writes.is_empty() {
             return Ok(current);
         }
-        let revision = controller.store.commit(controller.leadership(), &writes).await?;
-        controller.cache.reach(revision).await;
+        let committed = controller.store.commit(controller.leadership(), &writes).await;
+        if let Err(CommitError::LeaseGone(_)) = &committed {
+            controller.events.forget_lease().await;
+        }
+        controller.cache.reach(committed?).await;
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
@@ -632,6 +662,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let Some(accepted) = &scene.accepted else { return };
         for (id, acts) in &plan.actions {
             let Some((target, _)) = scene.placements.get(id) else { continue };
+            if self.looking.contains(id) {
+                // What it is like is just being found out; the next turn decides on that.
+                continue;
+            }
             let carried = match self.views.get(id) {
                 Some(HostView::Seen(seen)) => seen.service.good.is_some(),
                 _ => false,
@@ -658,7 +692,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let controller = self.controller;
             let host = id.clone();
             let sequence = stamp.sequence;
-            self.out.push(async move { Returned::Errand(host, sequence, controller.run(&errand).await) }.boxed());
+            // A task of its own, so that it moves while this turn writes to the store or reads a source.
+            let controller = Arc::clone(controller);
+            let task = AbortOnDropHandle::new(tokio::spawn(async move { controller.run(&errand).await }));
+            let errand = async move { Returned::Errand(host, sequence, task.await.unwrap_or(Outcome::Cancelled)) };
+            self.out.push(errand.boxed());
         }
     }
 
@@ -765,6 +803,12 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         Ok(Next::Never)
     }
+}
+
+/// Whether a plan begins anew what has just halted.
+fn reopens_what_halted(plan: &Plan, last: Option<&Rollout>) -> bool {
+    let halted = last.is_some_and(|last| last.state == RolloutState::Halted && last.revision == plan.aim.revision());
+    halted && matches!(plan.rollout, RolloutChange::Open { .. })
 }
 
 /// By whose rules a revision is judged: what is declared by what is declared, what was gone back to by what it was

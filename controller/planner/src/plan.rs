@@ -314,7 +314,12 @@ impl Context<'_> {
             return RolloutChange::Keep;
         }
         let placed = |id: &HostId| self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed);
-        let out_of_sight = |id: &HostId| placed(id) && !matches!(self.inputs.hosts[id].view, HostView::Seen(_));
+        let refused = |host: &HostInput| matches!(host.placement, Placement::Refused(_));
+        let out_of_sight = |id: &HostId| match self.inputs.hosts.get(id) {
+            Some(host) if refused(host) => true,
+            Some(host) => placed(id) && !matches!(host.view, HostView::Seen(_)),
+            None => false,
+        };
         let nowhere = self.aim.revision().is_some()
             && standings.keys().any(placed)
             && !standings.values().any(|standing| standing.settled);

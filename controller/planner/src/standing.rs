@@ -105,7 +105,9 @@ impl Context<'_> {
             return self.leaving(id, host, owned);
         }
         if let Placement::Refused(complaint) = &host.placement {
-            return Standing::idle(None, HostState::Failed, complaint.message.clone());
+            // What is not allowed now may have been switched when it was.
+            let down = matches!(host.view, HostView::Busy(Activity::Disruptive)) || self.may_be_down(id);
+            return Standing { down, ..Standing::idle(None, HostState::Failed, complaint.message.clone()) };
         }
         match &host.view {
             HostView::Busy(activity) => {

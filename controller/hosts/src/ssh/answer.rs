@@ -241,7 +241,12 @@ impl Look {
             self.cluster = Some(text.to_owned());
         } else if let Some(record) = path.strip_prefix("fence/").and_then(|path| path.strip_prefix(folder)) {
             match record {
-                "/seq" => self.service.sequence = read(text, line)?,
+                "/seq" => {
+                    self.service.sequence = read(text, line)?;
+                    if self.service.sequence.0 > HIGHEST_SEQUENCE {
+                        return Err(garbled(line));
+                    }
+                }
                 "/last" => text.trim_end().clone_into(&mut self.last),
                 _ => {
                     let verb = record.strip_prefix("/steps/").and_then(verb).ok_or_else(|| garbled(line))?;
@@ -261,6 +266,10 @@ impl Look {
         Ok(())
     }
 }
+
+/// A sequence above this was not drawn by any store: taken over into the counter, which is never lowered, it would
+/// leave no room for further ones.
+const HIGHEST_SEQUENCE: u64 = 1 << 48;
 
 fn verb(name: &str) -> Option<Verb> {
     Verb::ALL.into_iter().find(|verb| verb.as_str() == name)

@@ -118,7 +118,7 @@ impl Link {
 
     async fn hello_on<'a>(&self, connection: &'a Connection) -> Result<&'a Hello, ContactError> {
         let first = async {
-            let (shell, hello) = self.open(connection).await.map_err(|error| match error {
+            let (shell, hello) = self.open_alone(connection).await.map_err(|error| match error {
                 OpenError::Refused(detail) => ContactError::Refused { detail },
                 OpenError::Contact(error) => error,
             })?;
@@ -192,8 +192,24 @@ impl Link {
                     permit.forget();
                     connection.refused_places.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(OpenError::Refused(detail)) => return Err(ContactError::Lost { detail }),
+                Err(OpenError::Refused(_)) => match self.open_alone(connection).await {
+                    Ok((shell, _)) => return Ok((shell, permit)),
+                    Err(OpenError::Contact(error)) => return Err(error),
+                    Err(OpenError::Refused(detail)) => return Err(ContactError::Lost { detail }),
+                },
             }
+        }
+    }
+
+    /// Opens a shell where none of ours is in use: a refusal then is about one that sshd has not cleared away yet.
+    async fn open_alone(&self, connection: &Connection) -> Result<(Shell, Hello), OpenError> {
+        let mut tries = 0;
+        loop {
+            match self.open(connection).await {
+                Err(OpenError::Refused(_)) if tries < REFUSALS && connection.master.lives().await => tries += 1,
+                opened => return opened,
+            }
+            tokio::time::sleep(REFUSAL_PAUSE).await;
         }
     }
 
@@ -223,6 +239,13 @@ impl Link {
         }
     }
 }
+
+/// So often a session is asked for again that sshd refuses while none of ours is open: a second in all, which is long
+/// for a busy sshd to reap a shell that ended.
+const REFUSALS: u32 = 10;
+
+/// Between two of them.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Connection {
     fn take_idle(&self) -> Option<Shell> {
