@@ -169,6 +169,9 @@ pub struct Rollout {
     /// The hosts that were, or may have been, switched under this sequence: written before each switch.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub touched: BTreeSet<HostId>,
+    /// Hosts on which the last attempt found the revision's files damaged: they are brought again before the switch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub restage: BTreeSet<HostId>,
     /// What was found of each host that was switched.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub verdicts: BTreeMap<HostId, Verdict>,

@@ -76,6 +76,8 @@ pub fn rollouts(
             }
             // Whatever was left in doubt by the one before is in doubt in this one.
             let touched = plan.touch.clone();
+            let same = last.as_ref().filter(|last| last.revision == *revision);
+            let restage = same.map(windlass_planner::record::damaged).unwrap_or_default();
             opened = drawn.map(|sequence| Rollout {
                 sequence,
                 purpose: *purpose,
@@ -85,6 +87,7 @@ pub fn rollouts(
                 progressed: now,
                 state: RolloutState::Active,
                 touched,
+                restage,
                 verdicts: std::collections::BTreeMap::new(),
                 failures: std::collections::BTreeMap::new(),
             });

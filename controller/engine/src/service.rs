@@ -171,6 +171,7 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         progressed: now(),
         state: RolloutState::Active,
         touched: BTreeSet::new(),
+        restage: BTreeSet::new(),
         verdicts: BTreeMap::new(),
         failures: BTreeMap::new(),
     };

@@ -1,11 +1,14 @@
 //! What is recorded when something was found out: pure changes of the records.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::record::{
     BlockCause, Blocked, Evidence, Owned, Purpose, Revision, Rollout, RolloutState, StepFailure, Verdict,
 };
 use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::StepError;
 
 /// So many blocked revisions are remembered: as many as revisions are, by default.
 const BLOCKED: usize = 10;
@@ -48,6 +51,12 @@ pub fn block(owned: &mut Owned, blocked: Blocked) {
 /// Takes in that a step failed on `host` for another reason than health.
 pub fn failed(rollout: &mut Rollout, host: &HostId, failure: StepFailure) {
     rollout.failures.insert(host.clone(), failure);
+}
+
+/// The hosts on which a rollout found the files of its revision damaged: the next one brings them again.
+pub fn damaged(rollout: &Rollout) -> BTreeSet<HostId> {
+    let found = rollout.failures.iter().filter(|(_, failure)| matches!(failure.error, StepError::NotStaged { .. }));
+    found.map(|(host, _)| host.clone()).collect()
 }
 
 /// Takes in that every host within reach has confirmed `revision`.

@@ -161,7 +161,11 @@ impl Context<'_> {
             }
             Position::Elsewhere { staged: Staged::No } => (HostState::Pending, Need::Quiet(vec![stage()])),
             Position::Elsewhere { staged: Staged::Yes } => {
-                (HostState::Pending, Need::Switch { acts: self.switch(revision), costs })
+                let mut acts = self.switch(revision);
+                if self.active.is_some_and(|active| active.restage.contains(id)) {
+                    acts.insert(0, stage());
+                }
+                (HostState::Pending, Need::Switch { acts, costs })
             }
         };
         let (state, message) = self

@@ -3,7 +3,7 @@
 mod world;
 
 use windlass_crds::condition::Reason;
-use windlass_hosts::memory::{Behaviour, Link};
+use windlass_hosts::memory::{Behaviour, Edit, FileChange, Link};
 use world::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,5 +114,26 @@ async fn another_term_says_nothing_before_it_has_looked() -> anyhow::Result<()> 
     let world = world.restart().await?;
     world.until("both hosts to be looked at", async || world.fleet.calls().len() > calls + 4).await?;
     assert_eq!(world.status("web").await?, before);
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_way_back_is_brought_again() -> anyhow::Result<()> {
+    let world = World::start(&["web1", "web2"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    // Size and time are put back, so that only the hashes tell, and those are read before going back.
+    let edit = Edit::File { path: "server.py".to_owned(), how: FileChange::Hidden };
+    world.fleet.edit("web1", &World::key("web"), edit);
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::unhealthy(500),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print('bad')");
+    world.settles("web", Reason::RolledBack).await?;
+    assert_eq!(world.revisions("web"), [1, 1]);
+    let again = |line: &String| line.starts_with("web1 stage 1 under ") && !line.contains("under 1:");
+    assert!(world.fleet.changes().iter().any(again), "{:#?}", world.fleet.changes());
     world.stop().await
 }

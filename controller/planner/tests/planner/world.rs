@@ -184,6 +184,7 @@ impl World {
             progressed: self.now,
             state: RolloutState::Active,
             touched: BTreeSet::new(),
+            restage: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             failures: BTreeMap::new(),
         });
