@@ -9,7 +9,7 @@ use windlass_crds::record::{Owned, OwnedHost, Purpose, Revision, Rollout, Rollou
 use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{Step, StepError};
 
-use crate::input::{Goal, HostInput, HostView, Inputs, Placement};
+use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
 use crate::position::unproven;
 use crate::record;
 use crate::standing::{Context, Need, Standing, disown};
@@ -228,14 +228,27 @@ impl Context<'_> {
         !work && !self.busy() && !self.blind() && standings.values().any(|standing| standing.settled)
     }
 
+    /// Whether a host that runs something good is being brought the next revision, or will be at once.
+    fn comes_first(&self, id: &HostId, standing: &Standing) -> bool {
+        let carries = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
+        let brought = match &standing.need {
+            Need::Quiet(acts) => matches!(acts.first(), Some(Act::Step(Step::Stage { .. }))),
+            _ => matches!(self.inputs.hosts.get(id).map(|host| &host.view), Some(HostView::Busy(Activity::Quiet))),
+        };
+        carries && brought && self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
+    }
+
     /// What may be done now without more hosts down than allowed, in the order of their names.
     fn allow(&self, standings: &BTreeMap<HostId, Standing>) -> BTreeMap<HostId, Vec<Act>> {
         let placed = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement == Placement::Placed);
         let hosts = standings.keys().filter(placed).count();
         let most = self.spec().map_or(1, |spec| spec.rollout.max_unavailable.of(hosts));
         let mut down = standings.values().filter(|standing| standing.down).count();
+        // Places that belong to hosts earlier in the order, which are only being brought what they will run.
+        let mut promised = 0;
         let mut allowed = BTreeMap::new();
         for (id, standing) in standings {
+            promised += usize::from(self.comes_first(id, standing));
             if self.spent(id, standing) {
                 continue;
             }
@@ -244,7 +257,7 @@ impl Context<'_> {
                 Need::Quiet(acts) | Need::Switch { acts, costs: false } => {
                     allowed.insert(id.clone(), acts.clone());
                 }
-                Need::Switch { acts, costs: true } if down < most => {
+                Need::Switch { acts, costs: true } if down + promised < most => {
                     down += 1;
                     allowed.insert(id.clone(), acts.clone());
                 }

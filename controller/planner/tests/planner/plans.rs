@@ -77,6 +77,44 @@ fn before_a_rollout_one_is_opened_and_nothing_is_done() {
 }
 
 #[test]
+fn the_first_by_name_goes_first_whoever_has_the_files_first() {
+    let going = |world| second(world).rolling(Purpose::Deploy, 2);
+    let rows = [
+        ("the first has to be staged", "a=v1+ b=v1+s2"),
+        ("the first is being staged", "a=v1+. b=v1+s2"),
+        ("the first is out of reach", "a=v1+~ b=v1+s2"),
+        ("the first is new there", "a=- b=v1+s2"),
+    ];
+    assert_snapshot!(table(going, rows), @r"
+    the first has to be staged: a=v1+ b=v1+s2
+      to v2; keep
+      a: v1 Pending -> stage 2
+      b: v1 Pending
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+    the first is being staged: a=v1+. b=v1+s2
+      to v2; keep
+      a: - Working
+      b: v1 Pending
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+    the first is out of reach: a=v1+~ b=v1+s2
+      to v2; keep; touch b
+      a: - Unreachable (no answer within 10 s)
+      b: v1 Pending -> activate 2, judge, confirm 2
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+      Degraded=True HostUnreachable: a: no answer within 10 s
+    the first is new there: a=- b=v1+s2
+      to v2; keep
+      a: - Pending -> stage 2
+      b: v1 Pending
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+    ");
+}
+
+#[test]
 fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
     let going = |world| second(world).rolling(Purpose::Deploy, 2).touched("a");
     let rows = [
