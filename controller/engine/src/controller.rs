@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
-use windlass_crds::id::{ClusterId, HostId, MachineId, ResourceKey, ServiceKey};
+use windlass_crds::id::{ClusterId, HostId, MachineId, ServiceKey};
 use windlass_crds::manifest::Manifest;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Health, HostView};
@@ -224,9 +224,4 @@ impl<F: Fleet> Controller<F> {
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
-}
-
-/// What a key of the queue is called in logs.
-pub fn describe(key: &ResourceKey) -> String {
-    key.to_string()
 }

@@ -31,15 +31,6 @@ const UNSETTLED: u32 = 3;
 /// Files at the root of a release that ask for dependencies to be installed.
 const DEPENDENCY_FILES: [&str; 4] = ["requirements.txt", "package-lock.json", "go.mod", "Cargo.toml"];
 
-/// The declaration that is in force.
-#[derive(Debug, Clone)]
-pub struct InForce {
-    /// It, and its generation.
-    pub accepted: Accepted,
-    /// Why it is not the one in the store, where it is not.
-    pub complaint: Option<Complaint>,
-}
-
 /// Which declaration is in force; `None` where none ever made sense.
 pub fn in_force(view: &ServiceView) -> (Option<Accepted>, Option<Complaint>) {
     let before = view.owned.as_ref().and_then(|owned| owned.value.accepted.clone());

@@ -20,7 +20,7 @@ use windlass_store::{
 };
 
 use crate::cache::Cache;
-use crate::controller::{Controller, Identity, Parts, describe};
+use crate::controller::{Controller, Identity, Parts};
 use crate::goal::chain;
 use crate::http::{Health, Told, answer};
 use crate::queue::{Next, Queue};
@@ -310,7 +310,7 @@ async fn one<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey, stop:
         }
     };
     result.unwrap_or_else(|error| {
-        tracing::warn!(resource = describe(key), error, "not reconciled; trying again later");
+        tracing::warn!(resource = %key, error, "not reconciled; trying again later");
         Next::Retry
     })
 }
