@@ -4,6 +4,7 @@ mod apply;
 mod confirm_removal;
 mod delete;
 mod get;
+mod host;
 mod plan;
 mod reconcile;
 mod rollout;
@@ -57,6 +58,8 @@ enum Command {
     Delete(delete::DeleteArgs),
     ConfirmRemoval(confirm_removal::ConfirmRemovalArgs),
     Rollout(rollout::RolloutArgs),
+    #[command(hide = true)]
+    Host(host::HostArgs),
 }
 
 impl Windlass {
@@ -76,6 +79,7 @@ impl Windlass {
             Command::Delete(args) => on_one_thread(delete::run(args, client)),
             Command::ConfirmRemoval(args) => on_one_thread(confirm_removal::run(args, client)),
             Command::Rollout(args) => on_one_thread(rollout::run(args, client)),
+            Command::Host(args) => on_one_thread(host::run(args, client)),
         }
     }
 }
