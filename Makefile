@@ -6,18 +6,20 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
+BENCH_ROUNDS ?= 5
+BENCH_HOSTS ?= 3,10
 # What to test: `make test TESTS='package(windlass-planner)'`, in nextest's language.
 TESTS ?= all()
 
 target := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
-scripts := scripts/setup scripts/demo scripts/as-root .ci/run
+scripts := scripts/setup scripts/demo scripts/as-root .ci/run e2e/bench/rsync-deploy
 host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh e2e/testbed/src/*.sh)
 
 # Throwaway hosts need root. Only the tests get it; what is built stays the user's own.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak bench bench-doc doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +54,16 @@ e2e: ## Run the end-to-end tests alone
 
 soak: setup build ## Run what takes many minutes: five minutes idle
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only
+
+# How many rounds, and with how many hosts: `make bench BENCH_ROUNDS=3 BENCH_HOSTS=3`.
+export BENCH_ROUNDS BENCH_HOSTS
+
+bench: setup ## Measure it beside rsync over ssh; BENCH_ROUNDS and BENCH_HOSTS say how much
+	$(CARGO) build --release --package windlass-cli --package windlass-bench
+	@scripts/as-root $(target)/release/windlass-bench $(BENCH_FLAGS)
+
+bench-doc: ## The same, and write docs/benchmarks.md
+	@$(MAKE) bench BENCH_FLAGS='--doc docs/benchmarks.md'
 
 doc: ## Build the API's documentation; a broken link is an error
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --no-deps --document-private-items

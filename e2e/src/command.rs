@@ -39,13 +39,15 @@ impl fmt::Display for Ran {
     }
 }
 
-/// Where the build put a program of the workspace: two folders above this test.
+/// Where the build put a program of the workspace: beside this one, or a folder above this test.
 ///
 /// # Errors
 /// When it is not there.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe().context("finding this test")?;
-    let folder = test.parent().and_then(|deps| deps.parent()).context("a test lies in target/PROFILE/deps")?;
+    let us = std::env::current_exe().context("finding this program")?;
+    let folder = us.parent().context("a program lies in a folder")?;
+    // Tests lie in target/PROFILE/deps, programs in target/PROFILE.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let program = folder.join(name);
     ensure!(program.exists(), "{} is not there\nhint: make build", program.display());
     Ok(program)

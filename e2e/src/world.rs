@@ -62,10 +62,18 @@ impl World {
     /// # Errors
     /// When hosts or etcd do not start.
     pub fn with(options: WorldOptions) -> Result<Self> {
+        Self::around(Etcd::start(options.etcd)?, options.hosts)
+    }
+
+    /// A world with hosts around an etcd.
+    ///
+    /// # Errors
+    /// When hosts do not start.
+    pub fn around(etcd: Etcd, hosts: u8) -> Result<Self> {
         let testbed = Testbed::new()?;
-        let hosts = testbed.hosts(options.hosts)?;
+        let hosts = testbed.hosts(hosts)?;
         Ok(Self {
-            etcd: Etcd::start(options.etcd)?,
+            etcd,
             hosts,
             testbed,
             dir: tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("creating a folder")?,

@@ -63,6 +63,16 @@ pub enum Transport {
     MutualTls,
 }
 
+/// Whether an etcd waits for its disk before it answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not: tests lose nothing when the machine does.
+    #[default]
+    Unsynced,
+    /// It does, as in production: what is measured has to pay for it.
+    Synced,
+}
+
 /// A user name and its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
@@ -96,6 +106,7 @@ pub struct Etcd {
     port: u16,
     certificates: Option<Certificates>,
     transport: Transport,
+    durability: Durability,
     login: Mutex<Option<Login>>,
     process: Mutex<Option<Process>>,
     dir: TempDir,
@@ -107,6 +118,14 @@ impl Etcd {
     /// # Errors
     /// When that etcd is not installed ([`NotUsable::Missing`]), or does not answer in time.
     pub fn start(options: impl Into<EtcdOptions>) -> Result<Self> {
+        Self::start_with(options, Durability::Unsynced)
+    }
+
+    /// As [`Etcd::start`], and says whether it waits for its disk.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub fn start_with(options: impl Into<EtcdOptions>, durability: Durability) -> Result<Self> {
         let EtcdOptions { version, transport } = options.into();
         for name in ["etcd", "etcdctl"] {
             let program = version.program(name);
@@ -127,6 +146,7 @@ impl Etcd {
             port: 0,
             certificates,
             transport,
+            durability,
             login: Mutex::new(None),
             process: Mutex::new(None),
             dir,
@@ -359,7 +379,10 @@ impl Etcd {
         }
         command.args(["--name", "testbed", "--logger=zap", "--log-level=warn", "--bcrypt-cost=4"]);
         // A cluster of one elects itself; the defaults make it wait a second first.
-        command.args(["--heartbeat-interval=20", "--election-timeout=200", "--unsafe-no-fsync"]);
+        command.args(["--heartbeat-interval=20", "--election-timeout=200"]);
+        if self.durability == Durability::Unsynced {
+            command.arg("--unsafe-no-fsync");
+        }
         command.arg("--data-dir").arg(self.dir.path().join("data"));
         command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);

@@ -27,7 +27,7 @@ mod subnet;
 mod testbed;
 
 pub use command::{Finished, NotUsable};
-pub use etcd::{Etcd, EtcdOptions, EtcdVersion, Login, Transport};
+pub use etcd::{Durability, Etcd, EtcdOptions, EtcdVersion, Login, Transport};
 pub use etcd_tls::Certificates;
 pub use faults::Spare;
 pub use host::Host;

@@ -1,0 +1,76 @@
+//! Measures Windlass beside rsync over ssh, on throwaway hosts, and says whether it is as quick as it promises to be.
+//!
+//! A figure that is missed is told, and is no failure: timings are never a test. What cannot be measured is one.
+
+mod contestant;
+mod counted;
+mod figures;
+mod footprint;
+mod ground;
+mod machine;
+mod race;
+mod report;
+mod rollback;
+mod rsync;
+mod samples;
+mod tree;
+mod windlass;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use crate::ground::Ground;
+use crate::report::Report;
+
+/// More rounds than this would not end within the minutes that anybody waits.
+const MOST_ROUNDS: u32 = 20;
+
+/// How many hosts the figures that are no race are measured with, as they were promised.
+const FEW_HOSTS: u8 = 3;
+
+/// What to measure.
+#[derive(Debug, Parser)]
+#[command(about = "Measure Windlass beside rsync over ssh")]
+struct Arguments {
+    /// How often each of them runs each row
+    #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
+    rounds: u32,
+    /// With how many hosts, divided by commas; none measures only what is no race
+    #[arg(long, env = "BENCH_HOSTS", default_value = "3,10", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Leave out what is no race
+    #[arg(long)]
+    only_race: bool,
+    /// Write the tables to this file too, as Markdown
+    #[arg(long, value_name = "FILE")]
+    doc: Option<PathBuf>,
+}
+
+#[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!((1..=MOST_ROUNDS).contains(&arguments.rounds), "1 to {MOST_ROUNDS} rounds");
+    let parse = |count: &String| count.trim().parse::<u8>().with_context(|| format!("{count} is no number of hosts"));
+    let sizes: Vec<u8> =
+        arguments.hosts.iter().filter(|count| !count.trim().is_empty()).map(parse).collect::<Result<_>>()?;
+    let began = Instant::now();
+    let most = sizes.iter().copied().max().unwrap_or(0).max(FEW_HOSTS);
+    let ground = Ground::new(most)?;
+    let mut report = Report::new(arguments.rounds)?;
+    if !arguments.only_race {
+        figures::measure(&ground, FEW_HOSTS, &mut report)?;
+    }
+    for size in sizes {
+        report.races.push(race::run(&ground, size, arguments.rounds)?);
+    }
+    ground.clean()?;
+    report.took = began.elapsed();
+    println!("{}", report.text());
+    if let Some(file) = &arguments.doc {
+        std::fs::write(file, report.markdown()).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}

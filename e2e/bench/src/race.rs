@@ -1,0 +1,108 @@
+//! The race: both deploy the same trees to the same hosts, in turn, several times.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::contestant::{Contestant, Job, Row};
+use crate::ground::Ground;
+use crate::samples::Samples;
+
+/// Where services of Windlass listen; those of rsync listen one above.
+const PORT: u16 = 8080;
+
+/// Where services listen that are deployed for the first time.
+const COLD_PORT: u16 = 8090;
+
+/// What one race found.
+#[derive(Debug, Clone)]
+pub(crate) struct Race {
+    /// With how many hosts.
+    pub(crate) hosts: u8,
+    /// Times of Windlass and of rsync.
+    pub(crate) rows: BTreeMap<Row, [Samples; 2]>,
+}
+
+/// Runs every row `rounds` times, Windlass and rsync in turn.
+///
+/// # Errors
+/// When one of them fails, or does not do what it says.
+#[expect(clippy::print_stderr, reason = "a race takes minutes, and says how far it is")]
+pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
+    let (windlass, rsync) = (ground.windlass()?, ground.rsync());
+    let contestants: [(&str, &dyn Contestant); 2] = [("windlass", &windlass), ("rsync", &rsync)];
+    let hosts_used = ground.hosts(hosts);
+    let mut rows: BTreeMap<Row, [Samples; 2]> = BTreeMap::new();
+    // Before the first round, so that no tree is so young that it would be read twice.
+    let mut fresh = Vec::new();
+    for round in 0..rounds {
+        let seed = u64::from(hosts) << 32 | u64::from(round);
+        fresh.push(ground.tree(&format!("fresh-{hosts}-{round}"), seed, "fresh")?);
+    }
+    let names = [format!("w{hosts}"), format!("r{hosts}")];
+    let trees = [ground.tree(&names[0], 1 << 40, "0")?, ground.tree(&names[1], 1 << 40, "0")?];
+    let job = |index: usize| {
+        let (tree, port) = (&trees[index], PORT + index as u16);
+        Job { name: &names[index], port, tree, hosts: hosts_used }
+    };
+    for (index, (name, contestant)) in contestants.iter().enumerate() {
+        contestant.first(&job(index)).with_context(|| format!("the first deploy of {name}"))?;
+    }
+    for round in 1..=rounds {
+        eprintln!("{hosts} hosts: round {round} of {rounds}");
+        for row in Row::ALL {
+            for (index, (name, contestant)) in contestants.iter().enumerate() {
+                let known = job(index);
+                let cold = format!("{}-cold", names[index]);
+                let new =
+                    Job { name: &cold, port: COLD_PORT + index as u16, tree: &fresh[round as usize - 1], ..known };
+                let job = if row == Row::Cold { new } else { known };
+                contestant.warm(&job)?;
+                let took = lap(ground, *contestant, &job, row, round)
+                    .with_context(|| format!("{name}, {hosts} hosts, {row}, round {round}"))?;
+                rows.entry(row).or_default()[index].push(took);
+            }
+        }
+    }
+    for (index, (_, contestant)) in contestants.iter().enumerate() {
+        contestant.remove(&job(index))?;
+    }
+    Ok(Race { hosts, rows })
+}
+
+/// One of them does one row once, and is checked from outside.
+fn lap(
+    ground: &Ground,
+    contestant: &dyn Contestant,
+    job: &Job<'_>,
+    row: Row,
+    round: u32,
+) -> Result<std::time::Duration> {
+    let version = round.to_string();
+    match row {
+        Row::Cold => {
+            let took = contestant.first(job)?;
+            ground.expect(job.hosts, job.port, "fresh")?;
+            contestant.remove(job)?;
+            Ok(took)
+        }
+        Row::OneFile => {
+            job.tree.say(&version)?;
+            let took = contestant.again(job)?;
+            ground.expect(job.hosts, job.port, &version)?;
+            Ok(took)
+        }
+        Row::Nothing => {
+            let took = contestant.again(job)?;
+            ground.expect(job.hosts, job.port, &version)?;
+            Ok(took)
+        }
+        Row::Rollback => {
+            let took = contestant.back(job)?;
+            let older = ground.answer(&job.hosts[0], job.port).context("no answer after a rollback")?;
+            ensure!(older != version, "it answers {version} after a rollback");
+            ground.expect(job.hosts, job.port, &older)?;
+            Ok(took)
+        }
+    }
+}
