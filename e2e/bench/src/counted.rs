@@ -24,15 +24,20 @@ impl Counters {
     pub(crate) fn read(host: &Host) -> Result<Self> {
         let log = host.sshd_log()?;
         let count = |start: &str| log.lines().filter(|line| line.starts_with(start)).count();
-        let bytes = |name: &str| -> Result<u64> {
-            let text = host.read_file(&format!("/sys/class/net/host0/statistics/{name}"))?;
-            text.trim().parse().with_context(|| format!("{name} is {text}"))
-        };
+        let interfaces = host.read_file("/proc/net/dev")?;
+        let line = interfaces.lines().find_map(|line| line.trim_start().strip_prefix("host0:"));
+        let numbers: Vec<u64> = line
+            .context("no host0 in /proc/net/dev")?
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        // proc_net(5): eight columns of what was received, then eight of what was sent; bytes first.
+        let bytes = |column: usize| numbers.get(column).copied().context("/proc/net/dev has other columns");
         Ok(Self {
             logins: count("Accepted publickey "),
             sessions: count("Starting session: "),
-            received: bytes("rx_bytes")?,
-            sent: bytes("tx_bytes")?,
+            received: bytes(0)?,
+            sent: bytes(8)?,
         })
     }
 
