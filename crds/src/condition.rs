@@ -78,9 +78,14 @@ pub enum Reason {
     RollingBack,
     /// What somebody changed on a host is being put right.
     Repairing,
+    /// The program is being started anew on every host, because a person said so.
+    Restarting,
+    /// A person has paused it: nothing more is begun on any host.
+    Paused,
     /// The declared revision was unhealthy; the last good one runs.
     RolledBack,
-    /// The declared revision was unhealthy, and it stays where it is because `rollbackOnFailure` is off.
+    /// The declared revision was unhealthy, and it stays where it is because `rollbackOnFailure` is off; or a host was
+    /// unhealthy after a restart.
     Unhealthy,
     /// A person went back to an older revision.
     Undone,
@@ -114,6 +119,8 @@ pub enum Reason {
     HostNotFound,
     /// A placement matches no host.
     NoHosts,
+    /// An address leads to another machine than before; what the old one still runs was left behind.
+    HostReplaced,
     /// Two names for one machine.
     DuplicateHost,
     /// Plaintext on a network where it is not allowed.

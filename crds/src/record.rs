@@ -34,6 +34,13 @@ pub struct Owned {
     /// Hosts from which a person has agreed to remove the service; what was agreed stays agreed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub confirmed_removals: BTreeSet<HostId>,
+    /// Somebody wants the program started anew: on every host that was last switched under this sequence or a lower
+    /// one. It stays until no host is left that has yet to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Sequence>,
+    /// Since when nothing more is begun on any host, because a person said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
 }
 
 /// How to get to a host again, also when its Host is gone.
@@ -45,6 +52,10 @@ pub struct OwnedHost {
     /// Which machine it was, once it has been seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineId>,
+    /// Machines that were found there before and are out of reach since the address leads to another one: whatever
+    /// they run was left behind. The last one last; until somebody declares the Service again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<MachineId>,
 }
 
 /// A declaration that made sense.
@@ -145,6 +156,8 @@ pub enum Purpose {
     Undo,
     /// To take the service off hosts.
     Removal,
+    /// To start the program anew, because a person said so.
+    Restart,
 }
 
 /// One attempt to bring hosts to a revision: `rollouts/<namespace>/<name>/<sequence>`.

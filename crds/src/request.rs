@@ -1,8 +1,10 @@
 //! Requests: what a person asks to be done once. The controller acts, records the outcome and deletes the key.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::id::RevisionNumber;
+use crate::id::{ClusterId, HostId, RevisionNumber};
 
 /// What is asked, as it stands in `requests/<kind>/…/<id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,22 @@ pub enum Request {
     /// Deploy again what was unhealthy.
     Retry,
     /// Go on with the removals that wait.
-    ConfirmRemoval,
+    ConfirmRemoval {
+        /// From these hosts only; from every one that the Service shall leave where none is named.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        hosts: BTreeSet<HostId>,
+    },
+    /// Start the program anew on every host, one after the other, and judge it there.
+    Restart,
+    /// Begin nothing more on any host until somebody resumes.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Take a Host over from the store that owns it.
+    Adopt {
+        /// Whose it was when the person who asks looked: where it is another's by now, nothing is taken.
+        owner: ClusterId,
+    },
 }
 
 impl Request {
@@ -29,7 +46,11 @@ impl Request {
             Self::Reconcile => "reconcile",
             Self::Undo { .. } => "undo",
             Self::Retry => "retry",
-            Self::ConfirmRemoval => "confirm-removal",
+            Self::ConfirmRemoval { .. } => "confirm-removal",
+            Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Adopt { .. } => "adopt",
         }
     }
 }

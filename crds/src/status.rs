@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::digest::ReleaseDigest;
-use crate::id::{Generation, HostId, MachineId, RevisionNumber, Sequence};
+use crate::id::{ClusterId, Generation, HostId, MachineId, RevisionNumber, Sequence};
 use crate::observation::Scope;
 use crate::record::{Evidence, Purpose, RolloutState};
 
@@ -125,6 +125,9 @@ pub struct HostStatus {
     /// The version of its systemd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub systemd: Option<u32>,
+    /// The store that it belongs to, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<ClusterId>,
 }
 
 /// What is said of a resource that has no state of its own: a NetworkZone.

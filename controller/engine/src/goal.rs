@@ -230,7 +230,11 @@ pub async fn placements(
             // Whether the selector still means it cannot be told, so it is left as it is.
             placements.insert(id.clone(), (host.target.clone(), Placement::Refused(complaint)));
         } else {
-            let target = target(id, around).unwrap_or_else(|_| host.target.clone());
+            let target = match id {
+                HostId::Named(_) => target(id, around).unwrap_or_else(|_| host.target.clone()),
+                // Where a Host led before, which may take its own key and folder.
+                HostId::Inline(_) => host.target.clone(),
+            };
             placements.insert(id.clone(), (target, Placement::Unplaced));
         }
     }

@@ -13,7 +13,7 @@ use windlass_crds::observation::HostFacts;
 use windlass_crds::request::Request;
 use windlass_crds::status::{Finding, HostStatus, PlainStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
-use windlass_hosts::fleet::{Fleet, Look, Scrutiny};
+use windlass_hosts::fleet::{Adoption, Fleet, Look, Scrutiny};
 use windlass_store::{CommitError, Key, Write};
 
 use crate::cache::{Read, ResourceView};
@@ -21,13 +21,20 @@ use crate::commit::json;
 use crate::controller::{Controller, now};
 use crate::goal::complaint;
 use crate::queue::Next;
-use crate::service::stalled;
+use crate::service::{REQUESTS, stalled};
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A host out of reach is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(15);
+
+/// What is to be said of a resource.
+struct News {
+    findings: Vec<Finding>,
+    /// What was asked and could not be done.
+    refused: Vec<String>,
+}
 
 /// A status of any kind, as far as this module writes it.
 trait Said: Serialize + DeserializeOwned + Default {
@@ -52,23 +59,32 @@ impl Said for PlainStatus {
 /// When the store does not take what was found.
 pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostName) -> Result<Next, CommitError> {
     let key = ResourceKey::Host(name.clone());
-    let declared = controller.cache.resource(&key).declared;
-    let Some(Read { parsed, at, .. }) = declared else { return erase(controller, &key).await };
+    let view = bounded(controller.cache.resource(&key));
+    let Some(Read { parsed, at, .. }) = view.declared.clone() else { return erase(controller, &key).await };
     let generation = Generation(at.0);
-    let (findings, facts, next) = match parsed.as_deref() {
+    let (mut refused, mut owner, mut facts) = (Vec::new(), None, None);
+    let (findings, next) = match parsed.as_deref() {
         Ok(Declaration::Host(host)) => {
             let target = Target::declared(HostId::Named(name.clone()), &host.spec);
+            refused = adopt(controller, &target, &view).await;
             let found = contact(controller, &target).await;
             let next = Next::After(if found.is_ok() { LOOK_EVERY } else { TRY_AGAIN });
-            (findings(found.as_ref()), found.ok(), next)
+            let findings = findings(found.as_ref());
+            match found {
+                Ok(found) => facts = Some(found),
+                Err(StepError::OwnedByAnother { owner: other }) => owner = Some(other),
+                Err(_) => {}
+            }
+            (findings, next)
         }
         Ok(_) => return Ok(Next::Never),
-        Err(problems) => (stalled(&complaint(problems)), None, Next::Never),
+        Err(problems) => (stalled(&complaint(problems)), Next::Never),
     };
     say(
         controller,
         &key,
-        findings,
+        view,
+        News { findings, refused },
         |before: &HostStatus, conditions| HostStatus {
             observed_generation: generation,
             conditions,
@@ -76,11 +92,41 @@ pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostNam
             machine: facts.as_ref().map(|facts| facts.machine.clone()).or_else(|| before.machine.clone()),
             scope: facts.as_ref().map(|facts| facts.scope).or(before.scope),
             systemd: facts.as_ref().map(|facts| facts.systemd).or(before.systemd),
+            owner,
         },
         generation,
     )
     .await?;
     Ok(next)
+}
+
+/// A view with as many requests as one commit can end.
+fn bounded(mut view: ResourceView) -> ResourceView {
+    if let Some(surplus) = view.requests.keys().nth(REQUESTS).cloned() {
+        view.requests.split_off(&surplus);
+    }
+    view
+}
+
+/// Takes a Host over where that is asked; says what could not be.
+async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &ResourceView) -> Vec<String> {
+    let mut refused = Vec::new();
+    for request in view.requests.values() {
+        let Ok(Request::Adopt { owner }) = request else { continue };
+        let adoption = Adoption { from: owner.clone(), to: controller.cluster.clone() };
+        match controller.fleet.adopt(target, &adoption).await {
+            Ok(()) => {
+                tracing::info!(host = %target.id, from = %owner, "adopted");
+                // Its Services were refused there; they need not wait until they try again.
+                let HostId::Named(name) = &target.id else { continue };
+                for service in controller.cache.concerned_by(&ResourceKey::Host(name.clone())) {
+                    controller.queue.push(ResourceKey::Service(service));
+                }
+            }
+            Err(error) => refused.push(format!("adopt: {error}")),
+        }
+    }
+    refused
 }
 
 /// Says of a NetworkZone whether it makes sense.
@@ -91,8 +137,8 @@ pub async fn reconcile_plain<F: Fleet>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
 ) -> Result<Next, CommitError> {
-    let declared = controller.cache.resource(key).declared;
-    let Some(Read { parsed, at, .. }) = declared else { return erase(controller, key).await };
+    let view = bounded(controller.cache.resource(key));
+    let Some(Read { parsed, at, .. }) = view.declared.clone() else { return erase(controller, key).await };
     let generation = Generation(at.0);
     let findings = match &parsed {
         Ok(_) => vec![Finding {
@@ -104,7 +150,7 @@ pub async fn reconcile_plain<F: Fleet>(
         Err(problems) => stalled(&complaint(problems)),
     };
     let status = |_: &PlainStatus, conditions| PlainStatus { observed_generation: generation, conditions };
-    say(controller, key, findings, status, generation).await?;
+    say(controller, key, view, News { findings, refused: Vec::new() }, status, generation).await?;
     Ok(Next::Never)
 }
 
@@ -150,34 +196,42 @@ fn findings(found: Result<&HostFacts, &StepError>) -> Vec<Finding> {
     vec![finding(ConditionType::Ready, ready, reason, &message), stalled]
 }
 
-/// Writes a status where it is news, and ends the requests that asked for it.
+/// Writes a status where it is news, and ends the requests that `view` has.
 async fn say<F: Fleet, S: Said>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
-    findings: Vec<Finding>,
+    view: ResourceView,
+    news: News,
     status: impl FnOnce(&S, Vec<Condition>) -> S,
     generation: Generation,
 ) -> Result<(), CommitError> {
-    let ResourceView { status: stored, requests, .. } = controller.cache.resource(key);
+    let ResourceView { status: stored, requests, .. } = view;
+    let News { findings, refused } = news;
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
     let now = now();
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
     let bytes = json(&said);
     let mut writes = Vec::new();
+    let mut events: Vec<_> = refused.into_iter().map(|refused| (Reason::RequestRefused, refused)).collect();
     if stored.is_none_or(|stored| stored.value != bytes) {
-        let news = crate::events::transitions(before.conditions(), said.conditions());
+        events.extend(crate::events::transitions(before.conditions(), said.conditions()));
         writes.push(Write::put(Key::Status(key.clone()), bytes));
-        writes.extend(controller.events.writes(&controller.store, key, now, news).await);
     }
     for (id, request) in requests {
-        if !matches!(request, Ok(Request::Reconcile)) {
-            tracing::warn!(resource = %key, request = id.as_str(), "only a Service can be asked this");
+        let known = match (&request, key) {
+            (Ok(Request::Reconcile), _) => true,
+            (Ok(Request::Adopt { .. }), key) => matches!(key, ResourceKey::Host(_)),
+            _ => false,
+        };
+        if !known {
+            events.push((Reason::RequestRefused, format!("{}: only a Service can be asked this", id.as_str())));
         }
         writes.push(Write::delete(Key::Request { target: key.clone(), id }));
     }
     if writes.is_empty() {
         return Ok(());
     }
+    writes.extend(controller.events.writes(&controller.store, key, now, events).await);
     let revision = controller.store.commit(controller.leadership(), &writes).await?;
     controller.cache.reach(revision).await;
     Ok(())
@@ -185,7 +239,7 @@ async fn say<F: Fleet, S: Said>(
 
 /// Removes what was said of a resource that is gone.
 async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> Result<Next, CommitError> {
-    let ResourceView { status: stored, requests, .. } = controller.cache.resource(key);
+    let ResourceView { status: stored, requests, .. } = bounded(controller.cache.resource(key));
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     let request = |id: &windlass_store::RequestId| Write::delete(Key::Request { target: key.clone(), id: id.clone() });
     writes.extend(requests.keys().map(request));

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use windlass_crds::id::{HostId, RevisionNumber};
+use jiff::Timestamp;
+use windlass_crds::id::{HostId, RevisionNumber, Sequence};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
 use windlass_crds::request::Request;
 use windlass_planner::record::block;
+use windlass_planner::target::Aim;
 use windlass_store::RequestId;
 
 /// What the requests for a Service amount to.
@@ -27,6 +29,12 @@ pub struct Subject<'a> {
     pub declared: Option<&'a Revision>,
     /// Hosts that it shall leave.
     pub leaving: Vec<HostId>,
+    /// Where its hosts are brought to.
+    pub aim: &'a Aim,
+    /// A switch above this sequence is later than the requests.
+    pub since: Sequence,
+    /// The moment.
+    pub now: Timestamp,
 }
 
 /// Takes the requests in, in the order of their ids.
@@ -39,7 +47,21 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                 asked.look = true;
                 subject.owned.blocked.clear();
             }
-            Ok(Request::ConfirmRemoval) => subject.owned.confirmed_removals.extend(subject.leaving.iter().cloned()),
+            Ok(Request::ConfirmRemoval { hosts }) => {
+                let meant = |host: &&HostId| hosts.is_empty() || hosts.contains(*host);
+                subject.owned.confirmed_removals.extend(subject.leaving.iter().filter(meant).cloned());
+            }
+            Ok(Request::Restart) => {
+                if let Err(why) = restart(subject) {
+                    asked.refused.push(format!("restart: {why}"));
+                }
+            }
+            // What is paused, or is not, stays as it is.
+            Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.now)),
+            Ok(Request::Resume) => subject.owned.paused = None,
+            Ok(request @ Request::Adopt { .. }) => {
+                asked.refused.push(format!("{}: only a Host can be asked this", request.name()));
+            }
             Ok(Request::Undo { revision }) => {
                 if let Err(why) = undo(*revision, subject) {
                     asked.refused.push(format!("undo: {why}"));
@@ -49,6 +71,20 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
         }
     }
     asked
+}
+
+fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
+    match subject.aim {
+        Aim::Declared(_) | Aim::Back { .. } | Aim::Undone { .. } => {
+            subject.owned.restart = Some(subject.since);
+            Ok(())
+        }
+        Aim::Nothing { .. } | Aim::Stay { .. } => {
+            Err("what is declared was unhealthy; `windlass rollout retry` deploys it once more")
+        }
+        Aim::Unknown => Err("nothing was ever deployed"),
+        Aim::Removed => Err("it is being taken down"),
+    }
 }
 
 fn undo(wanted: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(), String> {

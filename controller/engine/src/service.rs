@@ -23,7 +23,8 @@ use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Stamp};
 use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
-use windlass_planner::{record, target};
+use windlass_planner::status::Work;
+use windlass_planner::{record, restart, target};
 use windlass_sources::ScanMode;
 use windlass_store::{CommitError, Key, SequenceError, Write};
 
@@ -57,7 +58,7 @@ const LOSSES: u32 = 3;
 const OPENED: u32 = 6;
 
 /// So many requests are taken in at once: a commit holds 126 writes.
-const REQUESTS: usize = 30;
+pub(crate) const REQUESTS: usize = 30;
 
 /// Why a Service could not be reconciled this time.
 #[derive(Debug, thiserror::Error)]
@@ -159,11 +160,11 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
     let mut hosts = turn.hosts(&scene);
     for host in hosts.values_mut() {
         if let HostView::Seen(seen) = &mut host.view {
-            seen.service.sequence = above;
+            seen.service.sequence = above.next();
         }
     }
     let begun = Rollout {
-        sequence: above,
+        sequence: above.next(),
         purpose,
         revision,
         term: controller.term,
@@ -418,7 +419,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Asks how the Service is where that is due and nothing is under way; the answers come beside the rest.
     fn ask(&mut self, scene: &Scene, plan: &Plan, rollout: Option<&Rollout>) {
-        if rollout.is_some_and(|rollout| rollout.state == RolloutState::Active) {
+        // A rollout that waits for a person may do so for days.
+        let held = plan.report.work == Work::Held;
+        if !held && rollout.is_some_and(|rollout| rollout.state == RolloutState::Active) {
             return;
         }
         for (id, (target, placement)) in &scene.placements {
@@ -502,9 +505,22 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let mut owned = scene.owned.clone();
         let mut rollout = scene.rollout.clone();
         if scene.view.declared.is_some() && scene.complaint.is_none() {
+            if owned.accepted.as_ref().map(|before| before.generation)
+                != scene.accepted.as_ref().map(|accepted| accepted.generation)
+            {
+                // Who declares it anew has seen what was said of machines that were left behind.
+                owned.hosts.values_mut().for_each(|host| host.former.clear());
+            }
             owned.accepted.clone_from(&scene.accepted);
         }
         self.take_requests(scene, &hosts, &mut owned);
+        if scene.owned.paused.is_some()
+            && owned.paused.is_none()
+            && let Some(rollout) = rollout.as_mut().filter(|rollout| rollout.state == RolloutState::Active)
+        {
+            // The time of the pause is nobody's delay.
+            rollout.progressed = now();
+        }
         for (host, sequence, outcome) in std::mem::take(&mut self.ended) {
             // What was found under an older number says nothing about this rollout.
             if let Some(rollout) = rollout.as_mut().filter(|rollout| rollout.sequence == sequence) {
@@ -526,7 +542,15 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let choice = target::choose(&inputs);
         let declared = choice.declared.and_then(|number| scene.view.revisions.get(&number).or(choice.new.as_ref()));
         let leaving = hosts.iter().filter(|(_, host)| host.placement == Placement::Unplaced).map(|(id, _)| id.clone());
-        let mut subject = Subject { owned, revisions: &scene.view.revisions, declared, leaving: leaving.collect() };
+        let mut subject = Subject {
+            owned,
+            revisions: &scene.view.revisions,
+            declared,
+            leaving: leaving.collect(),
+            aim: &choice.aim,
+            since: restart::since(&inputs),
+            now: now(),
+        };
         self.refused = requests::take(&scene.view.requests, &mut subject).refused;
     }
 
@@ -625,6 +649,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if !plan.gone {
             let mut news = crate::events::transitions(&before.conditions, &said.conditions);
             news.extend(self.refused.drain(..).map(|refused| (Reason::RequestRefused, refused)));
+            news.extend(plan.left_behind.iter().map(|left| (Reason::HostReplaced, left.to_string())));
             writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
         }
         if writes.is_empty() {
@@ -755,7 +780,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if lost {
             waits.push(TRY_AGAIN);
         }
-        if plan.report.working {
+        if plan.report.work == Work::UnderWay {
             waits.push(WAITING);
         }
         let held = |finding: &Finding| finding.reason == Reason::RemovalNeedsConfirmation;

@@ -84,6 +84,15 @@ pub struct Question {
     pub timeout: Duration,
 }
 
+/// A host that changes its store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adoption {
+    /// Whose it was when somebody decided this.
+    pub from: ClusterId,
+    /// Whose it shall be.
+    pub to: ClusterId,
+}
+
 /// Hosts that can be observed and acted on.
 pub trait Fleet: Send + Sync + 'static {
     /// Looks at a service on a host, and stamps the host in the same call where `look` says so.
@@ -109,6 +118,13 @@ pub trait Fleet: Send + Sync + 'static {
     /// # Errors
     /// See [`StepError`]; after [`StepError::Contact`] and [`StepError::TimedOut`] it may have run.
     fn act(&self, target: &Target, order: &Order) -> impl Future<Output = Result<(), StepError>> + Send;
+
+    /// Makes a host another store's; what runs there, and the fences, stay as they are. One that nobody owns yet is
+    /// left to the first stamp.
+    ///
+    /// # Errors
+    /// [`StepError::OwnedByAnother`] where it is neither `from`'s nor `to`'s by now: nothing has changed then.
+    fn adopt(&self, target: &Target, adoption: &Adoption) -> impl Future<Output = Result<(), StepError>> + Send;
 
     /// Looks at a unit, and at who listens on its port, while a rollout waits for its verdict.
     ///

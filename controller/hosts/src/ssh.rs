@@ -16,7 +16,7 @@ use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError};
 
-use crate::fleet::{Fleet, Look, Material, Order, Question, Scrutiny};
+use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny};
 
 mod answer;
 mod health;
@@ -365,6 +365,12 @@ impl Fleet for SshFleet {
         let deadline = order.force_after * 2 + STEP_SLACK;
         let answer = self.call(target, &request, deadline).await.map_err(contact)?;
         answer::step_failure(&answer, order).map_or(Ok(()), Err)
+    }
+
+    async fn adopt(&self, target: &Target, adoption: &Adoption) -> Result<(), StepError> {
+        let arguments = vec![adoption.from.to_string(), adoption.to.to_string()];
+        let answer = self.call(target, &Request { verb: "adopt", arguments }, LOOK_DEADLINE).await.map_err(contact)?;
+        answer::failure(&answer, Sequence(0), RevisionNumber(0)).map_or(Ok(()), Err)
     }
 
     async fn sample(

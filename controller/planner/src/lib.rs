@@ -4,10 +4,13 @@
 //! give the same plan, and planning again on a converged fleet gives nothing to do.
 
 pub mod brake;
+pub mod claim;
 pub mod input;
+mod pause;
 pub mod plan;
 pub mod position;
 pub mod record;
+pub mod restart;
 mod standing;
 pub mod status;
 pub mod target;

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use windlass_crds::id::{HostId, RevisionNumber, Sequence};
 use windlass_crds::observation::StepState;
-use windlass_crds::record::{Owned, OwnedHost, Purpose, Revision, Rollout, RolloutState};
+use windlass_crds::record::{Owned, Purpose, Revision, Rollout, RolloutState};
 use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{Step, StepError};
 
+use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
 use crate::position::unproven;
 use crate::record;
 use crate::standing::{Context, Need, Standing, disown};
-use crate::status::Report;
+use crate::status::{Report, Work};
 use crate::target::{Aim, choose};
 use crate::twins::{Twin, surely_one, twins};
 
@@ -68,6 +69,8 @@ pub struct Plan {
     /// Hosts that the rollout has touched from now on: those whose switch is about to begin, recorded before it
     /// does, and where a rollout opens, those that the one before it left in doubt.
     pub touch: BTreeSet<HostId>,
+    /// Machines that were found to be other ones than before, with what they may still run.
+    pub left_behind: Vec<LeftBehind>,
     /// Nothing is left of a removed Service: its records go too.
     pub gone: bool,
     /// What to say.
@@ -84,7 +87,7 @@ impl Plan {
 /// Decides what to record and to do next.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let choice = choose(inputs);
-    let mut owned = claim(inputs, &choice.aim, choice.new.as_ref());
+    let Claimed { mut owned, left_behind } = claim(inputs, &choice.aim, choice.new.as_ref());
     let target = choice.aim.revision().and_then(|number| revision(inputs, choice.new.as_ref(), number));
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);
@@ -111,16 +114,18 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         record::good(&mut owned, target.number, history_limit(inputs));
     }
     let told = |id: &HostId| inputs.hosts[id].placement != Placement::Unplaced || owned.hosts.contains_key(id);
-    let rows: BTreeMap<HostId, HostRow> =
-        standings.iter().filter(|(id, _)| told(id)).map(|(id, standing)| (id.clone(), standing.row.clone())).collect();
-    let goes_on = context.active.is_some() && change == RolloutChange::Keep;
-    let working = goes_on || context.busy() || standings.values().any(|standing| standing.need != Need::Nothing);
+    let row = |(id, standing): (&HostId, &Standing)| (id.clone(), haunted(standing.row.clone(), owned.hosts.get(id)));
+    let rows: BTreeMap<HostId, HostRow> = standings.iter().filter(|(id, _)| told(id)).map(row).collect();
+    if owned.restart.is_some() && context.restarted() {
+        owned.restart = None;
+    }
+    let work = context.work(&standings, &change);
     let gone = choice.aim == Aim::Removed && owned.hosts.is_empty() && !context.busy();
     let stalled = twins.into_iter().filter_map(|(id, twin)| match twin {
         Twin::Stalled(other) => Some((id, other)),
         Twin::Renamed(_) | Twin::After(_) => None,
     });
-    let report = Report::new(inputs, &choice.aim, &owned, rows, &stalled.collect(), working);
+    let report = Report::new(inputs, &choice.aim, &owned, rows, &stalled.collect(), work);
     Plan {
         aim: choice.aim,
         declared: choice.declared,
@@ -130,6 +135,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         stamp,
         actions,
         touch,
+        left_behind,
         gone,
         report,
     }
@@ -147,32 +153,6 @@ fn revision<'a>(inputs: &Inputs<'a>, new: Option<&'a Revision>, number: Revision
     new.filter(|new| new.number == number).or_else(|| inputs.revisions.get(&number))
 }
 
-/// What `owned/` says once every host that may be touched is in it.
-fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> Owned {
-    let mut owned = inputs.owned.clone();
-    if let Some(new) = new {
-        owned.last_revision = new.number;
-    }
-    if let Aim::Declared(_) = aim {
-        // Something else is declared now, which lifts what was blocked.
-        owned.blocked.clear();
-    }
-    for (id, host) in inputs.hosts {
-        // Nothing is ever done on a host that is not seen, so a mistyped address leaves nothing to be removed.
-        if let HostView::Seen(seen) = &host.view
-            && host.placement == Placement::Placed
-            && aim.revision().is_some()
-        {
-            let claimed = OwnedHost { target: host.target.clone(), machine: Some(seen.facts.machine.clone()) };
-            owned.hosts.insert(id.clone(), claimed);
-        }
-        if host.placement != Placement::Unplaced {
-            owned.confirmed_removals.remove(id);
-        }
-    }
-    owned
-}
-
 /// The rollout that goes on towards this aim under this controller.
 fn active<'a>(inputs: &Inputs<'a>, aim: &Aim) -> Option<&'a Rollout> {
     let removal = *aim == Aim::Removed;
@@ -180,6 +160,7 @@ fn active<'a>(inputs: &Inputs<'a>, aim: &Aim) -> Option<&'a Rollout> {
         rollout.state == RolloutState::Active
             && rollout.term == inputs.term
             && rollout.revision == aim.revision()
+            && (aim.revision().is_none() || inputs.owned.restart.is_none_or(|since| rollout.sequence > since))
             && (!removal || rollout.purpose == Purpose::Removal)
     })
 }
@@ -222,6 +203,17 @@ impl Context<'_> {
         self.inputs.hosts.values().any(unseen)
     }
 
+    /// Whether anything is left to be done, now or later.
+    fn work(&self, standings: &BTreeMap<HostId, Standing>, change: &RolloutChange) -> Work {
+        let goes_on = self.active.is_some() && *change == RolloutChange::Keep;
+        let needs = standings.values().any(|standing| standing.need != Need::Nothing);
+        match () {
+            () if !self.busy() && self.held(standings) => Work::Held,
+            () if goes_on || self.busy() || needs => Work::UnderWay,
+            () => Work::Nothing,
+        }
+    }
+
     /// Whether every host within reach has confirmed the target.
     fn converged(&self, standings: &BTreeMap<HostId, Standing>) -> bool {
         let work = standings.values().any(|standing| standing.need != Need::Nothing);
@@ -248,6 +240,9 @@ impl Context<'_> {
         let mut promised = 0;
         let mut allowed = BTreeMap::new();
         for (id, standing) in standings {
+            if self.waits(id, standing) {
+                continue;
+            }
             promised += usize::from(self.comes_first(id, standing));
             if self.spent(id, standing) {
                 continue;
@@ -292,6 +287,10 @@ impl Context<'_> {
         if standings.values().all(|standing| standing.need == Need::Nothing) {
             return self.end(last, standings);
         }
+        if self.held(standings) {
+            return RolloutChange::Keep;
+        }
+        let spent = |(id, standing): (&HostId, &Standing)| self.spent(id, standing) && !self.waits(id, standing);
         let highest = self.highest_seen();
         match self.active {
             // What is under way belongs to another rollout: it ends first.
@@ -302,9 +301,7 @@ impl Context<'_> {
             Some(_) if busy => RolloutChange::Keep,
             Some(active) if !active.failures.is_empty() => RolloutChange::Close(RolloutState::Halted),
             Some(active) if highest > active.sequence => self.open(highest),
-            Some(_) if allowed.is_empty() && standings.iter().any(|(id, standing)| self.spent(id, standing)) => {
-                self.open(highest)
-            }
+            Some(_) if allowed.is_empty() && standings.iter().any(spent) => self.open(highest),
             Some(_) => RolloutChange::Keep,
         }
     }
@@ -342,7 +339,8 @@ impl Context<'_> {
         change(RolloutState::Succeeded)
     }
 
-    fn open(&self, above: Sequence) -> RolloutChange {
+    fn open(&self, highest: Sequence) -> RolloutChange {
+        let above = highest.max(self.inputs.owned.restart.unwrap_or_default());
         RolloutChange::Open { purpose: self.purpose(), revision: self.aim.revision(), above }
     }
 

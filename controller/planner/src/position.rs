@@ -71,6 +71,11 @@ pub fn switched_under(seen: &ServiceObservation) -> Option<Sequence> {
     last_switch(seen).map(|(sequence, ..)| sequence)
 }
 
+/// The revision that the unit was last switched to, whether or not that came to an end.
+pub fn switched_to(seen: &ServiceObservation) -> Option<RevisionNumber> {
+    last_switch(seen).map(|(_, to, _)| to)
+}
+
 /// Where a host stands on its way to `revision`, whose files are `release`.
 pub fn position(seen: &ServiceObservation, revision: RevisionNumber, release: &ReleaseDigest) -> Position {
     let there = seen.revisions.get(&revision) == Some(release) && seen.releases.contains(release);

@@ -16,7 +16,8 @@ const BLOCKED: usize = 10;
 /// Takes in that `revision` was unhealthy on `host`.
 ///
 /// What was deployed is blocked. What was only repaired or gone back to is not: it has been good before, so the
-/// reason is more likely around it than in it, and it is tried again later.
+/// reason is more likely around it than in it, and it is tried again later. So it is with what was only started
+/// anew, and no other host is restarted then.
 pub fn unhealthy(
     owned: &mut Owned,
     rollout: &mut Rollout,
@@ -28,6 +29,8 @@ pub fn unhealthy(
 ) {
     rollout.verdicts.insert(host.clone(), Verdict::Unhealthy { evidence: evidence.clone() });
     rollout.progressed = now;
+    // What does not come up again on one host is not taken down on the next: the restart ends here.
+    owned.restart = None;
     if rollout.purpose == Purpose::Deploy {
         rollout.state = RolloutState::Unhealthy;
         let cause = BlockCause::Unhealthy { host: host.clone(), evidence };

@@ -138,6 +138,9 @@ impl Context<'_> {
         let down = carried && (open || (self.touched(id) && ailment.is_some()));
         let stage = || Act::Step(Step::Stage { revision, release: target.release });
         let (state, need) = match position(seen, revision, &target.release) {
+            Position::Settled if self.owes_restart(seen) => {
+                (HostState::Pending, Need::Switch { acts: self.switch(revision), costs })
+            }
             Position::Settled => {
                 // What is left of drift here is a drop-in.
                 let (state, message) = match ailment {
@@ -148,7 +151,7 @@ impl Context<'_> {
                 return Standing { settled: true, down, ..Standing::idle(carries, state, message) };
             }
             // What was found to have ended is started again under the next number before it is judged again.
-            Position::Unjudged if has_exited(seen) && !self.switched_it(seen) => {
+            Position::Unjudged if self.owes_restart(seen) || (has_exited(seen) && !self.switched_it(seen)) => {
                 (HostState::Starting, Need::Switch { acts: self.switch(revision), costs })
             }
             Position::Unjudged => (HostState::Starting, Need::Quiet(self.judge(revision))),
@@ -193,6 +196,10 @@ impl Context<'_> {
 
     /// A host that the Service shall leave.
     fn leaving(&self, id: &HostId, host: &HostInput, owned: &mut Owned) -> Standing {
+        if !owned.hosts.contains_key(id) {
+            // It leads to another machine than the one that the Service was put on.
+            return Standing::idle(None, HostState::Removing, "");
+        }
         // The policy is for a declaration that is deleted; a host that is no longer chosen is cleared in any case.
         let policy = match self.aim {
             Aim::Removed => self.spec().map_or(DeletionPolicy::Remove, |spec| spec.deletion_policy),
@@ -248,14 +255,16 @@ impl Context<'_> {
         let last_to_here = self.inputs.rollout.filter(|rollout| rollout.revision == self.aim.revision());
         let done_before = last_to_here.is_some_and(|rollout| {
             rollout.state == RolloutState::Succeeded
-                || (rollout.purpose == Purpose::Repair && rollout.state != RolloutState::Unhealthy)
+                || (matches!(rollout.purpose, Purpose::Repair | Purpose::Restart)
+                    && rollout.state != RolloutState::Unhealthy)
         });
+        let again = if self.restarting() { Purpose::Restart } else { Purpose::Repair };
         match self.aim {
             Aim::Removed | Aim::Unknown | Aim::Stay { .. } => Purpose::Removal,
             Aim::Nothing { .. } => Purpose::Rollback,
-            Aim::Declared(revision) if self.inputs.owned.good.last() == Some(revision) => Purpose::Repair,
+            Aim::Declared(revision) if self.inputs.owned.good.last() == Some(revision) => again,
             Aim::Declared(_) => Purpose::Deploy,
-            Aim::Back { .. } | Aim::Undone { .. } if done_before => Purpose::Repair,
+            Aim::Back { .. } | Aim::Undone { .. } if done_before => again,
             Aim::Back { .. } => Purpose::Rollback,
             Aim::Undone { .. } => Purpose::Undo,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, RevisionNumber};
-use windlass_crds::record::{BlockCause, Blocked, Owned, RolloutState};
+use windlass_crds::record::{BlockCause, Blocked, Owned, Purpose, Rollout, RolloutState, Verdict};
 use windlass_crds::status::{Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
@@ -25,8 +25,19 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Why the declared revision failed.
     pub failure: Option<Failure>,
-    /// Whether anything is left to be done, now or later.
-    pub working: bool,
+    /// Whether anything is left to be done.
+    pub work: Work,
+}
+
+/// Whether anything is left to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing is.
+    Nothing,
+    /// Something is, and all of it waits until a person resumes.
+    Held,
+    /// Something is, now or later.
+    UnderWay,
 }
 
 /// A reason and its sentence.
@@ -39,19 +50,19 @@ impl Report {
         owned: &Owned,
         hosts: BTreeMap<HostId, HostRow>,
         twins: &BTreeMap<HostId, HostId>,
-        working: bool,
+        work: Work,
     ) -> Self {
         let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
         let desired = hosts.keys().filter(|id| placed(id)).count();
         let ready = hosts.values().filter(|row| row.state == HostState::Ready).count();
-        let told = Told { inputs, aim, owned, hosts: &hosts, twins, working, ready, desired };
+        let told = Told { inputs, aim, owned, hosts: &hosts, twins, work, ready, desired };
         let findings = told.findings();
         let failure = match aim {
             Aim::Back { blocked, .. } | Aim::Nothing { blocked } | Aim::Stay { blocked } => failure(blocked),
             _ => None,
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, working }
+        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, work }
     }
 }
 
@@ -66,7 +77,7 @@ struct Told<'a> {
     owned: &'a Owned,
     hosts: &'a BTreeMap<HostId, HostRow>,
     twins: &'a BTreeMap<HostId, HostId>,
-    working: bool,
+    work: Work,
     ready: usize,
     desired: usize,
 }
@@ -114,16 +125,19 @@ impl Told<'_> {
         if let Some(why) = self.refusal() {
             return no(why);
         }
-        if let Some(why) = self.failed_step() {
+        if let Some(why) = self.failed_restart().or_else(|| self.failed_step()) {
             return no(why);
         }
-        if self.working {
-            return no(self.reconciling().unwrap_or((Reason::RollingOut, self.progress())));
+        if self.is_under_way() {
+            return no(self.under_way());
         }
         if let Some(why) = self.ill() {
             return no(why);
         }
         if let Some(why) = self.drifted() {
+            return no(why);
+        }
+        if let Some(why) = self.paused().filter(|_| self.work == Work::Held) {
             return no(why);
         }
         // A host that the Service only has to leave says nothing about those that it runs on.
@@ -139,6 +153,10 @@ impl Told<'_> {
             return no((Reason::NoHosts, "it is placed on no host".to_owned()));
         }
         (ConditionStatus::Unknown, (Reason::NotObserved, self.progress()))
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.work == Work::UnderWay
     }
 
     fn progress(&self) -> String {
@@ -178,7 +196,7 @@ impl Told<'_> {
         };
         match self.aim {
             Aim::Back { to, blocked } => {
-                let verb = if self.working { "going back" } else { "went back" };
+                let verb = if self.is_under_way() { "going back" } else { "went back" };
                 let message = format!(
                     "revision {} was unhealthy {}; {verb} to revision {to}, which runs on {} of {} hosts; declare something else or `windlass rollout retry`",
                     blocked.revision,
@@ -186,7 +204,7 @@ impl Told<'_> {
                     self.ready,
                     self.desired
                 );
-                Some((if self.working { Reason::RollingBack } else { Reason::RolledBack }, message))
+                Some((if self.is_under_way() { Reason::RollingBack } else { Reason::RolledBack }, message))
             }
             Aim::Nothing { blocked } => {
                 let message = format!(
@@ -204,7 +222,7 @@ impl Told<'_> {
                 );
                 Some((Reason::Unhealthy, message))
             }
-            Aim::Undone { to } if !self.working => {
+            Aim::Undone { to } if self.work == Work::Nothing => {
                 let message = format!(
                     "a person went back to revision {to}; declare something else or `windlass rollout retry` to leave it"
                 );
@@ -240,8 +258,22 @@ impl Told<'_> {
         })
     }
 
+    /// A host that did not come up again: no other one is restarted, and nothing is gone back to.
+    fn failed_restart(&self) -> Option<Why> {
+        let halted = |rollout: &&Rollout| rollout.purpose == Purpose::Restart && rollout.state == RolloutState::Halted;
+        let rollout = self.inputs.rollout.filter(halted).filter(|_| self.work != Work::Nothing)?;
+        let (host, summary) = rollout.verdicts.iter().find_map(|(host, verdict)| match verdict {
+            Verdict::Unhealthy { evidence } => Some((host, &evidence.summary)),
+            Verdict::Healthy => None,
+        })?;
+        let message = format!(
+            "{host} was not well after its restart: {summary}; no other host is restarted, and {host} is tried again"
+        );
+        Some((Reason::Unhealthy, message))
+    }
+
     fn failed_step(&self) -> Option<Why> {
-        let rollout = self.inputs.rollout.filter(|_| self.working)?;
+        let rollout = self.inputs.rollout.filter(|_| self.is_under_way())?;
         if let Some((host, failure)) = rollout.failures.first_key_value() {
             let message = format!("{} on {host}: {}; it is tried again", failure.step, failure.error);
             return Some((Reason::StepFailed, message));
@@ -258,32 +290,48 @@ impl Told<'_> {
     }
 
     fn reconciling(&self) -> Option<Why> {
-        if !self.working {
-            return None;
-        }
+        self.paused().or_else(|| self.is_under_way().then(|| self.under_way()))
+    }
+
+    /// Whether a person holds it, whatever is left to be done.
+    fn paused(&self) -> Option<Why> {
+        let since = self.owned.paused.filter(|_| *self.aim != Aim::Removed)?;
+        let message = format!("paused since {since}: nothing is begun on any host until `windlass rollout resume`");
+        Some((Reason::Paused, message))
+    }
+
+    fn under_way(&self) -> Why {
+        let restarts = self
+            .inputs
+            .rollout
+            .is_some_and(|rollout| rollout.purpose == Purpose::Restart && rollout.state == RolloutState::Active);
         let reason = match self.aim {
             Aim::Removed => Reason::Removing,
             Aim::Back { .. } | Aim::Nothing { .. } => Reason::RollingBack,
+            _ if restarts => Reason::Restarting,
             _ if self.drifted().is_some() => Reason::Repairing,
             _ => Reason::RollingOut,
         };
-        Some((reason, self.progress()))
+        (reason, self.progress())
     }
 
     fn stalled(&self) -> Option<Why> {
         let lost_time = || {
             let Goal::Run { spec, .. } = &self.inputs.goal else { return None };
             let rollout = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active)?;
+            // Who pauses it does not ask how long.
+            let rollout = Some(rollout).filter(|_| self.owned.paused.is_none())?;
             let waited = self.inputs.now.duration_since(rollout.progressed);
             let deadline = spec.rollout.progress_deadline;
             let over = waited.unsigned_abs() > deadline.duration() && !waited.is_negative();
             over.then(|| (Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}; it goes on trying")))
         };
-        let settled_elsewhere = || if self.working { None } else { self.went_back() };
+        let settled_elsewhere = || if self.is_under_way() { None } else { self.went_back() };
         self.complaint()
             .or_else(|| self.held())
             .or_else(settled_elsewhere)
             .or_else(|| self.refusal())
+            .or_else(|| self.failed_restart())
             .or_else(lost_time)
     }
 

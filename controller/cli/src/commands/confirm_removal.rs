@@ -1,5 +1,7 @@
 //! `windlass confirm-removal`: lets removals go on that wait for a person.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use clap::Args;
 use windlass_crds::condition::Reason;
@@ -71,7 +73,7 @@ pub(super) async fn run(args: &ConfirmRemovalArgs, client: &ClientArgs) -> anyho
         // A status that is late, or from another version, does not name them.
         let from = if hosts.is_empty() { "its hosts".to_owned() } else { hosts.join(", ") };
         if confirming {
-            ask(&store, &resource.key, &Request::ConfirmRemoval).await?;
+            ask(&store, &resource.key, &Request::ConfirmRemoval { hosts: BTreeSet::new() }).await?;
             output::line(format_args!("{} removal from {from} confirmed", resource.key))?;
         } else {
             output::line(format_args!("{} waits to be removed from {from}", resource.key))?;

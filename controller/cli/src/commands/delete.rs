@@ -1,5 +1,7 @@
 //! `windlass delete`: takes declarations back, and confirms what that removes.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use clap::Args;
 use windlass_crds::id::ResourceKey;
@@ -56,7 +58,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
         let confirmed = matches!(key, ResourceKey::Service(_)) && (deleted.is_some() || resource.owned.is_some());
         let mut target = Target::new(key.clone(), Goal::Gone).since(deleted.unwrap_or_default());
         if confirmed {
-            target = target.after(ask(&store, &key, &Request::ConfirmRemoval).await?);
+            target = target.after(ask(&store, &key, &Request::ConfirmRemoval { hosts: BTreeSet::new() }).await?);
         }
         targets.push(target);
         let verb = if deleted.is_some() { "deleted" } else { "is being removed already" };

@@ -82,7 +82,7 @@ fn owned_on(hosts: &[&str]) -> Owned {
     let owned = |name: &&str| {
         let id: HostId = format!("root@{name}.example.com").parse().expect(name);
         let target = Target::inline(&id).expect("a destination");
-        (id, OwnedHost { target, machine: None })
+        (id, OwnedHost { target, machine: None, former: Vec::new() })
     };
     Owned { hosts: hosts.iter().map(owned).collect(), ..Owned::default() }
 }

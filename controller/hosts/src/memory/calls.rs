@@ -17,6 +17,8 @@ pub enum Call {
     Stamp,
     /// A step.
     Step(Verb),
+    /// Another store takes it over.
+    Adopt,
     /// A quick look at a unit.
     Sample,
     /// A health question.
@@ -28,7 +30,7 @@ pub enum Call {
 impl Call {
     /// Whether it may change something on the host.
     pub fn changes(self) -> bool {
-        matches!(self, Self::Stamp | Self::Step(_))
+        matches!(self, Self::Stamp | Self::Step(_) | Self::Adopt)
     }
 }
 
@@ -38,6 +40,7 @@ impl fmt::Display for Call {
             Self::Observe => out.pad("observe"),
             Self::Stamp => out.pad("stamp"),
             Self::Step(verb) => verb.fmt(out),
+            Self::Adopt => out.pad("adopt"),
             Self::Sample => out.pad("sample"),
             Self::Ask => out.pad("ask"),
             Self::Logs => out.pad("logs"),

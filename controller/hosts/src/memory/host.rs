@@ -17,7 +17,7 @@ use windlass_crds::step::{StepError, Verb};
 
 use super::behaviour::{End, Life, Moment, PID_STRIDE, Phase};
 use super::faults::{Edit, FileChange, HostChange, Waiting};
-use crate::fleet::{Question, Scrutiny};
+use crate::fleet::{Adoption, Question, Scrutiny};
 
 /// What a host is from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,6 +324,18 @@ impl Host {
         let well = life.behaviour.status_at(age).is_some_and(|status| (200..400).contains(&status));
         let ours = !self.is_occupied(port) && self.listener_on(port, now).is_some_and(|(key, ..)| key == service);
         now >= self.up && ours && well
+    }
+
+    /// Makes it another store's; nobody's is left to the first stamp.
+    pub(super) fn adopt(&mut self, adoption: &Adoption) -> Result<(), StepError> {
+        match self.cluster.clone() {
+            Some(owner) if owner != adoption.from && owner != adoption.to => Err(StepError::OwnedByAnother { owner }),
+            Some(_) => {
+                self.cluster = Some(adoption.to.clone());
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Changes the host itself.

@@ -15,7 +15,7 @@ use super::faults::{Link, Mishap, UNNOTICED};
 use super::steps::{Doing, Entry, id_revision};
 use super::world::{World, payload_name};
 use super::{MemoryFleet, host};
-use crate::fleet::{Fleet, Look, Material, Order, Question, Stamp};
+use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Stamp};
 
 impl Fleet for MemoryFleet {
     async fn observe(&self, target: &Target, look: &Look) -> Result<HostObservation, StepError> {
@@ -72,6 +72,18 @@ impl Fleet for MemoryFleet {
             outcome
         };
         let result = acted.await;
+        self.close(&ticket, result)
+    }
+
+    async fn adopt(&self, target: &Target, adoption: &Adoption) -> Result<(), StepError> {
+        let ticket = self.open(target, Call::Adopt, None, None);
+        let adopted = async {
+            self.reach(target, &ticket).await.map_err(contact)?;
+            let outcome = self.with(|world, _| host(world, &ticket.address).adopt(adoption));
+            self.answer(target, &ticket).await.map_err(contact)?;
+            outcome
+        };
+        let result = adopted.await;
         self.close(&ticket, result)
     }
 

@@ -723,6 +723,26 @@ remove_data() {
     fi
 }
 
+# --- adopt ------------------------------------------------------------------------------------------------------
+
+# adopt FROM TO: the host is TO's from now on, if it was FROM's. What is there stays as it is.
+verb_adopt() {
+    exec 9<>"$dir/cluster.lock"
+    flock -w 10 9 || give_up $LOCKED 'somebody else adopts the host'
+    # Nobody's: the first stamp claims it.
+    [ -s "$dir/cluster" ] || return 0
+    read -r owner <"$dir/cluster" || give_up 1 "$dir/cluster is not readable"
+    [ "$owner" != "$2" ] || return 0
+    if [ "$owner" != "$1" ]; then
+        printf 'owner %s\n' "$owner"
+        exit $OWNED
+    fi
+    printf '%s\n' "$2" >"$dir/cluster.new" || exit 1
+    sync "$dir/cluster.new" 2>/dev/null || sync
+    mv -f "$dir/cluster.new" "$dir/cluster" || exit 1
+    sync "$dir" 2>/dev/null || sync
+}
+
 # --- sample and logs --------------------------------------------------------------------------------------------
 
 # sample SERVICE PORT|- HEXADECIMAL-PORT|-
@@ -848,7 +868,7 @@ serve() {
             count=$((count - 1))
         done
         case $verb in
-        observe | have | stage | activate | confirm | revert | stop | remove | sample | logs | ping) ;;
+        observe | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | ping) ;;
         *) exit 1 ;;
         esac
         if [ "$verb" = stage ]; then

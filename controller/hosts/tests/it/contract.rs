@@ -12,7 +12,7 @@ use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{ActiveState, Drift, HostObservation, ServiceObservation, StepState, UnitFile};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{DataFate, Step, StepError, Verb};
-use windlass_hosts::fleet::{Fleet, Look, Order, Scrutiny, Stamp};
+use windlass_hosts::fleet::{Adoption, Fleet, Look, Order, Scrutiny, Stamp};
 
 use crate::release::{Releases, spec};
 
@@ -152,6 +152,7 @@ cases! {
     a_lower_sequence_is_refused_by_every_verb
     a_confirmation_demands_an_activation
     another_store_is_refused
+    an_adopted_host_changes_its_store
     what_is_not_staged_is_not_activated
     a_hand_is_seen_and_undone
     our_own_stop_is_no_drift
@@ -280,6 +281,35 @@ async fn another_store_is_refused<S: Stand>(case: Case<'_, S>) {
     let material = case.releases.material(&case.spec, &release, &[]);
     refused("stage", fleet.stage(&target, &order, &material).await);
     assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(1), "and nothing was raised");
+}
+
+async fn an_adopted_host_changes_its_store<S: Stand>(case: Case<'_, S>) {
+    let release = case.releases.server("1", 0);
+    case.deploy(5, 1, &release).await;
+    let before = case.pid().await;
+    let other = |last: &str| -> ClusterId { format!("00000000000000{last}").try_into().expect("an id") };
+    let (fleet, target) = (case.stand.fleet(), case.stand.target());
+    let adopt = async |from: &ClusterId, to: &ClusterId| {
+        fleet.adopt(&target, &Adoption { from: from.clone(), to: to.clone() }).await
+    };
+    let owned_by = |owner: ClusterId| Err(StepError::OwnedByAnother { owner });
+    // Somebody who saw it in other hands takes nothing.
+    assert_eq!(adopt(&other("ee"), &other("ff")).await, owned_by(cluster()));
+    assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(5));
+    adopt(&cluster(), &other("ff")).await.expect("adopt");
+    adopt(&cluster(), &other("ff")).await.expect("what is done already");
+    assert_eq!(case.stamp(6).await.map(drop), owned_by(other("ff")), "the store before is refused");
+    assert_eq!(adopt(&cluster(), &other("ee")).await, owned_by(other("ff")));
+    // What runs there runs on, and the fence holds for the new store too.
+    assert_eq!(case.pid().await, before);
+    let stamp = |sequence| Some(Stamp { sequence: Sequence(sequence), cluster: other("ff") });
+    let look = |sequence| Look { service: case.service.clone(), stamp: stamp(sequence), scrutiny: Scrutiny::Quick };
+    let older = fleet.observe(&target, &look(4)).await.map(drop);
+    assert_eq!(older, Err(StepError::Superseded { ours: Sequence(4), theirs: Sequence(5) }));
+    let seen = fleet.observe(&target, &look(6)).await.expect("stamp");
+    assert_eq!((seen.facts.cluster, seen.service.unit), (Some(other("ff")), UnitFile::Revision(revision(1))));
+    // The other cases share the host.
+    adopt(&other("ff"), &cluster()).await.expect("back");
 }
 
 async fn what_is_not_staged_is_not_activated<S: Stand>(case: Case<'_, S>) {

@@ -369,6 +369,9 @@ fn a_machine_with_two_names_is_cleared_once() {
     let (id, boot) = (world.hosts["a"].id.clone(), world.hosts["a"].boot.clone());
     let twin = world.host("b");
     (twin.id, twin.boot) = (id, boot);
+    let [a, b] = ["a", "b"].map(|name| name.parse().expect(name));
+    let machine = world.owned.hosts[&a].machine.clone();
+    world.owned.hosts.get_mut(&b).expect("it is owned").machine = machine;
     world.delete();
     world.until_logged("a remove");
     // One machine: what is gone under one name is gone under the other.

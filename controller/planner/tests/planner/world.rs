@@ -137,7 +137,11 @@ impl World {
             watched: true,
         };
         for (name, machine) in &world.hosts {
-            let owned = OwnedHost { target: target(name), machine: Some(machine.id.parse().expect("hexadecimal")) };
+            let owned = OwnedHost {
+                target: target(name),
+                machine: Some(machine.id.parse().expect("hexadecimal")),
+                former: Vec::new(),
+            };
             let never_seen = machine.seen.unit.revision().is_none() && machine.link != Link::Up;
             if !never_seen {
                 world.owned.hosts.insert(host_id(name), owned);

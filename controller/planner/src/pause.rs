@@ -1,0 +1,41 @@
+//! Pauses: what may still be done on a host while a person holds a Service.
+
+use std::collections::BTreeMap;
+
+use windlass_crds::id::HostId;
+
+use crate::input::{HostInput, HostView, Placement};
+use crate::position::{switched_to, unproven};
+use crate::standing::{Context, Need, Standing};
+use crate::target::Aim;
+
+impl Context<'_> {
+    /// Whether what a host needs waits until a person resumes.
+    ///
+    /// What was begun on a host is brought to its end, and what was found unhealthy is taken back where it runs. A
+    /// removal by a deleted declaration is a person's own act, and goes on.
+    pub(crate) fn waits(&self, id: &HostId, standing: &Standing) -> bool {
+        if self.inputs.owned.paused.is_none() || standing.need == Need::Nothing || *self.aim == Aim::Removed {
+            return false;
+        }
+        let Some(HostInput { placement: Placement::Placed, view: HostView::Seen(seen), .. }) =
+            self.inputs.hosts.get(id)
+        else {
+            return true;
+        };
+        let seen = &seen.service;
+        let begun = match self.aim {
+            Aim::Back { blocked, .. } | Aim::Nothing { blocked } => {
+                unproven(seen) || seen.unit.revision() == Some(blocked.revision)
+            }
+            _ => unproven(seen) && switched_to(seen) == self.aim.revision(),
+        };
+        !begun
+    }
+
+    /// Whether something is left to be done, and a person has to resume before any of it is.
+    pub(crate) fn held(&self, standings: &BTreeMap<HostId, Standing>) -> bool {
+        let mut needs = standings.iter().filter(|(_, standing)| standing.need != Need::Nothing).peekable();
+        needs.peek().is_some() && needs.all(|(id, standing)| self.waits(id, standing))
+    }
+}
