@@ -89,6 +89,11 @@ impl ConnectionArgs {
         })
     }
 
+    /// Whether `--user` was given and nothing that goes with it, as by somebody who means another user.
+    pub(crate) fn names_user_without_password(&self) -> bool {
+        self.user.is_some() && self.password_file.is_none() && std::env::var_os(PASSWORD_VARIABLE).is_none()
+    }
+
     fn tls(&self) -> Result<Option<Tls>, UsageError> {
         let Some(ca_file) = &self.cacert else {
             return match (&self.cert, &self.key) {
@@ -156,6 +161,27 @@ fn is_nobody_there(error: &ConnectError) -> bool {
 /// The controller that acts at present; nothing when there is none, or when we may not know.
 pub(crate) async fn controller(store: &Store) -> Option<LeaderRecord> {
     store.leader().await.ok().flatten()
+}
+
+/// Whether a controller runs on this machine. Two machines may have one name, so its process must be here too.
+pub(crate) fn is_here(leader: &LeaderRecord) -> bool {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let process = i32::try_from(leader.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let lives = process.is_some_and(|process| {
+        // Somebody else's process must not be signalled, and is there all the same.
+        !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH))
+    });
+    hostname == leader.hostname && lives
+}
+
+/// Says so when the controller reaches hosts from another machine, where keys and routes may differ from ours.
+pub(crate) async fn tell_where_the_controller_is(store: &Store) {
+    if let Some(leader) = controller(store).await.filter(|leader| !is_here(leader)) {
+        let hostname = leader.hostname;
+        output::note(format_args!(
+            "looked from here; the controller runs on {hostname}, with keys and routes of its own"
+        ));
+    }
 }
 
 /// Says so when what was written has nobody to act on it.

@@ -79,6 +79,12 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Writes a question to stderr, to be answered on the same line.
+pub(crate) fn prompt(text: impl Display) {
+    let mut out = io::stderr();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
 /// Whether stderr is somebody's screen, and they have not said that they want no colours (no-color.org).
 pub(crate) fn coloured() -> bool {
     let silenced = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

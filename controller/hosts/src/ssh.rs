@@ -16,6 +16,7 @@ use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError};
 
+use crate::check::Survey;
 use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny};
 
 mod answer;
@@ -24,6 +25,7 @@ mod link;
 mod master;
 mod payload;
 mod shell;
+mod survey;
 mod unit;
 
 use answer::Have;
@@ -113,6 +115,15 @@ impl SshFleet {
         };
         let closing: Vec<_> = links.iter().map(|link| link.close()).collect();
         futures::future::join_all(closing).await;
+    }
+
+    /// What a host is like, found out without changing anything there. It takes 10 s at most to say that a host does
+    /// not answer.
+    pub async fn survey(&self, target: &Target) -> Survey {
+        match self.link(target).connection().await {
+            Ok(connection) => survey::survey(&connection, target, &self.shared.shell).await,
+            Err(error) => Survey { contact: Err(error) },
+        }
     }
 
     fn link(&self, target: &Target) -> Arc<Link> {

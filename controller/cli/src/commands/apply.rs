@@ -5,11 +5,11 @@ use clap::{Args, ValueEnum};
 use windlass_crds::document;
 use windlass_crds::id::{Kind, ResourceKey};
 use windlass_crds::request::Request;
-use windlass_store::{Key, LeaderRecord, Store};
+use windlass_store::{Key, Store};
 
 use super::ClientArgs;
 use crate::asking::ask;
-use crate::connection::warn_without_controller;
+use crate::connection::{is_here, warn_without_controller};
 use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
 use crate::failure::hinted;
@@ -142,15 +142,4 @@ async fn check_paths(store: &Store, documents: &[Loaded]) -> anyhow::Result<()> 
     };
     let error = anyhow::anyhow!("{place}: spec.source.path is relative, and {why}; nothing was written");
     Err(hinted(error, format!("write the directory as the controller sees it; here it is {}", path.display())))
-}
-
-/// Whether a controller runs on this machine. Two machines may have one name, so its process must be here too.
-fn is_here(leader: &LeaderRecord) -> bool {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let process = i32::try_from(leader.pid).ok().and_then(rustix::process::Pid::from_raw);
-    let lives = process.is_some_and(|process| {
-        // Somebody else's process must not be signalled, and is there all the same.
-        !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH))
-    });
-    hostname == leader.hostname && lives
 }

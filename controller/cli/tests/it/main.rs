@@ -6,6 +6,7 @@ mod apply;
 mod connection;
 mod edges;
 mod get;
+mod host;
 mod removal;
 mod rollout;
 mod told;

@@ -221,19 +221,19 @@ impl Shell {
 }
 
 /// A script without its comments and its indentation: it travels with each channel.
-fn spare(script: &str) -> String {
+pub(crate) fn spare(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
     lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A word that no login prints by chance.
-fn nonce() -> String {
+pub(crate) fn nonce() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// An error and everything below it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

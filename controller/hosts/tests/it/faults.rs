@@ -550,7 +550,7 @@ async fn sshd_may_be_strict(host: &Host) {
 
 #[test]
 fn the_scripts_are_clean() {
-    for script in ["host.sh", "bootstrap.sh"] {
+    for script in ["host.sh", "bootstrap.sh", "check.sh"] {
         let path = format!("{}/src/ssh/{script}", env!("CARGO_MANIFEST_DIR"));
         let checked = std::process::Command::new("shellcheck").args(["-s", "sh", &path]).output().expect("shellcheck");
         assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));

@@ -1,5 +1,6 @@
 //! Hosts over SSH, held to what the engine expects of them, and to what only a real machine can do to them.
 
+mod check;
 mod contract;
 mod faults;
 mod memory;

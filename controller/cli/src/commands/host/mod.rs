@@ -1,5 +1,10 @@
 //! `windlass host`: the machines themselves.
 
+mod add;
+mod check;
+mod draft;
+mod surroundings;
+
 use clap::{Args, Subcommand};
 
 use super::ClientArgs;
@@ -13,8 +18,14 @@ pub(crate) struct HostArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum HostCommand {}
+enum HostCommand {
+    Add(add::AddArgs),
+    Check(check::CheckArgs),
+}
 
-pub(super) async fn run(args: &HostArgs, _client: &ClientArgs) -> anyhow::Result<Exit> {
-    match args.command {}
+pub(super) async fn run(args: &HostArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    match &args.command {
+        HostCommand::Add(args) => add::run(args, client).await,
+        HostCommand::Check(args) => check::run(args, client).await,
+    }
 }
