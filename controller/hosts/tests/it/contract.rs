@@ -152,7 +152,6 @@ cases! {
     a_lower_sequence_is_refused_by_every_verb
     a_confirmation_demands_an_activation
     another_store_is_refused
-    an_adopted_host_changes_its_store
     what_is_not_staged_is_not_activated
     a_hand_is_seen_and_undone
     our_own_stop_is_no_drift
@@ -283,7 +282,9 @@ async fn another_store_is_refused<S: Stand>(case: Case<'_, S>) {
     assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(1), "and nothing was raised");
 }
 
-async fn an_adopted_host_changes_its_store<S: Stand>(case: Case<'_, S>) {
+/// A host changes its store and comes back. No other case may run on it meanwhile.
+pub(crate) async fn an_adopted_host_changes_its_store<S: Stand>(stand: &S) {
+    let case = Case::new(stand, "an-adopted-host");
     let release = case.releases.server("1", 0);
     case.deploy(5, 1, &release).await;
     let before = case.pid().await;
@@ -308,7 +309,6 @@ async fn an_adopted_host_changes_its_store<S: Stand>(case: Case<'_, S>) {
     assert_eq!(older, Err(StepError::Superseded { ours: Sequence(4), theirs: Sequence(5) }));
     let seen = fleet.observe(&target, &look(6)).await.expect("stamp");
     assert_eq!((seen.facts.cluster, seen.service.unit), (Some(other("ff")), UnitFile::Revision(revision(1))));
-    // The other cases share the host.
     adopt(&other("ff"), &cluster()).await.expect("back");
 }
 

@@ -6,7 +6,7 @@ use windlass_crds::host::Target;
 use windlass_crds::id::ServiceKey;
 use windlass_hosts::memory::{Edit, FileChange, HostSettings, MemoryFleet};
 
-use crate::contract::{Hand, Stand, hold};
+use crate::contract::{Hand, Stand, an_adopted_host_changes_its_store, hold};
 
 /// Where the only host is.
 const ADDRESS: &str = "web1";
@@ -54,5 +54,7 @@ impl Stand for InMemory {
 async fn hosts_in_memory_keep_the_contract() {
     let fleet = MemoryFleet::new();
     fleet.add(ADDRESS, HostSettings::default());
-    hold(&InMemory { fleet }).await;
+    let stand = InMemory { fleet };
+    hold(&stand).await;
+    an_adopted_host_changes_its_store(&stand).await;
 }

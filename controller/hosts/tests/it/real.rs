@@ -8,7 +8,7 @@ use windlass_crds::id::ServiceKey;
 use windlass_hosts::SshFleet;
 use windlass_testbed::{Host, Testbed};
 
-use crate::contract::{Hand, Stand, hold};
+use crate::contract::{Hand, Stand, an_adopted_host_changes_its_store, hold};
 
 /// A login on a throwaway host.
 pub(crate) struct Login<'a> {
@@ -124,4 +124,7 @@ async fn real_hosts_keep_the_contract() {
     ];
     let [root, sudo, busybox, dash] = &logins;
     tokio::join!(hold(root), hold(sudo), hold(busybox), hold(dash));
+    for login in &logins {
+        an_adopted_host_changes_its_store(login).await;
+    }
 }

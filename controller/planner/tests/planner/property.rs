@@ -32,6 +32,9 @@ enum Event {
     Fail(usize, Verb),
     Retry,
     Undo,
+    Restart,
+    Pause,
+    Resume,
     TakeOver,
     SourceAway,
     Unplace(usize),
@@ -57,6 +60,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (host.clone(), verb).prop_map(|(host, verb)| Event::Fail(host, verb)),
         1 => Just(Event::Retry),
         1 => Just(Event::Undo),
+        2 => Just(Event::Restart),
+        1 => Just(Event::Pause),
+        2 => Just(Event::Resume),
         1 => Just(Event::TakeOver),
         1 => Just(Event::SourceAway),
         1 => host.clone().prop_map(Event::Unplace),
@@ -100,6 +106,11 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Retry => world.retry(),
         Event::Undo => undo(world),
+        // As the controller takes it: only what has run is started anew.
+        Event::Restart if world.owned.good.is_empty() => {}
+        Event::Restart => world.restart(),
+        Event::Pause => world.pause(),
+        Event::Resume => world.resume(),
         Event::TakeOver => world.take_over(),
         Event::SourceAway => world.files = None,
         Event::Unplace(host) => {
@@ -145,6 +156,7 @@ proptest! {
         // Once everything can be had again, it ends on what is declared, or on what is good.
         world.failing.clear();
         world.bad.clear();
+        world.resume();
         for name in NAMES {
             world.host(name).link = Link::Up;
         }
@@ -160,6 +172,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(world.owned.good.last(), Some(&revision));
+            prop_assert_eq!(world.owned.restart, None, "{}", world.log.join("\n"));
         }
         if let Some(rollout) = &world.rollout {
             prop_assert!(rollout.purpose != Purpose::Deploy || rollout.state != windlass_crds::record::RolloutState::Active);

@@ -253,6 +253,25 @@ impl World {
         self.log.push("retry".to_owned());
     }
 
+    /// A person wants the program started anew everywhere.
+    pub(crate) fn restart(&mut self) {
+        let seen = self.hosts.values().map(|machine| machine.seen.sequence);
+        self.owned.restart = seen.chain(self.rollout.iter().map(|rollout| rollout.sequence)).max();
+        self.log.push("restart".to_owned());
+    }
+
+    /// A person holds it.
+    pub(crate) fn pause(&mut self) {
+        self.owned.paused = Some(self.now);
+        self.log.push("pause".to_owned());
+    }
+
+    /// And lets it go on.
+    pub(crate) fn resume(&mut self) {
+        self.owned.paused = None;
+        self.log.push("resume".to_owned());
+    }
+
     /// Another controller takes over; nothing is under way any more.
     pub(crate) fn take_over(&mut self) {
         self.term += 1;
@@ -407,6 +426,10 @@ impl World {
         let rollout = self.rollout.as_ref();
         for (id, acts) in &plan.actions {
             let machine = &self.hosts[&id.to_string()];
+            let unit = machine.seen.unit.revision();
+            let taken_back = plan.owned.blocked.iter().any(|blocked| Some(blocked.revision) == unit);
+            let at_rest = unit.is_some() && machine.confirmed && !taken_back;
+            assert!(!(self.owned.paused.is_some() && self.declared && at_rest), "{id} is begun in a pause");
             assert!(machine.errand.is_none(), "{id} is busy");
             assert_eq!(machine.link, Link::Up, "{id} was not seen");
             assert!(!matches!(machine.placement, Placement::Refused(_)), "{id} is refused");
