@@ -32,6 +32,8 @@ pub(crate) enum Ending {
     Declared,
     /// An older revision runs everywhere, as a person asked.
     Undone,
+    /// Either of them: what runs was started anew.
+    Restarted,
 }
 
 /// Why a text is no [`Goal`].
@@ -65,7 +67,7 @@ impl fmt::Display for Goal {
             Self::Condition(kind, value) => write!(out, "{kind}={value}"),
             Self::Observed => out.write_str("seen by the controller"),
             Self::Gone => out.write_str("gone"),
-            Self::Settled(Ending::Declared) => out.write_str("Ready"),
+            Self::Settled(Ending::Declared | Ending::Restarted) => out.write_str("Ready"),
             Self::Settled(Ending::Undone) => out.write_str("back"),
         }
     }
@@ -144,6 +146,7 @@ impl Why {
                 "mend the source or the declaration and apply it; `windlass rollout retry {key}` tries the same once more"
             )),
             Reason::Undone => Some(format!("`windlass rollout retry {key}` goes forward again")),
+            Reason::Paused => Some(format!("`windlass rollout resume {key}` lets it go on")),
             Reason::RemovalNeedsConfirmation => Some(format!("`windlass confirm-removal {key}` lets it go on")),
             _ => None,
         }
@@ -182,18 +185,26 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
         return Progress::Waiting(Why::Asked(id.clone()));
     }
     let (ready, stalled) = (condition(ConditionType::Ready), holds(ConditionType::Stalled));
+    let paused = holds(ConditionType::Reconciling).filter(|condition| condition.reason == Reason::Paused);
     match wanted.goal {
         Goal::Condition(kind, value) => match (condition(kind), stalled) {
             (Some(found), _) if found.status == value => Progress::Met,
             (_, Some(stalled)) if kind == ConditionType::Ready && value == ConditionStatus::True => {
                 Progress::Never(Why::told(Some(stalled)))
             }
+            (Some(found), _) if kind == ConditionType::Ready && found.reason == Reason::Paused => {
+                Progress::Never(Why::told(Some(found)))
+            }
             (found, _) => Progress::Waiting(Why::told(found)),
         },
         Goal::Settled(ending) => match (ready, stalled) {
             (Some(ready), _) if ready.status == ConditionStatus::True => Progress::Met,
-            (Some(ready), _) if ending == Ending::Undone && ready.reason == Reason::Undone => Progress::Met,
+            (Some(ready), _) if ending != Ending::Declared && ready.reason == Reason::Undone => Progress::Met,
             (_, Some(stalled)) => Progress::Never(Why::told(Some(stalled))),
+            // Whatever is left waits for a person.
+            (Some(Condition { reason: Reason::Paused | Reason::DriftFound, .. }), None) if paused.is_some() => {
+                Progress::Never(Why::told(paused))
+            }
             // It has not been looked at since the controller came: that passes.
             (Some(Condition { reason: Reason::NotObserved, .. }) | None, None) => Progress::Waiting(Why::told(ready)),
             (Some(_), None) if holds(ConditionType::Reconciling).is_none() => Progress::Never(Why::told(ready)),

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::bail;
 use clap::Args;
-use windlass_crds::id::ResourceKey;
+use windlass_crds::document::Declaration;
+use windlass_crds::id::{HostId, HostName, Kind, ResourceKey};
 use windlass_crds::request::Request;
+use windlass_store::Store;
 
 use super::ClientArgs;
 use crate::asking::ask;
@@ -14,15 +16,15 @@ use crate::declarations::{self, FileArgs};
 use crate::exit::Exit;
 use crate::failure::UsageError;
 use crate::inventory::Inventory;
-use crate::output;
+use crate::output::{self, Label};
 use crate::resources::{self, Selection};
 use crate::settling::Goal;
 use crate::waiting::{Running, Target, WaitArgs};
 
 /// Take declarations back, and confirm what that removes
 ///
-/// The controller then takes a deleted Service off its hosts. Naming it here is the confirmation that a raw delete
-/// of many keys would have to wait for.
+/// The controller then takes a deleted Service off its hosts, and off a deleted Host what labels had put there. Naming
+/// it here is the confirmation that a raw delete of many keys would have to wait for.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +47,10 @@ pub(crate) struct DeleteArgs {
 pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let keys = named(args, client)?;
     let store = client.connection.connect().await?;
-    let inventory = Inventory::read(&store, &Selection::Named(keys.clone())).await?;
+    // What a Host takes with it stands with the Services.
+    let hosts = keys.iter().any(|key| matches!(key, ResourceKey::Host(_)));
+    let selection = if hosts { Selection::Kinds(vec![Kind::Service]) } else { Selection::Named(keys.clone()) };
+    let inventory = Inventory::read(&store, &selection).await?;
     let watch = args.wait.begin(&store).await?;
     let (mut targets, mut missing) = (Vec::new(), Vec::new());
     for key in keys {
@@ -63,6 +68,9 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
         targets.push(target);
         let verb = if deleted.is_some() { "deleted" } else { "is being removed already" };
         output::line(format_args!("{key} {verb}"))?;
+        if let ResourceKey::Host(name) = &key {
+            leave(&store, &inventory, name).await?;
+        }
     }
     if !targets.is_empty() {
         warn_without_controller(&store).await;
@@ -75,6 +83,28 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
         bail!("not found: {}", missing.join(", "));
     }
     Ok(Exit::Done)
+}
+
+/// Says which Services leave a Host that is gone, and confirms that.
+async fn leave(store: &Store, inventory: &Inventory, host: &HostName) -> anyhow::Result<()> {
+    let id = HostId::Named(host.clone());
+    for resource in inventory.all() {
+        let carried = resource.owned_record().is_some_and(|owned| owned.hosts.contains_key(&id));
+        let Some(Ok(Declaration::Service(service))) = resource.declaration().filter(|_| carried) else { continue };
+        let key = &resource.key;
+        if service.spec.placement.hosts.contains(&id) {
+            output::labelled(
+                Label::Warning,
+                format_args!(
+                    "{key} names {host} in spec.placement.hosts: it runs on there, and nobody looks after it until you take {host} out of there"
+                ),
+            );
+            continue;
+        }
+        ask(store, key, &Request::ConfirmRemoval { hosts: BTreeSet::from([id.clone()]) }).await?;
+        output::line(format_args!("{key} removal from {host} confirmed"))?;
+    }
+    Ok(())
 }
 
 fn named(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Result<Vec<ResourceKey>> {

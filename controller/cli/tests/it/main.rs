@@ -2,6 +2,7 @@
 //!
 //! No controller runs here. What one would write, the tests put into the store themselves.
 
+mod adopt;
 mod apply;
 mod connection;
 mod edges;

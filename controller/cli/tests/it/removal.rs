@@ -145,3 +145,31 @@ fn removals_that_wait_are_shown_and_confirmed() {
     -- exit 1
     ");
 }
+
+#[test]
+fn deleting_a_host_confirms_what_leaves_it() {
+    let world = World::new();
+    let host = "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web1}\nspec: {address: 198.18.0.11}\n";
+    world.put("declared/hosts/web1", host);
+    let id: HostId = "web1".parse().expect("a name");
+    let target = Target::inline(&"root@198.18.0.11".parse().expect("a destination")).expect("inline");
+    let owned = OwnedHost { target, machine: None, former: Vec::new() };
+    let owned = Owned { hosts: [(id, owned)].into(), ..Owned::default() };
+    let owned = serde_json::to_string(&owned).expect("JSON");
+    // Chosen by a label, by its name, and not at all.
+    let chosen = service("api").replace("hosts: [web1, web2, web3]", "selector: {role: web}");
+    world.put("declared/services/default/api", &chosen);
+    world.put("owned/default/api", &owned);
+    world.declare("web");
+    world.put("owned/default/web", &owned);
+    world.declare("elsewhere");
+    insta::assert_snapshot!(world.run(&["delete", "host/web1"]), @"
+    host/web1 deleted
+    service/api removal from web1 confirmed
+    -- stderr
+    warning: service/web names web1 in spec.placement.hosts: it runs on there, and nobody looks after it until you take web1 out of there
+    -- exit 0
+    ");
+    assert_eq!(world.value(&world.request_for("api")).trim(), r#"{"request":"confirmRemoval","hosts":["web1"]}"#);
+    assert_eq!(world.keys("requests/").len(), 1);
+}

@@ -220,3 +220,108 @@ fn retry_waits_for_what_is_declared() {
     -- exit 0
     ");
 }
+
+#[test]
+fn restart_waits_until_every_host_is_well_again() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    insta::assert_snapshot!(world.run(&["rollout", "restart", "service/web"]), @"
+    service/web restart asked for
+    -- exit 0
+    ");
+    world.delete(&world.request_for("web"));
+    let restart = world.start(&["rollout", "restart", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"restart"}"#);
+    world.tell("web", &told::rolling(generation, 1, "web1=3+ web2=3? web3=3."));
+    world.delete(&request);
+    world.tell("web", &told::converged(generation));
+    insta::assert_snapshot!(restart.end(), @"
+    service/web ready: revision 3 runs on 3 of 3 hosts
+    -- stderr
+    service/web: web2 starting, revision 3
+    service/web: web3 pending, revision 3
+    service/web: web2 ready, revision 3
+    service/web: web3 ready, revision 3
+    -- exit 0
+    ");
+
+    let restart = world.start(&["rollout", "restart", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    let message = "web1 was not well after its restart: it exited; no other host is restarted, and web1 is tried again";
+    world.tell("web", &told::stalled(generation, "web1=3! web2=3+ web3=3+", Reason::Unhealthy, message));
+    world.delete(&request);
+    insta::assert_snapshot!(restart.end(), @"
+    -- stderr
+    service/web: web1 unhealthy, revision 3: the health endpoint answers 500
+    error: service/web is not Ready: Unhealthy: web1 was not well after its restart: it exited; no other host is restarted, and web1 is tried again
+      web1 is unhealthy: the health endpoint answers 500
+    hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "restart", "service/nope"]), @"
+    -- stderr
+    error: not found: service/nope
+    -- exit 1
+    ");
+}
+
+#[test]
+fn pause_and_resume_say_what_is_so_already() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    insta::assert_snapshot!(world.run(&["rollout", "resume", "service/web"]), @"
+    service/web is not paused
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "pause", "service/web"]), @"
+    service/web asked to pause
+    -- stderr
+    hint: `windlass rollout resume service/web` lets it go on
+    -- exit 0
+    ");
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"pause"}"#);
+    world.delete(&request);
+
+    let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
+    owned.paused = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
+    world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
+    world.tell("web", &told::paused(generation, 1, "web1=3+ web2=2. web3=2."));
+    insta::assert_snapshot!(world.run(&["rollout", "pause", "service/web"]), @"
+    service/web is paused already
+    -- exit 0
+    ");
+    assert_eq!(world.keys("requests/"), [""; 0]);
+    // Who waits is told, and does not wait.
+    insta::assert_snapshot!(world.run(&["wait", "service/web"]), @"
+    -- stderr
+    error: service/web is not Ready: Paused: paused since 2026-01-01T00:00:00Z: nothing is begun on any host until `windlass rollout resume`
+      web2 is pending
+      web3 is pending
+    hint: `windlass rollout resume service/web` lets it go on
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/web"]), @"
+    service/web: rollout 12 (deploy) to revision 3
+    service/web: web1 ready, revision 3
+    service/web: web2 pending, revision 2
+    service/web: web3 pending, revision 2
+    -- stderr
+    error: service/web is not Ready: Paused: paused since 2026-01-01T00:00:00Z: nothing is begun on any host until `windlass rollout resume`
+      web2 is pending
+      web3 is pending
+    hint: `windlass rollout resume service/web` lets it go on
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["get", "service/web"]), @"
+    NAME   READY   STATUS   REVISION   SINCE
+    web    1/3     Paused   3          4d
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run(&["rollout", "resume", "service/web"]), @"
+    service/web asked to resume
+    -- exit 0
+    ");
+    assert_eq!(world.value(&world.request_for("web")).trim(), r#"{"request":"resume"}"#);
+}

@@ -90,6 +90,18 @@ pub(crate) fn rolling(generation: u64, ready: u32, rows: &str) -> ServiceStatus 
     status(generation, ready, rows, conditions)
 }
 
+/// Revision 3 is on its way, and a person holds it.
+pub(crate) fn paused(generation: u64, ready: u32, rows: &str) -> ServiceStatus {
+    use ConditionStatus::{False, True};
+    let message = "paused since 2026-01-01T00:00:00Z: nothing is begun on any host until `windlass rollout resume`";
+    let conditions = vec![
+        condition(ConditionType::Ready, False, Reason::Paused, message),
+        condition(ConditionType::Reconciling, True, Reason::Paused, message),
+        condition(ConditionType::Stalled, False, Reason::AsExpected, ""),
+    ];
+    status(generation, ready, rows, conditions)
+}
+
 /// Nothing is at work any more, and this is why it is not well.
 pub(crate) fn stalled(generation: u64, rows: &str, reason: Reason, message: &str) -> ServiceStatus {
     use ConditionStatus::{False, True};

@@ -45,7 +45,7 @@ fn every_command_has_help_with_examples() {
         let shown = world.run(&[command, "--help"]);
         assert!(shown.contains(&format!("Examples:\n  windlass {command}")), "{shown}");
     }
-    for command in ["status", "history", "undo", "retry"] {
+    for command in ["status", "history", "undo", "retry", "restart", "pause", "resume"] {
         let shown = world.run(&["rollout", command, "--help"]);
         assert!(shown.contains(&format!("Examples:\n  windlass rollout {command}")), "{shown}");
     }
@@ -64,7 +64,7 @@ fn every_command_has_help_with_examples() {
       reconcile        Look at sources and hosts now, and bring services where their declarations say
       delete           Take declarations back, and confirm what that removes
       confirm-removal  Let removals go on that wait for a person
-      rollout          Follow rollouts, see earlier revisions, and go back to them
+      rollout          Follow rollouts, hold them, restart programs, and go back to earlier revisions
       help             Print this message or the help of the given subcommand(s)
 
     Options:

@@ -1,6 +1,7 @@
 //! `windlass host`: the machines themselves.
 
 mod add;
+mod adopt;
 mod check;
 mod draft;
 mod surroundings;
@@ -21,11 +22,13 @@ pub(crate) struct HostArgs {
 enum HostCommand {
     Add(add::AddArgs),
     Check(check::CheckArgs),
+    Adopt(adopt::AdoptArgs),
 }
 
 pub(super) async fn run(args: &HostArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     match &args.command {
         HostCommand::Add(args) => add::run(args, client).await,
         HostCommand::Check(args) => check::run(args, client).await,
+        HostCommand::Adopt(args) => adopt::run(args, client).await,
     }
 }

@@ -1,6 +1,9 @@
 //! `windlass rollout`: how a service gets to its hosts, and back.
 
 mod history;
+mod pause;
+mod restart;
+mod resume;
 mod retry;
 mod status;
 mod undo;
@@ -14,11 +17,12 @@ use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::inventory::{Inventory, Resource};
 use crate::output;
 use crate::settling::{Ending, Goal};
 use crate::waiting::{Running, Target, WaitArgs};
 
-/// Follow rollouts, see earlier revisions, and go back to them
+/// Follow rollouts, hold them, restart programs, and go back to earlier revisions
 #[derive(Debug, Args)]
 pub(crate) struct RolloutArgs {
     #[command(subcommand)]
@@ -31,6 +35,9 @@ enum RolloutCommand {
     History(history::HistoryArgs),
     Undo(undo::UndoArgs),
     Retry(retry::RetryArgs),
+    Restart(restart::RestartArgs),
+    Pause(pause::PauseArgs),
+    Resume(resume::ResumeArgs),
 }
 
 pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
@@ -39,7 +46,16 @@ pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Resu
         RolloutCommand::History(args) => history::run(args, client).await,
         RolloutCommand::Undo(args) => undo::run(args, client).await,
         RolloutCommand::Retry(args) => retry::run(args, client).await,
+        RolloutCommand::Restart(args) => restart::run(args, client).await,
+        RolloutCommand::Pause(args) => pause::run(args, client).await,
+        RolloutCommand::Resume(args) => resume::run(args, client).await,
     }
+}
+
+/// Whether a Service is paused, as far as the records say.
+fn is_paused(inventory: &Inventory, key: &ResourceKey) -> bool {
+    let owned = inventory.get(key).and_then(Resource::owned_record);
+    owned.is_some_and(|owned| owned.paused.is_some())
 }
 
 /// Asks the controller for something, and waits for it where that was asked for.
