@@ -15,6 +15,8 @@ use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, Step, StepError};
 
+use crate::traffic::Traffic;
+
 /// How closely the files of what runs are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrutiny {
@@ -95,6 +97,11 @@ pub struct Adoption {
 
 /// Hosts that can be observed and acted on.
 pub trait Fleet: Send + Sync + 'static {
+    /// The connections at this moment. A fleet without any has none.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
     /// Looks at a service on a host, and stamps the host in the same call where `look` says so.
     ///
     /// # Errors

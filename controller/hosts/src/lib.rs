@@ -5,5 +5,6 @@ pub mod fleet;
 pub mod keys;
 pub mod memory;
 mod ssh;
+pub mod traffic;
 
 pub use ssh::SshFleet;

@@ -18,6 +18,7 @@ use windlass_crds::step::{ContactError, DataFate, Step, StepError};
 
 use crate::check::Survey;
 use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny};
+use crate::traffic::Traffic;
 
 mod answer;
 mod health;
@@ -26,12 +27,14 @@ mod master;
 mod payload;
 mod shell;
 mod survey;
+mod tally;
 mod unit;
 
 use answer::Have;
 use link::{Link, Shared};
 use payload::{Base, Payload, Seal};
 use shell::{Answer, Request};
+use tally::Tally;
 
 /// Connections that may be opened at once. Each is an ssh process and 20 ms of a processor while it agrees on keys;
 /// one that waits for a dead host costs neither, so there may be more of them than processors.
@@ -103,6 +106,7 @@ impl SshFleet {
             connecting: Semaphore::new(CONNECTING),
             connections: AtomicU64::new(0),
             shell: shell.to_owned(),
+            tally: Tally::default(),
         };
         Ok(Self { links: Mutex::default(), shared: Arc::new(shared), _directory: directory })
     }
@@ -343,6 +347,10 @@ async fn seal(payload: &Arc<Payload>) -> Result<Seal, StepError> {
 }
 
 impl Fleet for SshFleet {
+    fn traffic(&self) -> Traffic {
+        self.shared.tally.traffic()
+    }
+
     async fn observe(&self, target: &Target, look: &Look) -> Result<HostObservation, StepError> {
         let (cluster, sequence, ours) = match &look.stamp {
             Some(stamp) => (stamp.cluster.to_string(), padded(stamp.sequence.0), stamp.sequence),

@@ -11,6 +11,7 @@ use tonic::Code;
 use crate::backoff::jitter;
 use crate::connect::Store;
 use crate::pool::Endpoint;
+use crate::report::{Call, CallReport};
 
 /// How long one call may take. Longer than any election of etcd, shorter than a person's patience.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -58,6 +59,26 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// One word for programs: metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::UntrustedCertificate => "untrusted_certificate",
+            Self::CertificateRequired => "certificate_required",
+            Self::TlsMismatch => "tls_mismatch",
+            Self::Deadline => "deadline",
+            Self::Lost => "lost",
+            Self::NoLeader => "no_leader",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::NoSpace => "no_space",
+            Self::Compacted => "compacted",
+            Self::LeaseGone => "lease_gone",
+            Self::AnswerTooLarge => "answer_too_large",
+            Self::Refused => "refused",
+        }
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Unreachable => "cannot be reached",
@@ -242,7 +263,12 @@ pub(crate) enum Repeat {
 
 impl Store {
     /// Calls the store, under a deadline, and again where that may help; each try at an endpoint that seems well.
-    pub(crate) async fn call<Answer, Op, Running>(&self, repeat: Repeat, op: Op) -> Result<Answer, CallError>
+    pub(crate) async fn call<Answer, Op, Running>(
+        &self,
+        call: Call,
+        repeat: Repeat,
+        op: Op,
+    ) -> Result<Answer, CallError>
     where
         Op: Fn(Client) -> Running,
         Running: Future<Output = Result<Answer, etcd_client::Error>>,
@@ -251,7 +277,11 @@ impl Store {
         let most = TRIES_PER_ENDPOINT * self.pool().len();
         let mut tries = 0;
         loop {
-            let (error, endpoint) = match self.try_once(&op).await {
+            let asked = tokio::time::Instant::now();
+            let outcome = self.try_once(&op).await;
+            let problem = outcome.as_ref().err().map(|(error, _)| error.problem);
+            self.report(&CallReport { call, took: asked.elapsed(), problem });
+            let (error, endpoint) = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };

@@ -12,6 +12,7 @@ use crate::entry::{Entry, LeaseId, StoreRevision};
 use crate::follow::{Change, Follower, Update};
 use crate::key::{Control, Key};
 use crate::leadership::{LeaderRecord, Leadership};
+use crate::report::Call;
 use crate::scope::Scope;
 use crate::write::whole_seconds;
 
@@ -89,7 +90,7 @@ impl Store {
     async fn clear_seat(&self, squatter: &Entry) -> Result<(), CallError> {
         let leader = self.path(&Key::Control(Control::Leader));
         let expected = squatter.mod_revision.as_etcd();
-        self.call(Repeat::Freely, |mut client| {
+        self.call(Call::Txn, Repeat::Freely, |mut client| {
             let txn = Txn::new()
                 .when([Compare::mod_revision(leader.clone(), CompareOp::Equal, expected)])
                 .and_then([TxnOp::delete(leader.clone(), None)]);
@@ -103,8 +104,9 @@ impl Store {
     async fn stand(&self, identity: &str, ttl: Duration) -> Result<Option<Leadership>, CallError> {
         let granted = since_boot();
         let seconds = whole_seconds(ttl);
-        let grant =
-            self.call(Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
+        let grant = self
+            .call(Call::LeaseGrant, Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await })
+            .await?;
         let lease = LeaseId(grant.id());
         let ttl = Duration::from_secs(u64::try_from(grant.ttl()).unwrap_or(0));
         if let Some(created) = self.take_seat(identity, lease).await? {
@@ -120,7 +122,7 @@ impl Store {
         let leader = self.path(&Key::Control(Control::Leader));
         let record = record(identity);
         let answer = self
-            .call(Repeat::Freely, |mut client| {
+            .call(Call::Txn, Repeat::Freely, |mut client| {
                 let options = PutOptions::new().with_lease(lease.0);
                 let txn = Txn::new()
                     .when([Compare::create_revision(leader.clone(), CompareOp::Equal, 0)])
@@ -148,7 +150,8 @@ async fn hear(follower: &mut Follower, seat: Seat) -> Seat {
         },
         Update::Progress { .. } => seat,
         Update::Interrupted { error } => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "waiting to lead, and the store is away");
+            // Whoever follows the store tells it to people.
+            tracing::debug!(error = &error as &dyn std::error::Error, "waiting to lead, and the store is away");
             seat
         }
     }

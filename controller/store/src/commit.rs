@@ -7,6 +7,7 @@ use crate::connect::Store;
 use crate::entry::{LeaseId, StoreRevision};
 use crate::key::{Control, Key};
 use crate::leadership::Leadership;
+use crate::report::Call;
 
 /// etcd's limit on the operations, and on the comparisons, of one transaction (`--max-txn-ops`).
 const OPERATIONS: usize = 128;
@@ -194,7 +195,7 @@ impl Store {
             return Err(CommitError::LeadershipLost);
         }
         let answer = self
-            .call(Repeat::WhenNotApplied, |mut client| {
+            .call(Call::Txn, Repeat::WhenNotApplied, |mut client| {
                 let txn = self.transaction(leadership, writes, &paths);
                 async move { client.txn(txn).await }
             })

@@ -11,6 +11,7 @@ use crate::call::{CallError, DEADLINE, Problem};
 use crate::identity::{IdentityError, check_layout};
 use crate::key::{Control, Key, Prefix};
 use crate::pool::{Endpoint, Pool};
+use crate::report::CallListener;
 pub use crate::tls::Tls;
 
 /// How often the connection is probed while a call or a watch is open. etcd closes connections that ping more
@@ -171,6 +172,7 @@ fn each(errors: &[EndpointError]) -> String {
 pub struct Store {
     pool: Arc<Pool>,
     prefix: Prefix,
+    pub(crate) listener: Option<CallListener>,
 }
 
 impl fmt::Debug for Store {
@@ -198,9 +200,13 @@ impl Store {
             .map(|endpoint| normalize(endpoint, options.tls.is_some()))
             .collect::<Result<Vec<_>, _>>()?;
         let pool = Pool::new(urls, &client_options(options).await?);
-        let store = Self { pool: Arc::new(pool), prefix: options.prefix.clone() };
+        let store = Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None };
         store.probe_all().await?;
         Ok(store)
+    }
+
+    pub(crate) fn with_listener(self, listener: CallListener) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// What all keys begin with.

@@ -6,6 +6,7 @@ use windlass_crds::id::{ClusterId, IdError};
 use crate::call::{CallError, Repeat};
 use crate::connect::Store;
 use crate::key::{Control, Key};
+use crate::report::Call;
 
 /// The version of the layout that this program reads and writes.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -57,7 +58,7 @@ impl Store {
         let (id, layout) = (self.path(&key), self.path(&Key::Control(Control::LayoutVersion)));
         let answer = self
             // Done twice, the second finds what the first made.
-            .call(Repeat::Freely, |mut client| {
+            .call(Call::Txn, Repeat::Freely, |mut client| {
                 let txn = Txn::new()
                     .when([Compare::create_revision(id.clone(), CompareOp::Equal, 0)])
                     .and_then([

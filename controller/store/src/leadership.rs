@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::call::CallError;
+use crate::call::{CallError, Problem};
 use crate::clock::since_boot;
 use crate::connect::Store;
 use crate::entry::{Entry, LeaseId, StoreRevision};
@@ -18,6 +18,7 @@ use crate::follow::{Change, Update};
 use crate::key::{Control, Key};
 use crate::pool::Endpoint;
 use crate::read::ReadError;
+use crate::report::{Call, CallReport};
 use crate::scope::Scope;
 use crate::sequence::Counter;
 use crate::write::WriteError;
@@ -261,6 +262,13 @@ async fn renew_until_lost(store: &Store, state: &State) -> Loss {
             Ok(outcome) => outcome,
             Err(_) => Err(Renewal::Silent),
         };
+        let problem = match &outcome {
+            Ok(()) => None,
+            Err(Renewal::Gone) => Some(Problem::LeaseGone),
+            Err(Renewal::Silent) => Some(Problem::Deadline),
+            Err(Renewal::Failed(error)) => Some(error.problem),
+        };
+        store.report(&CallReport { call: Call::LeaseKeepAlive, took: begun.elapsed(), problem });
         match outcome.map(|()| state.extend(sent)) {
             Ok(Ok(())) => next = begun + every,
             Ok(Err(loss)) => return loss,
@@ -288,7 +296,6 @@ struct Line {
 enum Renewal {
     Gone,
     Silent,
-    #[expect(dead_code, reason = "for the log")]
     Failed(CallError),
 }
 

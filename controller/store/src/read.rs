@@ -6,6 +6,7 @@ use crate::call::{CallError, Problem, Repeat};
 use crate::connect::Store;
 use crate::entry::{Entry, Listing, StoreRevision};
 use crate::key::Key;
+use crate::report::Call;
 use crate::scope::{KeyRange, Scope};
 
 /// Keys to a page: large enough that a thousand hosts take a few pages, small enough to keep etcd responsive.
@@ -159,7 +160,7 @@ impl Store {
     }
 
     pub(crate) async fn get_raw(&self, start: &[u8], options: &GetOptions) -> Result<GetResponse, CallError> {
-        self.call(Repeat::Freely, |client| async move {
+        self.call(Call::Range, Repeat::Freely, |client| async move {
             let mut client = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
             client.get(start, Some(options.clone())).await
         })

@@ -9,6 +9,7 @@ use crate::call::{CallError, Problem, Repeat};
 use crate::connect::Store;
 use crate::entry::{LeaseId, StoreRevision};
 use crate::key::{Key, RequestId};
+use crate::report::Call;
 
 /// The largest declaration that the controller acts on.
 pub const DECLARATION_BYTES: usize = windlass_crds::document::MAX_BYTES;
@@ -56,7 +57,7 @@ impl Store {
         let path = self.path(&key);
         // Put twice, it is still declared once: only the revision is a later one, which is the one returned.
         let answer = self
-            .call(Repeat::Freely, |mut client| {
+            .call(Call::Put, Repeat::Freely, |mut client| {
                 let (path, value) = (path.clone(), value.clone());
                 async move { client.put(path, value, None).await }
             })
@@ -71,7 +72,7 @@ impl Store {
     pub async fn delete_declaration(&self, resource: &ResourceKey) -> Result<Option<StoreRevision>, WriteError> {
         let path = self.path(&Key::Declared(resource.clone()));
         let answer = self
-            .call(Repeat::WhenNotApplied, |mut client| {
+            .call(Call::Delete, Repeat::WhenNotApplied, |mut client| {
                 let path = path.clone();
                 async move { client.delete(path, None).await }
             })
@@ -95,7 +96,7 @@ impl Store {
         let path = self.path(&key);
         // A request that was taken may be done and deleted before a second try, which would ask for it again.
         let answer = self
-            .call(Repeat::WhenNotApplied, |mut client| {
+            .call(Call::Txn, Repeat::WhenNotApplied, |mut client| {
                 let txn = Txn::new()
                     .when([Compare::create_revision(path.clone(), CompareOp::Equal, 0)])
                     .and_then([TxnOp::put(path.clone(), value.clone(), None)])
@@ -121,8 +122,9 @@ impl Store {
     pub async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, WriteError> {
         let seconds = whole_seconds(ttl);
         // A lease whose answer was lost ends by itself.
-        let answer =
-            self.call(Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
+        let answer = self
+            .call(Call::LeaseGrant, Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await })
+            .await?;
         Ok(LeaseId(answer.id()))
     }
 
@@ -131,7 +133,9 @@ impl Store {
     /// # Errors
     /// When the store does not answer or refuses.
     pub async fn revoke_lease(&self, lease: LeaseId) -> Result<(), WriteError> {
-        let outcome = self.call(Repeat::Freely, |mut client| async move { client.lease_revoke(lease.0).await }).await;
+        let outcome = self
+            .call(Call::LeaseRevoke, Repeat::Freely, |mut client| async move { client.lease_revoke(lease.0).await })
+            .await;
         match outcome {
             Err(error) if error.problem != Problem::LeaseGone => Err(error.into()),
             _ => Ok(()),

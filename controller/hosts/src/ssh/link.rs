@@ -14,6 +14,8 @@ use windlass_crds::step::ContactError;
 
 use super::master::Master;
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start};
+use super::tally::{Opened, Tally};
+use crate::traffic::Login;
 
 /// Shells on one host: an upload, a long step, a health look and one more. sshd allows 10 sessions unless told.
 const MOST_SHELLS: usize = 4;
@@ -31,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU64,
     /// The shell that runs everything on hosts.
     pub(crate) shell: String,
+    /// What is open, and what was tried.
+    pub(crate) tally: Tally,
 }
 
 /// One host.
@@ -50,6 +54,7 @@ struct State {
 /// A connection and what is open on it.
 pub(crate) struct Connection {
     pub(crate) master: Master,
+    _open: Opened,
     hello: OnceCell<Hello>,
     idle: Mutex<Vec<Shell>>,
     places: Arc<Semaphore>,
@@ -97,10 +102,13 @@ impl Link {
         let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
         let _permit = self.shared.connecting.acquire().await.map_err(closed)?;
         let number = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let master = Master::connect(&self.target, self.shared.directory.join(number.to_string())).await?;
+        let master = Master::connect(&self.target, self.shared.directory.join(number.to_string())).await;
+        self.shared.tally.login(master.as_ref().err().map_or(Login::Ok, Login::failed));
+        let master = master?;
         tracing::debug!(host = %self.target.id, "connected");
         Ok(Arc::new(Connection {
             master,
+            _open: self.shared.tally.connections.one(),
             hello: OnceCell::new(),
             idle: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST_SHELLS)),
@@ -224,7 +232,7 @@ impl Link {
             remote_dir: self.target.remote_dir.clone().unwrap_or_else(|| "-".to_owned()),
             shell: self.shared.shell.clone(),
         };
-        let open = Shell::open(Arc::clone(connection.master.session()), &start);
+        let open = Shell::open(Arc::clone(connection.master.session()), &start, &self.shared.tally.sessions);
         match tokio::time::timeout(OPEN_DEADLINE, open).await {
             Ok(opened) => opened,
             Err(_) => Err(ContactError::Timeout { seconds: OPEN_DEADLINE.as_secs() }.into()),

@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use windlass_crds::digest::PayloadDigest;
 use windlass_crds::step::ContactError;
 
+use super::tally::{Open, Opened};
+
 /// The script, as it is kept on hosts by its digest.
 pub(crate) const HOST_SCRIPT: &str = include_str!("host.sh");
 
@@ -77,6 +79,7 @@ pub(crate) struct Shell {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     next_id: u64,
+    _open: Opened,
 }
 
 /// The connection broke, or the shell ended.
@@ -109,7 +112,11 @@ impl From<ContactError> for OpenError {
 
 impl Shell {
     /// Opens a channel, brings the script to the host where it is missing, and becomes it.
-    pub(crate) async fn open(session: Arc<Session>, start: &Start) -> Result<(Self, Hello), OpenError> {
+    pub(crate) async fn open(
+        session: Arc<Session>,
+        start: &Start,
+        sessions: &Open,
+    ) -> Result<(Self, Hello), OpenError> {
         let digest = PayloadDigest::of(HOST_SCRIPT.as_bytes()).to_string();
         let nonce = nonce();
         let length = HOST_SCRIPT.len().to_string();
@@ -123,7 +130,8 @@ impl Shell {
         let (Some(stdin), Some(stdout)) = (child.stdin().take(), child.stdout().take()) else {
             return Err(ContactError::Local { detail: "a channel without pipes".to_owned() }.into());
         };
-        let mut shell = Self { _child: child, stdin, stdout: BufReader::new(stdout), next_id: 1 };
+        let mut shell =
+            Self { _child: child, stdin, stdout: BufReader::new(stdout), next_id: 1, _open: sessions.one() };
         let hello = shell.greet(&nonce).await?;
         Ok((shell, hello))
     }
