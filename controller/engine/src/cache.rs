@@ -7,13 +7,15 @@ use tokio::sync::watch;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels};
-use windlass_crds::id::{HostId, HostName, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::id::{HostId, HostName, Kind, ResourceKey, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::problem::Problem;
-use windlass_crds::record::{Owned, Revision, Rollout};
+use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::zone::NetworkZoneSpec;
 use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
+
+use crate::census::Census;
 
 /// A value, and when it was last put.
 #[derive(Debug, Clone)]
@@ -289,9 +291,18 @@ impl Cache {
         state.revisions.values().flat_map(BTreeMap::values).map(|revision| revision.release).collect()
     }
 
-    /// How many resources are declared.
-    pub fn declared_count(&self) -> usize {
-        self.lock().declared.len()
+    /// How what is declared is, in numbers.
+    pub fn census(&self) -> Census {
+        let state = self.lock();
+        let declared = state.declared.keys().map(|key| (key.kind(), state.statuses.get(key).cloned()));
+        let declared: Vec<_> = declared.filter(|(kind, _)| matches!(kind, Kind::Host | Kind::Service)).collect();
+        let active = |rollouts: &BTreeMap<Sequence, Stored<Rollout>>| {
+            rollouts.values().next_back().is_some_and(|rollout| rollout.value.state == RolloutState::Active)
+        };
+        let active = state.rollouts.values().filter(|rollouts| active(rollouts)).count() as u64;
+        // Statuses are read without the lock: there may be thousands.
+        drop(state);
+        Census::of(declared, active)
     }
 }
 

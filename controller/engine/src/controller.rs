@@ -17,7 +17,9 @@ use windlass_sources::{Release, Sources};
 use windlass_store::{Leadership, Store};
 
 use crate::cache::Cache;
+use crate::complaints::Complaints;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 
 /// So many releases are on their way to hosts at once: a controller's uplink is shared, and each takes a file handle
@@ -49,6 +51,10 @@ pub struct Controller<F> {
     pub queue: Arc<Queue>,
     /// What happened.
     pub events: Events,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// What went wrong last time.
+    pub complaints: Complaints,
     /// Releases on their way.
     pub transfers: Semaphore,
     began: Instant,
@@ -117,6 +123,8 @@ pub struct Parts<F> {
     pub identity: Identity,
     /// What waits.
     pub queue: Arc<Queue>,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
 }
 
 impl<F: Fleet> Controller<F> {
@@ -132,9 +140,11 @@ impl<F: Fleet> Controller<F> {
     }
 
     fn with(parts: Parts<F>, leadership: Option<Leadership>, term: u64) -> Self {
-        let Parts { store, cache, fleet, sources, identity, queue } = parts;
+        let Parts { store, cache, fleet, sources, identity, queue, metrics } = parts;
         Self {
             events: Events::default(),
+            metrics,
+            complaints: Complaints::default(),
             store,
             cache,
             fleet,

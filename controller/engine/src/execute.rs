@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span};
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
 use windlass_crds::record::{Evidence, Revision, StepFailure};
@@ -16,6 +18,7 @@ use windlass_planner::plan::Act;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::Controller;
 use crate::judge::{Case, Found, LOG_LINES, judge};
+use crate::metrics::step_failure;
 
 /// What one host is to do, and all that it takes.
 pub struct Errand {
@@ -74,13 +77,44 @@ fn checkpoints(verb: Verb) -> Option<(Checkpoint, Checkpoint)> {
     }
 }
 
+/// The span of one step on one host.
+fn step_span(errand: &Errand, step: &Step) -> Span {
+    tracing::info_span!(
+        "step",
+        service = %errand.service,
+        host = %errand.host,
+        step = %step,
+        verb = step.verb().as_str(),
+        sequence = errand.stamp.sequence.0,
+        outcome = Empty,
+        error = Empty,
+        otel.status_code = Empty,
+    )
+}
+
+/// The span of waiting for a verdict on one host.
+fn verdict_span(errand: &Errand, revision: RevisionNumber) -> Span {
+    tracing::info_span!(
+        "verdict",
+        service = %errand.service,
+        host = %errand.host,
+        revision = revision.0,
+        sequence = errand.stamp.sequence.0,
+        outcome = Empty,
+        why = Empty,
+        otel.status_code = Empty,
+    )
+}
+
 impl<F: Fleet> Controller<F> {
     /// Does an errand to its end, or to the first act that does not succeed.
     pub async fn run(&self, errand: &Errand) -> Outcome {
         for act in &errand.acts {
             let ended = match act {
-                Act::Step(step) => self.step(errand, step).await,
-                Act::Judge { revision } => self.verdict(errand, *revision).await,
+                Act::Step(step) => self.step(errand, step).instrument(step_span(errand, step)).await,
+                Act::Judge { revision } => {
+                    self.verdict(errand, *revision).instrument(verdict_span(errand, *revision)).await
+                }
             };
             if let Some(outcome) = ended {
                 return outcome;
@@ -97,10 +131,19 @@ impl<F: Fleet> Controller<F> {
         let started = std::time::Instant::now();
         let result = self.perform(errand, step).await;
         let (service, host) = (&errand.service, &errand.host);
-        let took = started.elapsed().as_millis() as u64;
+        let took = started.elapsed();
+        self.metrics.stepped(step.verb(), result.as_ref().copied(), took);
+        let (sequence, took_ms, span) = (errand.stamp.sequence.0, took.as_millis() as u64, Span::current());
         match &result {
-            Ok(()) => tracing::info!(%service, %host, sequence = errand.stamp.sequence.0, %step, took, "step done"),
-            Err(error) => tracing::warn!(%service, %host, %step, took, %error, "step not done"),
+            Ok(()) => {
+                span.record("outcome", "done");
+                tracing::info!(%service, %host, sequence, %step, took_ms, "step done");
+            }
+            Err(error) => {
+                let outcome = step_failure(error);
+                span.record("outcome", outcome).record("error", display(error)).record("otel.status_code", "ERROR");
+                tracing::warn!(%service, %host, sequence, %step, took_ms, outcome, %error, "step not done");
+            }
         }
         match result {
             Ok(()) => {
@@ -178,21 +221,32 @@ impl<F: Fleet> Controller<F> {
     async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Option<Outcome> {
         let Some(spec) = &errand.judged_by else { return None };
         let case = Case { target: &errand.target, service: &errand.service, spec };
+        let started = std::time::Instant::now();
         let found = judge(self.fleet.as_ref(), case, &errand.cancel).await;
-        let (service, host) = (&errand.service, &errand.host);
+        let took = started.elapsed();
+        let judged = found.judged();
+        self.metrics.judged(judged, took);
+        Span::current().record("outcome", judged.as_str());
+        let (service, host, took_ms) = (&errand.service, &errand.host, took.as_millis() as u64);
+        let sequence = errand.stamp.sequence.0;
         match found {
             Found::Healthy => {
-                tracing::info!(%service, %host, %revision, "healthy");
+                tracing::info!(%service, %host, sequence, %revision, took_ms, "healthy");
                 reached(Checkpoint::Judged);
                 None
             }
             Found::Unhealthy(evidence) => {
-                tracing::warn!(%service, %host, %revision, why = evidence.summary, "unhealthy");
+                Span::current().record("why", &evidence.summary).record("otel.status_code", "ERROR");
+                tracing::warn!(%service, %host, sequence, %revision, took_ms, why = evidence.summary, "unhealthy");
                 reached(Checkpoint::Judged);
                 Some(Outcome::Unhealthy { revision, evidence })
             }
-            Found::OutOfReach(error) => Some(Outcome::Unsure(error)),
+            Found::OutOfReach(error) => {
+                tracing::warn!(%service, %host, sequence, %revision, took_ms, %error, "no verdict: out of reach");
+                Some(Outcome::Unsure(error))
+            }
             Found::Undecided(detail) => {
+                tracing::warn!(%service, %host, sequence, %revision, took_ms, why = detail, "no verdict");
                 let error = StepError::Failed { code: -1, detail };
                 Some(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
             }

@@ -1,34 +1,36 @@
-//! What answers on `--listen`: whether the controller lives, whether it leads, and a few numbers.
+//! What answers on `--listen`: `/healthz`, `/readyz` and `/metrics`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use windlass_hosts::traffic::Traffic;
 
 use crate::cache::Cache;
+use crate::health::{Health, Readiness};
+use crate::metrics::{self, Metrics, Now, exposition};
 use crate::queue::Queue;
+use crate::serve::WORKERS;
 
 /// So many are answered at once; who comes then waits.
 const CONNECTIONS: usize = 64;
 
-/// What is told.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// Whether the cache has been filled.
-    pub synced: AtomicBool,
-    /// Whether this controller leads.
-    pub leads: AtomicBool,
-    /// Reconciles that ended well.
-    pub done: AtomicU64,
-    /// Reconciles that did not.
-    pub failed: AtomicU64,
-}
+/// One connection is one question and its answer, and gets no longer than this: who sends a byte a second would keep
+/// a place from others. A scrape of a thousand hosts is made and read in milliseconds.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The longest head of a request; hyper takes no less than 8 KiB.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// Between two tries to accept a connection when there are no file handles: without a pause this would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the answers are made from.
 pub struct Told {
@@ -38,6 +40,10 @@ pub struct Told {
     pub queue: Arc<Queue>,
     /// What is declared.
     pub cache: Arc<Cache>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+    /// Asks for the connections to hosts.
+    pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
 }
 
 /// Answers until it is dropped.
@@ -48,63 +54,65 @@ pub async fn answer(listener: TcpListener, told: Arc<Told>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file handles, most likely: without a pause this would spin.
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let told = Arc::clone(&told);
         tokio::spawn(async move {
             let _permit = permit;
-            let service = service_fn(move |request| {
-                let response = respond(&told, &request);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = respond(&told, request.method(), request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).keep_alive(false);
-            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            http.timer(TokioTimer::new()).keep_alive(false).max_buf_size(HEAD_BYTES);
+            // How a stranger's connection ends is his affair.
+            let _ = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
         });
     }
 }
 
-fn respond(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let synced = told.health.synced.load(Ordering::Relaxed);
-    let leads = told.health.leads.load(Ordering::Relaxed);
-    let (status, text) = match request.uri().path() {
-        "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" if !synced => (StatusCode::SERVICE_UNAVAILABLE, "the store has not answered yet\n".to_owned()),
-        "/readyz" => (StatusCode::OK, if leads { "leader\n" } else { "standby\n" }.to_owned()),
-        "/metrics" => (StatusCode::OK, metrics(told, leads)),
-        _ => (StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics\n".to_owned()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let plain = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
+/// The answer to one question. hyper leaves the body out of an answer to HEAD.
+fn respond(told: &Told, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        return plain(StatusCode::NOT_FOUND, "try /healthz, /readyz or /metrics");
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/healthz" => match told.health.ailment(&told.queue.backlog(), WORKERS) {
+            None => plain(StatusCode::OK, "ok"),
+            Some(ailment) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("stuck: {ailment}")),
+        },
+        "/readyz" => {
+            let readiness = told.health.readiness();
+            let ready = matches!(readiness, Readiness::Leader | Readiness::Standby);
+            plain(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness.to_string())
+        }
+        _ => {
+            let now = Now {
+                health: &told.health,
+                backlog: told.queue.backlog(),
+                census: told.cache.census(),
+                traffic: (told.traffic)(),
+            };
+            text(StatusCode::OK, metrics::CONTENT_TYPE, exposition(&told.metrics, &now))
+        }
+    }
 }
 
-fn metrics(told: &Told, leads: bool) -> String {
-    let rows = [
-        ("windlass_leader", "gauge", "1 where this controller leads", u64::from(leads)),
-        ("windlass_queue_depth", "gauge", "Keys that are due or being reconciled", told.queue.depth() as u64),
-        ("windlass_declared", "gauge", "Resources that are declared", told.cache.declared_count() as u64),
-        (
-            "windlass_reconciles_done_total",
-            "counter",
-            "Reconciles that ended well",
-            told.health.done.load(Ordering::Relaxed),
-        ),
-        (
-            "windlass_reconciles_failed_total",
-            "counter",
-            "Reconciles that did not",
-            told.health.failed.load(Ordering::Relaxed),
-        ),
-    ];
-    let row = |(name, kind, help, value): (&str, &str, &str, u64)| {
-        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
-    };
-    rows.into_iter().map(row).collect()
+fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+    text(status, "text/plain; charset=utf-8", format!("{line}\n"))
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }

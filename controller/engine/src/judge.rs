@@ -14,6 +14,8 @@ use windlass_crds::step::ContactError;
 use windlass_hosts::fleet::{Fleet, Question};
 use windlass_planner::verdict::{Criteria, Judge, Judgement};
 
+use crate::metrics::Judged;
+
 /// A host that cannot be talked to for so long is out of reach; what it runs is unknown.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -36,6 +38,19 @@ pub enum Found {
     Undecided(String),
     /// Something else is wanted now.
     Cancelled,
+}
+
+impl Found {
+    /// In one word.
+    pub fn judged(&self) -> Judged {
+        match self {
+            Self::Healthy => Judged::Healthy,
+            Self::Unhealthy(_) => Judged::Unhealthy,
+            Self::OutOfReach(_) => Judged::OutOfReach,
+            Self::Undecided(_) => Judged::Undecided,
+            Self::Cancelled => Judged::Cancelled,
+        }
+    }
 }
 
 /// What is judged.

@@ -5,16 +5,21 @@
 
 pub mod backoff;
 pub mod cache;
+pub mod census;
 pub mod checkpoint;
 pub mod commit;
+pub mod complaints;
 pub mod controller;
 pub mod events;
 pub mod execute;
 pub mod goal;
+pub mod health;
 pub mod host;
 pub mod http;
 pub mod judge;
 pub mod look;
+pub mod metrics;
+pub mod narrate;
 pub mod preview;
 pub mod queue;
 pub mod removals;

@@ -12,6 +12,7 @@ use windlass_store::{IdentityError, ReadError, Scope, Store, Update};
 
 use crate::cache::Cache;
 use crate::controller::{Controller, Identity, Parts};
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::service::foresee;
 
@@ -67,6 +68,7 @@ pub async fn preview<F: Fleet>(
             sources: Sources::open(directory)?,
             identity: Identity { cluster: cluster.clone(), machine: machine.clone() },
             queue: Arc::new(Queue::default()),
+            metrics: Arc::new(Metrics::default()),
         };
         let term = active.map_or(0, |rollout| rollout.value.term);
         let controller = Arc::new(Controller::spectator(parts, term));

@@ -30,6 +30,26 @@ struct Slot {
     failures: u32,
 }
 
+/// A key that a worker has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Which.
+    pub key: ResourceKey,
+    /// How long ago it was due.
+    pub late: Duration,
+}
+
+/// What waits, and what is being worked on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Keys that are due and that nobody has taken yet.
+    pub due: usize,
+    /// Keys that are being reconciled.
+    pub running: usize,
+    /// How long the first of those that are due has waited.
+    pub oldest: Option<Duration>,
+}
+
 /// Keys that wait to be reconciled.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -62,14 +82,23 @@ impl Queue {
         self.lock().clear();
     }
 
-    /// How many keys are due or being worked on.
-    pub fn depth(&self) -> usize {
+    /// What waits at this moment.
+    pub fn backlog(&self) -> Backlog {
         let now = Instant::now();
-        self.lock().values().filter(|slot| slot.running || slot.due.is_some_and(|due| due <= now)).count()
+        let mut backlog = Backlog::default();
+        for slot in self.lock().values() {
+            if slot.running {
+                backlog.running += 1;
+            } else if let Some(due) = slot.due.filter(|due| *due <= now) {
+                backlog.due += 1;
+                backlog.oldest = backlog.oldest.max(Some(now - due));
+            }
+        }
+        backlog
     }
 
     /// Waits for a key that is due, and takes it. Give it back with [`Queue::done`].
-    pub async fn take(&self) -> ResourceKey {
+    pub async fn take(&self) -> Taken {
         loop {
             let changed = self.changed.notified();
             let next = {
@@ -84,7 +113,7 @@ impl Queue {
                         slot.due = None;
                         // Another worker may find the next.
                         self.changed.notify_one();
-                        return key;
+                        return Taken { key, late: now - due };
                     }
                     Some((due, _)) => Some(due),
                     None => None,
@@ -144,13 +173,29 @@ mod tests {
         let queue = Queue::default();
         queue.push(key("a"));
         queue.push(key("a"));
-        assert_eq!(queue.take().await, key("a"));
+        assert_eq!(queue.take().await.key, key("a"));
         queue.push(key("a"));
         assert!(tokio::time::timeout(Duration::from_secs(60), queue.take()).await.is_err(), "a is being worked on");
         queue.done(&key("a"), Next::Never);
-        assert_eq!(queue.take().await, key("a"));
+        assert_eq!(queue.take().await.key, key("a"));
         queue.done(&key("a"), Next::Never);
         assert!(tokio::time::timeout(Duration::from_secs(3600), queue.take()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_backlog_tells_what_waits_and_for_how_long() {
+        let queue = Queue::default();
+        assert_eq!(queue.backlog(), Backlog::default());
+        queue.push(key("a"));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        queue.push(key("b"));
+        let oldest = Some(Duration::from_secs(3));
+        assert_eq!(queue.backlog(), Backlog { due: 2, running: 0, oldest });
+        assert_eq!(queue.take().await, Taken { key: key("a"), late: Duration::from_secs(3) });
+        assert_eq!(queue.backlog(), Backlog { due: 1, running: 1, oldest: Some(Duration::ZERO) });
+        // What is due later does not wait yet.
+        queue.done(&key("a"), Next::After(Duration::from_secs(60)));
+        assert_eq!(queue.backlog(), Backlog { due: 1, running: 0, oldest: Some(Duration::ZERO) });
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,18 +205,18 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..4 {
             let start = Instant::now();
-            assert_eq!(queue.take().await, key("bad"));
+            assert_eq!(queue.take().await.key, key("bad"));
             waits.push(start.elapsed().as_secs_f64().round());
             queue.done(&key("bad"), Next::Retry);
         }
         assert_eq!(waits, [0.0, 1.0, 2.0, 4.0]);
         queue.push(key("good"));
         let start = Instant::now();
-        assert_eq!(queue.take().await, key("good"));
+        assert_eq!(queue.take().await.key, key("good"));
         assert!(start.elapsed() < Duration::from_millis(1));
         // Something happened: the backoff is over.
         queue.push(key("bad"));
-        assert_eq!(queue.take().await, key("bad"));
+        assert_eq!(queue.take().await.key, key("bad"));
         assert!(start.elapsed() < Duration::from_millis(1));
     }
 }

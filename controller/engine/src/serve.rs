@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span};
 use windlass_crds::id::{MachineId, ResourceKey};
 use windlass_hosts::fleet::Fleet;
 use windlass_sources::{ContentsError, Sources};
@@ -22,12 +23,14 @@ use windlass_store::{
 use crate::cache::Cache;
 use crate::controller::{Controller, Identity, Parts};
 use crate::goal::chain;
-use crate::http::{Health, Told, answer};
-use crate::queue::{Next, Queue};
+use crate::health::Health;
+use crate::http::{Told, answer};
+use crate::metrics::Metrics;
+use crate::queue::{Next, Queue, Taken};
 use crate::{host, service};
 
 /// So many keys are reconciled at once. Waiting for hosts is most of what they do, and each costs a few kilobytes.
-const WORKERS: usize = 128;
+pub const WORKERS: usize = 128;
 
 /// A store that is away is tried again after this.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -102,11 +105,21 @@ pub async fn serve<F: Fleet>(
     let machine = machine_id().ok_or(ServeError::Machine)?;
     let health = Arc::new(Health::default());
     let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
-    let told = Told { health: Arc::clone(&health), queue: Arc::clone(&queue), cache: Arc::clone(&cache) };
+    let metrics = Arc::new(Metrics::default());
+    let asked = Arc::clone(&fleet);
+    let told = Told {
+        health: Arc::clone(&health),
+        queue: Arc::clone(&queue),
+        cache: Arc::clone(&cache),
+        metrics: Arc::clone(&metrics),
+        traffic: Box::new(move || asked.traffic()),
+    };
     let mut tasks = JoinSet::new();
     tasks.spawn(answer(listener, Arc::new(told)));
     tracing::info!(address = %address, "listening");
-    let Some(store) = connect(&options.store, &shutdown).await? else { return Ok(()) };
+    let Some(store) = connect(&options.store, &health, &shutdown).await? else { return Ok(()) };
+    let counted = Arc::clone(&metrics);
+    let store = store.reporting_to(Arc::new(move |report| counted.called(report)));
     let cluster = store.cluster_id().await?;
     tasks.spawn(follow(store.clone(), Arc::clone(&cache), Arc::clone(&queue), Arc::clone(&health)));
     let identity = Identity { cluster, machine };
@@ -123,6 +136,7 @@ pub async fn serve<F: Fleet>(
             sources: sources.clone(),
             identity: identity.clone(),
             queue: Arc::clone(&queue),
+            metrics: Arc::clone(&metrics),
         };
         if lead(parts, leadership, &health, &shutdown).await {
             return Ok(());
@@ -152,8 +166,11 @@ fn is_final(error: &ConnectError) -> bool {
 }
 
 /// Connects; `None` where the controller is stopped meanwhile.
-async fn connect(options: &ConnectOptions, shutdown: &CancellationToken) -> Result<Option<Store>, ServeError> {
-    let mut complained = false;
+async fn connect(
+    options: &ConnectOptions,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Result<Option<Store>, ServeError> {
     loop {
         let connected = tokio::select! {
             connected = Store::connect(options) => connected,
@@ -163,10 +180,11 @@ async fn connect(options: &ConnectOptions, shutdown: &CancellationToken) -> Resu
             Ok(store) => return Ok(Some(store)),
             Err(error) if is_final(&error) => return Err(error.into()),
             Err(error) => {
-                if !complained {
-                    tracing::warn!(error = chain(&error), "the store is away; waiting for it");
-                    complained = true;
+                let why = chain(&error);
+                if !health.store_is_away() {
+                    tracing::warn!(error = why, "the store is away; waiting for it");
                 }
+                health.interrupted(why);
             }
         }
         tokio::select! {
@@ -182,12 +200,16 @@ async fn follow(store: Store, cache: Arc<Cache>, queue: Arc<Queue>, health: Arc<
     loop {
         let update = follower.next().await;
         if let Update::Interrupted { error } = &update {
-            tracing::warn!(error = chain(error), "the store is away; what runs goes on");
+            let why = chain(error);
+            tracing::warn!(error = why, "the store is away; what runs goes on");
+            health.interrupted(why);
             continue;
         }
         let touched = cache.apply(update);
-        health.synced.store(true, Ordering::Relaxed);
-        if !health.leads.load(Ordering::Relaxed) {
+        if let Some(away) = health.heard() {
+            tracing::info!(since = %away.since, "the store is back");
+        }
+        if !health.leads() {
             continue;
         }
         for key in touched {
@@ -225,7 +247,7 @@ async fn lead<F: Fleet>(
         () = shutdown.cancelled() => {}
     }
     tracing::info!(term = controller.term, "leading");
-    health.leads.store(true, Ordering::Relaxed);
+    health.set_leads(true);
     for key in cache.everything() {
         queue.push(key);
     }
@@ -240,7 +262,7 @@ async fn lead<F: Fleet>(
         }
         () = shutdown.cancelled() => true,
     };
-    health.leads.store(false, Ordering::Relaxed);
+    health.set_leads(false);
     if stopped {
         // What is under way on hosts is let to end; what it finds is recorded while we still lead.
         let _ = tokio::time::timeout(GRACE, async { while workers.join_next().await.is_some() {} }).await;
@@ -276,28 +298,59 @@ async fn work<F: Fleet>(controller: Arc<Controller<F>>, health: Arc<Health>, sto
     let mut running = JoinSet::new();
     loop {
         let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
-        let key = tokio::select! {
-            key = controller.queue.take() => key,
+        let Taken { key, late } = tokio::select! {
+            taken = controller.queue.take() => taken,
             () = stop.cancelled() => break,
         };
         while running.try_join_next().is_some() {}
+        controller.metrics.taken(late);
         let (controller, health, stop) = (Arc::clone(&controller), Arc::clone(&health), stop.clone());
         running.spawn(async move {
             let _permit = permit;
             let (shared, name) = (Arc::clone(&controller), key.clone());
-            let task = tokio::spawn(async move { one(&shared, &name, &stop).await });
+            let begun = Instant::now();
+            let span = span_of(&name);
+            let task = tokio::spawn(async move { one(&shared, &name, &health, &stop).await }.instrument(span));
             // A panic is a bug of ours; it must not take the key out of the queue for good.
             let next = AbortOnDropHandle::new(task).await.unwrap_or(Next::Retry);
-            let counter = if next == Next::Retry { &health.failed } else { &health.done };
-            counter.fetch_add(1, Ordering::Relaxed);
+            controller.metrics.reconciled(key.kind(), next, begun.elapsed());
             controller.queue.done(&key, next);
         });
     }
     while running.join_next().await.is_some() {}
 }
 
+/// The span of one reconcile. What it finds out is recorded as it goes.
+fn span_of(key: &ResourceKey) -> Span {
+    let span = tracing::info_span!(
+        "reconcile",
+        kind = key.kind().singular(),
+        service = Empty,
+        host = Empty,
+        resource = Empty,
+        generation = Empty,
+        sequence = Empty,
+        revision = Empty,
+        purpose = Empty,
+        outcome = Empty,
+        error = Empty,
+        otel.status_code = Empty,
+    );
+    match key {
+        ResourceKey::Service(service) => span.record("service", display(service)),
+        ResourceKey::Host(host) => span.record("host", display(host)),
+        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => span.record("resource", display(key)),
+    };
+    span
+}
+
 /// Reconciles one key.
-async fn one<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey, stop: &CancellationToken) -> Next {
+async fn one<F: Fleet>(
+    controller: &Arc<Controller<F>>,
+    key: &ResourceKey,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Next {
     let result = match key {
         ResourceKey::Service(name) => {
             // A Service may be at it for minutes; it ends at the next point where nothing is under way.
@@ -309,8 +362,24 @@ async fn one<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey, stop:
             host::reconcile_plain(controller, key).await.map_err(|error| chain(&error))
         }
     };
-    result.unwrap_or_else(|error| {
-        tracing::warn!(resource = %key, error, "not reconciled; trying again later");
-        Next::Retry
-    })
+    let span = Span::current();
+    match result {
+        Ok(next) => {
+            span.record("outcome", if next == Next::Retry { "failed" } else { "done" });
+            if controller.complaints.ends(key) {
+                tracing::info!(resource = %key, "reconciled again");
+            }
+            next
+        }
+        Err(error) => {
+            span.record("outcome", "failed").record("error", &error).record("otel.status_code", "ERROR");
+            // A store that is away is told once for all; whatever else is wrong with this key, once for it.
+            if controller.complaints.begins(key, &error) && !health.store_is_away() {
+                tracing::warn!(resource = %key, error, "not reconciled; trying again later");
+            } else {
+                tracing::debug!(resource = %key, error, "still not reconciled");
+            }
+            Next::Retry
+        }
+    }
 }

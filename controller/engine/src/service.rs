@@ -13,6 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, Span};
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
@@ -35,6 +36,7 @@ use crate::controller::{Controller, Memory, Pulse, Scan, now};
 use crate::execute::{Errand, Outcome};
 use crate::goal::{in_force, placements};
 use crate::look::Looked;
+use crate::narrate;
 use crate::queue::Next;
 use crate::removals;
 use crate::requests::{self, Subject};
@@ -622,6 +624,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             .and_then(|stored| serde_json::from_slice(&stored.value).ok())
             .unwrap_or_default();
         let generation = self.generation(scene);
+        Span::current().record("generation", generation.0);
+        narrate::under_way(current.as_ref());
         if as_recorded && self.knows_nothing_new(scene, plan) && before.observed_generation == generation {
             // Somebody has just begun to lead. What was said before is still the best that is known.
             return Ok(current);
@@ -659,7 +663,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if let Err(CommitError::LeaseGone(_)) = &committed {
             controller.events.forget_lease().await;
         }
-        controller.cache.reach(committed?).await;
+        let revision = committed?;
+        let accepted = plan.new_revision.as_ref();
+        narrate::recorded(self.key, scene.rollout.as_ref(), &records, accepted, &controller.metrics);
+        controller.cache.reach(revision).await;
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
@@ -720,7 +727,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let sequence = stamp.sequence;
             // A task of its own, so that it moves while this turn writes to the store or reads a source.
             let controller = Arc::clone(controller);
-            let task = AbortOnDropHandle::new(tokio::spawn(async move { controller.run(&errand).await }));
+            let running = async move { controller.run(&errand).await };
+            let task = AbortOnDropHandle::new(tokio::spawn(running.in_current_span()));
             let errand = async move { Returned::Errand(host, sequence, task.await.unwrap_or(Outcome::Cancelled)) };
             self.out.push(errand.boxed());
         }

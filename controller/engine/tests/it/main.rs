@@ -1,5 +1,6 @@
 //! The engine on a real etcd and on hosts in memory.
 
+mod observe;
 mod world;
 
 use windlass_crds::condition::Reason;

@@ -1,14 +1,18 @@
 //! A controller on a real etcd, with hosts in memory and a source directory.
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::request::Request;
 use windlass_crds::status::{ServiceStatus, condition};
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
@@ -25,6 +29,7 @@ pub(crate) struct World {
     hosts: Vec<String>,
     source: tempfile::TempDir,
     data: tempfile::TempDir,
+    listen: SocketAddr,
     shutdown: CancellationToken,
     controller: JoinHandle<Result<(), ServeError>>,
 }
@@ -47,21 +52,17 @@ impl World {
             store.declare(&resource(&format!("hosts/{host}")), text.into()).await?;
         }
         let data = tempfile::tempdir()?;
+        let listen = free_address()?;
         let shutdown = CancellationToken::new();
         let serving = serve(
-            ServeOptions {
-                store: options,
-                data_dir: data.path().to_owned(),
-                listen: "127.0.0.1:0".parse()?,
-                identity: "test".to_owned(),
-            },
+            ServeOptions { store: options, data_dir: data.path().to_owned(), listen, identity: "test".to_owned() },
             Arc::new(fleet.clone()),
             shutdown.clone(),
         );
         let controller = tokio::spawn(serving);
         let source = tempfile::tempdir()?;
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Ok(Self { etcd, fleet, store, hosts, source, data, shutdown, controller })
+        Ok(Self { etcd, fleet, store, hosts, source, data, listen, shutdown, controller })
     }
 
     /// Ends the controller and starts another on the same store and data.
@@ -72,11 +73,43 @@ impl World {
         let options = ServeOptions {
             store: ConnectOptions::new(self.etcd.endpoints()),
             data_dir: self.data.path().to_owned(),
-            listen: "127.0.0.1:0".parse()?,
+            listen: self.listen,
             identity: "again".to_owned(),
         };
         self.controller = tokio::spawn(serve(options, Arc::new(self.fleet.clone()), self.shutdown.clone()));
         Ok(self)
+    }
+
+    /// Asks the controller to look at something now.
+    pub(crate) async fn ask_to_look(&self, path: &str) -> anyhow::Result<()> {
+        let request = serde_json::to_vec(&Request::Reconcile)?;
+        self.store.request(&resource(path), &"look".parse()?, request).await?;
+        Ok(())
+    }
+
+    /// Sends bytes to the controller's own port, and reads the whole answer.
+    pub(crate) async fn exchange(&self, request: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.listen).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// The status and the body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let answer = self.exchange(&format!("GET {path} HTTP/1.1\r\nhost: windlass\r\n\r\n")).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
+        let status = head.split(' ').nth(1).context("a status")?.parse()?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// One number of `/metrics`, by the line that it stands in.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let (status, body) = self.get("/metrics").await?;
+        ensure!(status == 200, "/metrics answers {status}");
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no {name} in {body}"))?.parse()?)
     }
 
     pub(crate) fn key(name: &str) -> ServiceKey {
@@ -167,6 +200,11 @@ impl World {
         tokio::time::timeout(DEADLINE, self.controller).await???;
         Ok(())
     }
+}
+
+/// An address of this machine that nobody uses.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn resource(path: &str) -> ResourceKey {
