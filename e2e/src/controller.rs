@@ -23,6 +23,8 @@ pub struct Serve {
     pub checkpoint: Option<(String, PathBuf)>,
     /// More arguments.
     pub arguments: Vec<String>,
+    /// More variables.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A controller. Dropping it kills it; should this process be killed, it goes too.
@@ -47,7 +49,8 @@ impl Controller {
         let mut command = Command::new(binary("windlass")?);
         command.arg("serve").arg("--listen").arg(listen.to_string());
         command.arg("--data-dir").arg(dir.join(serve.name)).args(&serve.arguments);
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let environment = environment.iter().chain(&serve.environment);
+        command.envs(environment.map(|(name, value)| (name, value)));
         command.env_remove("SSH_AUTH_SOCK").env("NO_COLOR", "1").env("TMPDIR", dir);
         if let Some((name, marker)) = &serve.checkpoint {
             command.env("WINDLASS_CHECKPOINT", format!("{name}:{}", marker.display()));

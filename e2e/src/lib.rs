@@ -5,6 +5,7 @@
 //! ends with [`World::passed`]; one that does not gets told what the controllers logged and what
 //! the store held.
 
+mod collector;
 mod command;
 mod controller;
 mod declare;
@@ -16,6 +17,7 @@ mod status;
 mod wait;
 mod world;
 
+pub use collector::{Collector, Span};
 pub use command::{Ran, binary};
 pub use controller::{Controller, Serve};
 pub use declare::{Declaration, broken_lines, host, service, zone};

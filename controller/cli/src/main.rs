@@ -14,6 +14,7 @@ mod resources;
 mod settling;
 mod summary;
 mod table;
+mod telemetry;
 mod waiting;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ mod idle;
 mod people;
 mod removal;
 mod security;
+mod telemetry;
 mod verdict;
 
 use std::time::Duration;

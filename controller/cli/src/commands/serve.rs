@@ -10,7 +10,6 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::SshFleet;
@@ -19,6 +18,7 @@ use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
 use crate::failure::{UsageError, hinted};
 use crate::output;
+use crate::telemetry::{LogFormat, Telemetry};
 
 /// Run the controller
 ///
@@ -62,14 +62,6 @@ enum StoreKind {
     Embedded,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// A line for people
-    Text,
-    /// An object a line
-    Json,
-}
-
 pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Result<Exit> {
     if args.store == StoreKind::Embedded {
         let error = UsageError("--store embedded is not supported by this version".into());
@@ -83,16 +75,18 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
     }
     let store = connection.options()?;
     let data_dir = data_dir(connection.data_dir.clone())?;
-    log_to_stderr(args.log_format);
     let _lock = claim(&data_dir)?;
     let options = ServeOptions { store, data_dir, listen: args.listen, identity: identity() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let telemetry = Telemetry::begin(args.log_format, &options.identity)?;
         let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
-        serve(options, Arc::clone(&fleet), shutdown).await?;
+        let served = serve(options, Arc::clone(&fleet), shutdown).await;
         fleet.close().await;
+        telemetry.end().await;
+        served?;
         Ok(Exit::Done)
     })
 }
@@ -153,16 +147,4 @@ fn data_dir(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".local/state"));
     let state = state.or_else(home).context("there is no home directory\nhint: give --data-dir")?;
     Ok(state.join("windlass/controller"))
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter.with_env_var("WINDLASS_LOG").from_env_lossy())
-        .with_writer(std::io::stderr)
-        .with_ansi(output::coloured());
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }

@@ -10,6 +10,7 @@ mod get;
 mod host;
 mod removal;
 mod rollout;
+mod serve;
 mod told;
 mod wait;
 mod words;

@@ -165,7 +165,8 @@ impl Running<'_> {
 pub(crate) fn binary(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WINDLASS_") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("WINDLASS_") || name_text.starts_with("OTEL_") {
             command.env_remove(name);
         }
     }

@@ -1,0 +1,62 @@
+//! Logs on stderr, and traces to a collector where the environment names one.
+
+use clap::ValueEnum;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
+
+use crate::output;
+use lines::Lines;
+use otlp::Traces;
+
+mod courier;
+mod lines;
+mod otlp;
+mod variables;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for people
+    Text,
+    /// An object a line
+    Json,
+}
+
+/// What has to be ended with the program.
+pub(crate) struct Telemetry {
+    traces: Option<Traces>,
+}
+
+impl Telemetry {
+    /// Begins to log, and to send traces where that is asked for. `identity` is what this controller calls itself.
+    /// To be called on the runtime that shall send them.
+    ///
+    /// # Errors
+    /// When a variable asks for what this program cannot do.
+    pub(crate) fn begin(format: LogFormat, identity: &str) -> anyhow::Result<Self> {
+        let traces = Traces::from_environment(identity)?;
+        let wanted = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+        let log = fmt::layer()
+            .with_ansi(output::coloured())
+            .event_format(Lines::new(format))
+            .fmt_fields(JsonFields::new())
+            .with_writer(std::io::stderr)
+            .with_filter(wanted.with_env_var("WINDLASS_LOG").from_env_lossy());
+        let spans = traces.as_ref().map(Traces::layer);
+        tracing_subscriber::registry().with(log).with(spans).init();
+        if let Some(traces) = &traces {
+            tracing::info!(endpoint = traces.endpoint(), protocol = traces.protocol(), "sending traces");
+        }
+        Ok(Self { traces })
+    }
+
+    /// Sends what is left, for a few seconds at most.
+    pub(crate) async fn end(self) {
+        if let Some(traces) = self.traces {
+            traces.end().await;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What an operator sees of a deploy: spans at a collector, lines in the log, numbers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use windlass_e2e::{Collector, Serve, Span, World, service, within};
+
+use crate::PORT;
+
+/// A rollout can be followed from its reconcile to each step, in traces, in the log and in numbers.
+#[test]
+fn a_deploy_is_told_in_traces_logs_and_metrics() -> Result<()> {
+    let world = World::new(1)?;
+    let collector = Collector::start()?;
+    let program = world.program("web", "v1")?;
+    world.declare_hosts()?;
+    let generation = world.put(&service("web", PORT, program.dir(), &world.host_names()))?;
+    let variable = |(name, value): (&str, String)| (name.to_owned(), value);
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=sesame".to_owned()),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test".to_owned()),
+    ];
+    let mut controller = world.start(&Serve {
+        name: "serve",
+        arguments: vec!["--log-format".to_owned(), "json".to_owned()],
+        environment: environment.into_iter().map(variable).collect(),
+        ..Serve::default()
+    })?;
+    controller.wait_until_leading(Duration::from_secs(30))?;
+    world.wait_ready("web", generation)?;
+
+    // Session and login are of the one host; both are known by the time that the deploy is.
+    let metrics = controller.get("/metrics")?.body;
+    for line in ["windlass_ssh_connections 1", "windlass_ssh_logins_total{outcome=\"ok\"} 1"] {
+        ensure!(metrics.lines().any(|found| found == line), "no {line} in\n{metrics}");
+    }
+    let sessions = metrics.lines().find_map(|line| line.strip_prefix("windlass_ssh_sessions "));
+    let sessions: u32 = sessions.context("sessions are told")?.parse()?;
+    ensure!((1..=4).contains(&sessions), "{sessions} sessions");
+
+    let log = controller.log();
+    controller.stop(Duration::from_secs(30))?;
+    check_spans(&collector.spans()?)?;
+    let tokens = collector.tokens();
+    ensure!(!tokens.is_empty() && tokens.iter().all(|token| token == "sesame"), "{tokens:?}");
+    check_log(&log)?;
+    world.passed()
+}
+
+fn check_spans(spans: &[Span]) -> Result<()> {
+    let of = |name: &str, attributes: &[(&str, &str)]| {
+        let has = |span: &&Span| {
+            let is = |(name, value): &(&str, &str)| span.attributes.get(*name).is_some_and(|found| found == value);
+            span.name == name && attributes.iter().all(is)
+        };
+        spans.iter().find(has).with_context(|| format!("no {name} {attributes:?} in {spans:#?}"))
+    };
+    let web = ("service", "default/web");
+    let reconcile = of("reconcile", &[web, ("kind", "service"), ("purpose", "deploy"), ("outcome", "done")])?;
+    ensure!(reconcile.parent.is_empty() && reconcile.attributes.contains_key("generation"), "{reconcile:?}");
+    ensure!(reconcile.resource["service.name"] == "windlass", "{reconcile:?}");
+    ensure!(reconcile.resource["deployment.environment"] == "test", "{reconcile:?}");
+    let sequence = ("sequence", reconcile.attributes.get("sequence").context("a sequence")?.as_str());
+    for verb in ["stage", "activate", "confirm"] {
+        let step = of("step", &[web, ("host", "web1"), ("verb", verb), ("outcome", "done"), sequence])?;
+        ensure!(step.parent == reconcile.id, "{verb} is part of another span than {reconcile:?}");
+    }
+    let verdict = of("verdict", &[web, ("host", "web1"), ("revision", "1"), ("outcome", "healthy"), sequence])?;
+    ensure!(verdict.parent == reconcile.id, "{verdict:?}");
+    of("reconcile", &[("kind", "host"), ("host", "web1")])?;
+    let foreign = spans.iter().find(|span| !["reconcile", "step", "verdict"].contains(&span.name.as_str()));
+    ensure!(foreign.is_none(), "{foreign:?}");
+    Ok(())
+}
+
+fn check_log(log: &str) -> Result<()> {
+    let mut lines = Vec::new();
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        lines.push(object);
+    }
+    let begun = lines.iter().find(|line| line["message"] == "rollout began").context("the rollout's begin")?;
+    // What `jq 'select(.sequence == …)'` shows of the rollout.
+    let of_rollout =
+        lines.iter().filter(|line| line["sequence"] == begun["sequence"] && line["service"] == "default/web");
+    let told: Vec<&str> = of_rollout.filter_map(|line| line["message"].as_str()).collect();
+    for message in ["rollout began", "step done", "healthy", "rollout ended"] {
+        ensure!(told.contains(&message), "no {message:?} in {told:?}");
+    }
+    ensure!(told.iter().filter(|message| **message == "step done").count() == 3, "{told:?}");
+    ensure!(!log.contains("sesame"), "the collector's token is in the log");
+    Ok(())
+}
+
+/// A host that stays away is told when it goes and when it is back, not each time that somebody looks.
+#[test]
+fn a_lost_host_is_told_once() -> Result<()> {
+    let running = crate::Running::on(2)?;
+    let lost = &running.world.hosts[1];
+    let before = running.controller.log().lines().count();
+    lost.partition()?;
+    let name = lost.name();
+    let looks = || -> Result<u32> {
+        let metrics = running.controller.get("/metrics")?.body;
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("windlass_ssh_logins_total{outcome=\"timeout\"} "));
+        Ok(line.context("logins are told")?.parse()?)
+    };
+    within(Duration::from_secs(120), "the host was tried several times", || {
+        let tried = looks()?;
+        ensure!(tried >= 4, "{tried} tries");
+        Ok(())
+    })?;
+    let log = running.controller.log();
+    let about: Vec<&str> = log.lines().skip(before).filter(|line| line.contains(name)).collect();
+    // Once for the Host and once for the Service on it.
+    ensure!(about.len() <= 2, "{about:#?}");
+    ensure!(about.iter().any(|line| line.contains("HostUnreachable")), "{about:#?}");
+    lost.mend()?;
+    running.world.passed()
+}
