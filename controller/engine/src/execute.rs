@@ -231,22 +231,22 @@ impl<F: Fleet> Controller<F> {
         let sequence = errand.stamp.sequence.0;
         match found {
             Found::Healthy => {
-                tracing::info!(%service, %host, sequence, %revision, took_ms, "healthy");
+                tracing::info!(%service, %host, sequence, revision = revision.0, took_ms, "healthy");
                 reached(Checkpoint::Judged);
                 None
             }
             Found::Unhealthy(evidence) => {
                 Span::current().record("why", &evidence.summary).record("otel.status_code", "ERROR");
-                tracing::warn!(%service, %host, sequence, %revision, took_ms, why = evidence.summary, "unhealthy");
+                tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = evidence.summary, "unhealthy");
                 reached(Checkpoint::Judged);
                 Some(Outcome::Unhealthy { revision, evidence })
             }
             Found::OutOfReach(error) => {
-                tracing::warn!(%service, %host, sequence, %revision, took_ms, %error, "no verdict: out of reach");
+                tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, %error, "no verdict: out of reach");
                 Some(Outcome::Unsure(error))
             }
             Found::Undecided(detail) => {
-                tracing::warn!(%service, %host, sequence, %revision, took_ms, why = detail, "no verdict");
+                tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = detail, "no verdict");
                 let error = StepError::Failed { code: -1, detail };
                 Some(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
             }
