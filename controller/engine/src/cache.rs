@@ -200,6 +200,11 @@ impl Cache {
         }
     }
 
+    /// Whether anything is asked of a resource.
+    pub fn is_asked(&self, key: &ResourceKey) -> bool {
+        self.lock().requests.contains_key(key)
+    }
+
     /// Every valid Host and NetworkZone.
     pub fn surroundings(&self) -> Surroundings {
         let mut around = Surroundings::default();

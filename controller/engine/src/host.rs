@@ -97,7 +97,7 @@ pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostNam
         generation,
     )
     .await?;
-    Ok(next)
+    Ok(unless_asked(controller, &key, next))
 }
 
 /// A view with as many requests as one commit can end.
@@ -106,6 +106,11 @@ fn bounded(mut view: ResourceView) -> ResourceView {
         view.requests.split_off(&surplus);
     }
     view
+}
+
+/// When to look again, where more may have been asked than one commit could end.
+fn unless_asked<F: Fleet>(controller: &Controller<F>, key: &ResourceKey, next: Next) -> Next {
+    if controller.cache.is_asked(key) { Next::After(Duration::ZERO) } else { next }
 }
 
 /// Takes a Host over where that is asked; says what could not be.
@@ -151,7 +156,7 @@ pub async fn reconcile_plain<F: Fleet>(
     };
     let status = |_: &PlainStatus, conditions| PlainStatus { observed_generation: generation, conditions };
     say(controller, key, view, News { findings, refused: Vec::new() }, status, generation).await?;
-    Ok(Next::Never)
+    Ok(unless_asked(controller, key, Next::Never))
 }
 
 /// Asks a host for its facts; nothing is changed there.
@@ -159,7 +164,11 @@ async fn contact<F: Fleet>(controller: &Controller<F>, target: &Target) -> Resul
     // No Service can have this name: its namespace is Windlass's own.
     let service: ServiceKey = "windlass/host".parse().expect("two DNS labels");
     let look = Look { service, stamp: None, scrutiny: Scrutiny::Quick };
-    let seen = controller.fleet.observe(target, &look).await?;
+    let seen = controller.fleet.observe(target, &look).await.map_err(|error| match error {
+        StepError::Contact { error } => StepError::Contact { error: controller.out_of_touch(&target.id, error) },
+        other => other,
+    })?;
+    controller.in_touch(&target.id);
     match &seen.facts.cluster {
         Some(owner) if *owner != controller.cluster => Err(StepError::OwnedByAnother { owner: owner.clone() }),
         _ => Ok(seen.facts),
@@ -247,5 +256,5 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
         let revision = controller.store.commit(controller.leadership(), &writes).await?;
         controller.cache.reach(revision).await;
     }
-    Ok(Next::Never)
+    Ok(unless_asked(controller, key, Next::Never))
 }

@@ -51,10 +51,13 @@ impl<F: Fleet> Controller<F> {
             found = self.fleet.observe(target, &look).await;
         }
         let view = match found {
-            Ok(observation) => HostView::Seen(Box::new(observation)),
-            Err(StepError::Contact { error }) => HostView::Unreachable(error),
+            Ok(observation) => {
+                self.in_touch(&host);
+                HostView::Seen(Box::new(observation))
+            }
+            Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(&host, error)),
             Err(error @ StepError::TimedOut { .. }) => {
-                HostView::Unreachable(ContactError::Lost { detail: error.to_string() })
+                HostView::Unreachable(self.out_of_touch(&host, ContactError::Lost { detail: error.to_string() }))
             }
             Err(error) => HostView::Refusing(error),
         };

@@ -778,6 +778,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
         if self.failed {
             return Next::Retry;
         }
+        if self.controller.cache.is_asked(&ResourceKey::Service(self.key.clone())) {
+            // More was asked than one commit could end.
+            return Next::After(Duration::ZERO);
+        }
         let declared = scene.view.declared.is_some();
         let mut waits = vec![LOOK_EVERY];
         if declared {
@@ -835,7 +839,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let revision = controller.store.commit(controller.leadership(), &writes).await?;
             controller.cache.reach(revision).await;
         }
-        Ok(Next::Never)
+        let more = controller.cache.is_asked(&resource);
+        Ok(if more { Next::After(Duration::ZERO) } else { Next::Never })
     }
 }
 

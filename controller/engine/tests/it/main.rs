@@ -1,6 +1,7 @@
 //! The engine on a real etcd and on hosts in memory.
 
 mod observe;
+mod people;
 mod world;
 
 use windlass_crds::condition::Reason;

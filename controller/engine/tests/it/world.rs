@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
 use windlass_crds::status::{ServiceStatus, condition};
+use windlass_engine::events::Event;
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
-use windlass_store::{ConnectOptions, Key, Store};
+use windlass_store::{ConnectOptions, Entry, Key, RequestId, Scope, Section, Store};
 use windlass_testbed::{Etcd, EtcdVersion};
 
 /// Longer than anything here takes on a slow machine: it only bounds a test that hangs.
@@ -67,8 +69,19 @@ impl World {
 
     /// Ends the controller and starts another on the same store and data.
     pub(crate) async fn restart(mut self) -> anyhow::Result<Self> {
+        self.halt().await?;
+        self.go_on()?;
+        Ok(self)
+    }
+
+    /// Ends the controller.
+    pub(crate) async fn halt(&mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
-        tokio::time::timeout(DEADLINE, &mut self.controller).await???;
+        Ok(tokio::time::timeout(DEADLINE, &mut self.controller).await???)
+    }
+
+    /// Starts another one on the same store and data.
+    pub(crate) fn go_on(&mut self) -> anyhow::Result<()> {
         self.shutdown = CancellationToken::new();
         let options = ServeOptions {
             store: ConnectOptions::new(self.etcd.endpoints()),
@@ -77,7 +90,29 @@ impl World {
             identity: "again".to_owned(),
         };
         self.controller = tokio::spawn(serve(options, Arc::new(self.fleet.clone()), self.shutdown.clone()));
-        Ok(self)
+        Ok(())
+    }
+
+    /// Asks for something, and waits until the controller has dealt with it.
+    pub(crate) async fn ask(&self, path: &str, request: &Request) -> anyhow::Result<()> {
+        let target = resource(path);
+        let id: RequestId = "1-test".parse()?;
+        self.store.request(&target, &id, serde_json::to_vec(request)?).await?;
+        let key = Key::Request { target, id };
+        self.until("the request to be dealt with", async || matches!(self.store.get(&key).await, Ok(None))).await
+    }
+
+    /// Every event's reason and message.
+    pub(crate) async fn events(&self) -> anyhow::Result<Vec<(Reason, String)>> {
+        let listing = self.store.list(&Scope::sections(&[Section::Events])).await?;
+        let event = |entry: &Entry| serde_json::from_slice::<Event>(&entry.value).ok();
+        Ok(listing.entries.iter().filter_map(event).map(|event| (event.reason, event.message)).collect())
+    }
+
+    /// What is recorded of a Service.
+    pub(crate) async fn owned(&self, name: &str) -> anyhow::Result<Owned> {
+        let entry = self.store.get(&Key::Owned(Self::key(name))).await?.context("nothing is owned")?;
+        Ok(serde_json::from_slice(&entry.value)?)
     }
 
     /// Asks the controller to look at something now.
@@ -207,6 +242,6 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn resource(path: &str) -> ResourceKey {
+pub(crate) fn resource(path: &str) -> ResourceKey {
     ResourceKey::from_path(path).expect(path)
 }
