@@ -69,14 +69,17 @@ pub enum TransportRefusal {
         /// What was asked for.
         transport: Transport,
     },
-    /// The default at this place is one that this version does not speak.
-    #[error(
-        "the default transport there is {transport}, which this version of Windlass does not support yet; say `transport: http` where a NetworkZone allows it"
-    )]
-    NotSupported {
-        /// The default.
-        transport: Transport,
-    },
+}
+
+/// What is spoken to a host with these addresses unless a service says: of several addresses' defaults an encrypted
+/// one decides. Nothing is known of a host without an address.
+pub fn default_at<'a>(
+    addresses: &[IpAddr],
+    zones: &(impl Iterator<Item = &'a NetworkZoneSpec> + Clone),
+) -> Option<Transport> {
+    let mut defaults = addresses.iter().map(|address| place(*address, zones.clone()).transport);
+    let first = defaults.next()?;
+    if first.is_plaintext() { defaults.find(|other| !other.is_plaintext()).or(Some(first)) } else { Some(first) }
 }
 
 /// Which transport a service speaks on a host with these addresses, or why none: every address must qualify.
@@ -88,14 +91,10 @@ pub fn transport<'a>(
     addresses: &[IpAddr],
     zones: &(impl Iterator<Item = &'a NetworkZoneSpec> + Clone),
 ) -> Result<Transport, TransportRefusal> {
-    let Some(first) = addresses.first() else {
+    let Some(default) = default_at(addresses, zones) else {
         return Err(TransportRefusal::NoAddress { transport: asked.unwrap_or(Transport::Https) });
     };
-    let chosen = asked.unwrap_or_else(|| {
-        // Of several addresses' defaults, an encrypted one decides.
-        let mut defaults = addresses.iter().map(|address| place(*address, zones.clone()).transport);
-        defaults.find(|transport| !transport.is_plaintext()).unwrap_or(place(*first, zones.clone()).transport)
-    });
+    let chosen = asked.unwrap_or(default);
     if !chosen.is_plaintext() {
         return Ok(chosen);
     }
@@ -134,7 +133,7 @@ mod tests {
         let parsed: Vec<IpAddr> = addresses.iter().map(|address| address.parse().expect(address)).collect();
         let answer = transport(asked, &parsed, &zones.iter()).map_err(|refusal| match refusal {
             TransportRefusal::Plaintext { location, .. } => location,
-            other => panic!("{addresses:?}: {other}"),
+            other @ TransportRefusal::NoAddress { .. } => panic!("{addresses:?}: {other}"),
         });
         assert_eq!(answer, expected, "{asked:?} to {addresses:?}");
     }

@@ -10,14 +10,13 @@ use tracing::{Instrument as _, Span};
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
 use windlass_crds::record::{Evidence, Revision, StepFailure};
-use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Fleet, Material, Order, Stamp};
 use windlass_planner::plan::Act;
 
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::Controller;
-use crate::judge::{Case, Found, LOG_LINES, judge};
+use crate::judge::{Case, Found, LOG_LINES, Rules, judge};
 use crate::metrics::step_failure;
 
 /// What one host is to do, and all that it takes.
@@ -35,7 +34,7 @@ pub struct Errand {
     /// The revision that it is about, where it is about one.
     pub revision: Option<Revision>,
     /// By whose rules it is judged.
-    pub judged_by: Option<ServiceSpec>,
+    pub judged_by: Option<Rules>,
     /// How long the program may take to stop.
     pub force_after: Duration,
     /// Releases that hosts may have.
@@ -219,8 +218,8 @@ impl<F: Fleet> Controller<F> {
     }
 
     async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Option<Outcome> {
-        let Some(spec) = &errand.judged_by else { return None };
-        let case = Case { target: &errand.target, service: &errand.service, spec };
+        let Some(rules) = &errand.judged_by else { return None };
+        let case = Case { target: &errand.target, service: &errand.service, rules };
         let started = std::time::Instant::now();
         let found = judge(self.fleet.as_ref(), case, &errand.cancel).await;
         let took = started.elapsed();

@@ -13,8 +13,8 @@ use windlass_crds::id::{HostId, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
-use windlass_crds::security::{TransportRefusal, transport};
-use windlass_crds::service::{Install, ServiceSpec, Source};
+use windlass_crds::security::{default_at, transport};
+use windlass_crds::service::{Install, ServiceSpec, Source, Transport};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_sources::{Release, ScanMode, SourceError, SourceTree};
@@ -197,19 +197,28 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Every host that a Service is placed on or may have left something on, and whether it shall run there.
-pub async fn placements(
-    spec: Option<&ServiceSpec>,
-    owned: &Owned,
-    around: &Surroundings,
-) -> BTreeMap<HostId, (Target, Placement)> {
+/// The hosts of a Service.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Each that it is placed on or may have left something on, and whether it shall run there.
+    pub placements: BTreeMap<HostId, (Target, Placement)>,
+    /// What is spoken to those that it shall run on, where a declaration does not say.
+    pub default_transports: BTreeMap<HostId, Transport>,
+}
+
+/// Finds the hosts of a Service, by what is declared and by what is recorded.
+pub async fn places(spec: Option<&ServiceSpec>, owned: &Owned, around: &Surroundings) -> Places {
     let mut placements = BTreeMap::new();
+    let mut default_transports = BTreeMap::new();
     let placed = spec.map(|spec| spec.hosts(around.labelled())).unwrap_or_default();
     for id in placed {
         let found = match target(&id, around) {
             Ok(target) => match spec {
                 Some(spec) => match allowed(spec, &target, around).await {
-                    Ok(()) => (target, Placement::Placed),
+                    Ok(default) => {
+                        default_transports.insert(id.clone(), default);
+                        (target, Placement::Placed)
+                    }
                     Err(complaint) => (target, Placement::Refused(complaint)),
                 },
                 None => continue,
@@ -238,7 +247,7 @@ pub async fn placements(
             placements.insert(id.clone(), (target, Placement::Unplaced));
         }
     }
-    placements
+    Places { placements, default_transports }
 }
 
 /// How a host is reached that is not declared (any more).
@@ -271,10 +280,15 @@ fn target(id: &HostId, around: &Surroundings) -> Result<Target, Complaint> {
     Err(Complaint { reason: Reason::HostNotFound, message })
 }
 
-/// The plaintext rule, before any connection.
-async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> Result<(), Complaint> {
-    let Some(network) = &spec.network else { return Ok(()) };
-    let addresses = addresses(&target.address).await.map_err(|message| Complaint {
+/// The plaintext rule, before any connection. Tells what is spoken to the host where a declaration does not say.
+async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> Result<Transport, Complaint> {
+    let addresses = addresses(&target.address).await;
+    let Some(network) = &spec.network else {
+        // Nothing is spoken; but a revision that did may be gone back to, and is asked by this.
+        let known = addresses.ok().and_then(|addresses| default_at(&addresses, &around.zones.iter()));
+        return Ok(known.unwrap_or(Transport::Https));
+    };
+    let addresses = addresses.map_err(|message| Complaint {
         // Nobody knows where it is; that is no verdict on the transport.
         reason: Reason::HostUnreachable,
         message,
@@ -284,14 +298,17 @@ async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> 
         let message = format!("{zone} makes no sense, so it cannot be told what may be spoken to {}", target.address);
         return Err(Complaint { reason: Reason::PlaintextRefused, message });
     }
-    match transport(network.transport, &addresses, &around.zones.iter()) {
-        Ok(chosen) if chosen.is_plaintext() => Ok(()),
-        Ok(chosen) => Err(Complaint {
-            reason: Reason::NotSupported,
-            message: TransportRefusal::NotSupported { transport: chosen }.to_string(),
-        }),
-        Err(refusal) => Err(Complaint { reason: Reason::PlaintextRefused, message: refusal.to_string() }),
+    let zones = around.zones.iter();
+    let chosen = transport(network.transport, &addresses, &zones)
+        .map_err(|refusal| Complaint { reason: Reason::PlaintextRefused, message: refusal.to_string() })?;
+    if chosen.is_plaintext() && spec.health.as_ref().is_some_and(|health| health.tls.is_some()) {
+        let message = format!(
+            "spec.health.tls has no meaning there: {} is spoken {chosen} to by its zone's default; say `transport: https`",
+            target.address
+        );
+        return Err(Complaint { reason: Reason::InvalidDeclaration, message });
     }
+    Ok(default_at(&addresses, &zones).unwrap_or(chosen))
 }
 
 /// Every address that a name has, in an order that does not change from one look to the next.

@@ -1,6 +1,7 @@
 //! Waiting for a verdict: looks at what was switched until it is known whether it is healthy.
 
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,9 +10,9 @@ use windlass_crds::host::Target;
 use windlass_crds::id::ServiceKey;
 use windlass_crds::observation::HealthAnswer;
 use windlass_crds::record::Evidence;
-use windlass_crds::service::{ServiceSpec, Transport};
+use windlass_crds::service::{HealthTls, ServiceSpec, Transport};
 use windlass_crds::step::ContactError;
-use windlass_hosts::fleet::{Fleet, Question};
+use windlass_hosts::fleet::{Fleet, Issued, Probe, Question};
 use windlass_planner::verdict::{Criteria, Judge, Judgement};
 
 use crate::metrics::Judged;
@@ -60,25 +61,47 @@ pub struct Case<'a> {
     /// What.
     pub service: &'a ServiceKey,
     /// By which rules.
-    pub spec: &'a ServiceSpec,
+    pub rules: &'a Rules,
 }
 
-/// The question that a Service's health endpoint is asked.
-pub fn question(spec: &ServiceSpec) -> Option<Question> {
+/// By what a Service is judged on one host.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// As it was declared.
+    pub spec: ServiceSpec,
+    /// What is spoken to that host where the declaration does not say.
+    pub default_transport: Transport,
+}
+
+/// What a Service is asked on a host, by the transport that it speaks there.
+pub fn question(rules: &Rules, target: &Target) -> Option<Question> {
+    let Rules { spec, default_transport } = rules;
     let health = spec.health.as_ref()?;
     let network = spec.network.as_ref()?;
-    let endpoint = match network.transport {
-        Some(Transport::Tcp) => None,
-        _ => health.endpoint.clone(),
+    let path = health.endpoint.clone();
+    let probe = match (network.transport.unwrap_or(*default_transport), path) {
+        (Transport::Https, path) => Probe::Tls { path, issued: issued(health.tls.as_ref(), target) },
+        (Transport::Http, Some(path)) => Probe::Http(path),
+        (Transport::Http, None) | (Transport::Tcp, _) => Probe::Connect,
     };
-    Some(Question { port: network.port, endpoint, timeout: health.timeout.duration() })
+    Some(Question { port: network.port, probe, timeout: health.timeout.duration() })
+}
+
+/// What its certificate must be: for the host's own address where nobody says another name.
+fn issued(tls: Option<&HealthTls>, target: &Target) -> Issued {
+    let name = tls.and_then(|tls| tls.server_name.clone());
+    Issued {
+        to: name.unwrap_or_else(|| target.address.clone()),
+        by: tls.and_then(|tls| tls.ca_file.as_ref()).map(PathBuf::from),
+    }
 }
 
 /// Looks until it is known whether what runs is healthy.
 pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
-    let Case { target, service, spec } = case;
+    let Case { target, service, rules } = case;
+    let spec = &rules.spec;
     let deadline = Instant::now() + spec.rollout.progress_deadline.duration();
-    let question = question(spec);
+    let question = question(rules, target);
     let port: Option<NonZeroU16> = spec.port();
     let mut judge = Judge::new(Criteria::of(spec));
     let mut heard = Instant::now();

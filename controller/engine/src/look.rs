@@ -12,7 +12,7 @@ use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
 
 use crate::controller::{Controller, Memory, Pulse};
-use crate::judge::question;
+use crate::judge::{Rules, question};
 
 /// Every file of what runs is read so often.
 const READ_THROUGH: Duration = Duration::from_secs(3600);
@@ -72,9 +72,9 @@ impl<F: Fleet> Controller<F> {
     }
 
     /// Asks a Service how it is, outside any rollout.
-    pub async fn pulse(&self, spec: &ServiceSpec, target: &Target, before: Option<Pulse>) -> Option<Pulse> {
-        let health = spec.health.as_ref()?;
-        let question = question(spec)?;
+    pub async fn pulse(&self, rules: &Rules, target: &Target, before: Option<Pulse>) -> Option<Pulse> {
+        let health = rules.spec.health.as_ref()?;
+        let question = question(rules, target)?;
         let bad = before.as_ref().map_or(0, |before| before.bad);
         let kept = before.map_or(Health::Unknown, |before| before.health);
         let complaint = match self.fleet.ask(target, &question).await {

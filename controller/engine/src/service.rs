@@ -18,7 +18,7 @@ use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::record::{Accepted, Owned, Rollout, RolloutState, StepFailure};
-use windlass_crds::service::ServiceSpec;
+use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::status::{Finding, ServiceStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Stamp};
@@ -34,7 +34,8 @@ use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, json, rollouts, status};
 use crate::controller::{Controller, Memory, Pulse, Scan, now};
 use crate::execute::{Errand, Outcome};
-use crate::goal::{in_force, placements};
+use crate::goal::{Places, in_force, places};
+use crate::judge::Rules;
 use crate::look::Looked;
 use crate::narrate;
 use crate::queue::Next;
@@ -117,6 +118,7 @@ struct Scene {
     owned: Owned,
     rollout: Option<Rollout>,
     placements: BTreeMap<HostId, (Target, Placement)>,
+    default_transports: BTreeMap<HostId, Transport>,
     files: Files,
 }
 
@@ -292,7 +294,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             complaint = complaint.or(trouble);
         }
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let placements = placements(spec, &owned, &around).await;
+        let Places { placements, default_transports } = places(spec, &owned, &around).await;
         if declared
             && complaint.is_none()
             && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
@@ -300,7 +302,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let message = "spec.placement: the selector matches no Host".to_owned();
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        Scene { view, accepted, complaint, around, owned, rollout, placements, files }
+        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, files }
     }
 
     /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.
@@ -434,15 +436,15 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 _ => None,
             };
             let Some(revision) = confirmed else { continue };
-            let Some(spec) = rules(scene, plan, revision) else { continue };
+            let Some(rules) = rules(scene, plan, revision, id) else { continue };
             let before = self.memory.health.get(id).cloned();
-            let due = Controller::<F>::pulse_due(spec, before.as_ref());
+            let due = Controller::<F>::pulse_due(&rules.spec, before.as_ref());
             if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
                 continue;
             }
-            let (controller, id, target, spec) = (self.controller, id.clone(), target.clone(), spec.clone());
+            let (controller, id, target) = (self.controller, id.clone(), target.clone());
             let pulse = async move {
-                let pulse = controller.pulse(&spec, &target, before).await;
+                let pulse = controller.pulse(&rules, &target, before).await;
                 Returned::Pulse(id, pulse)
             };
             self.out.push(pulse.boxed());
@@ -707,7 +709,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let activity = if carried && judged { Activity::Disruptive } else { Activity::Quiet };
             let number = plan.aim.revision();
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
-            let judged_by = number.and_then(|number| rules(scene, plan, number)).unwrap_or(&accepted.spec).clone();
+            let judged_by = number.and_then(|number| rules(scene, plan, number, id));
+            let judged_by = judged_by.unwrap_or_else(|| rules_of(scene, &accepted.spec, id));
             let cancel = CancellationToken::new();
             let errand = Errand {
                 host: id.clone(),
@@ -850,13 +853,21 @@ fn reopens_what_halted(plan: &Plan, last: Option<&Rollout>) -> bool {
     halted && matches!(plan.rollout, RolloutChange::Open { .. })
 }
 
-/// By whose rules a revision is judged: what is declared by what is declared, what was gone back to by what it was
-/// declared with.
-fn rules<'a>(scene: &'a Scene, plan: &Plan, revision: RevisionNumber) -> Option<&'a ServiceSpec> {
-    if plan.declared == Some(revision) {
-        return scene.accepted.as_ref().map(|accepted| &accepted.spec);
-    }
-    scene.view.revisions.get(&revision).map(|revision| &revision.spec)
+/// By whose rules a revision is judged on a host: what is declared by what is declared, what was gone back to by what
+/// it was declared with.
+fn rules(scene: &Scene, plan: &Plan, revision: RevisionNumber, host: &HostId) -> Option<Rules> {
+    let spec = if plan.declared == Some(revision) {
+        scene.accepted.as_ref().map(|accepted| &accepted.spec)
+    } else {
+        scene.view.revisions.get(&revision).map(|revision| &revision.spec)
+    };
+    spec.map(|spec| rules_of(scene, spec, host))
+}
+
+fn rules_of(scene: &Scene, spec: &ServiceSpec, host: &HostId) -> Rules {
+    // Whoever is asked is placed there, and has a default; if ever one had not, the strictest would be right.
+    let default_transport = scene.default_transports.get(host).copied().unwrap_or(Transport::Https);
+    Rules { spec: spec.clone(), default_transport }
 }
 
 /// The conditions of something that makes no sense.

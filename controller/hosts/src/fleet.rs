@@ -75,13 +75,13 @@ pub struct Material {
     pub contents: ContentPath,
 }
 
-/// A question to a service's health endpoint.
+/// A question to a service: is it well?
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The port on the host's loopback address.
     pub port: NonZeroU16,
-    /// The path of an HTTP GET; without one, an accepted connection is answer enough.
-    pub endpoint: Option<String>,
+    /// What is asked there.
+    pub probe: Probe,
     /// How long the answer may take.
     pub timeout: Duration,
 }
@@ -93,6 +93,31 @@ pub struct Adoption {
     pub from: ClusterId,
     /// Whose it shall be.
     pub to: ClusterId,
+}
+
+/// What a service is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether it accepts a connection.
+    Connect,
+    /// An HTTP GET of this path.
+    Http(String),
+    /// A TLS handshake with a verified certificate, and an HTTP GET inside it where there is a path.
+    Tls {
+        /// The path.
+        path: Option<String>,
+        /// What is demanded of the certificate.
+        issued: Issued,
+    },
+}
+
+/// What a certificate must be, to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The name or address that it is for.
+    pub to: String,
+    /// A file of authorities on this machine, one of which signed it; whom this machine trusts where there is none.
+    pub by: Option<PathBuf>,
 }
 
 /// Hosts that can be observed and acted on.

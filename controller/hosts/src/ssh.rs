@@ -28,6 +28,7 @@ mod payload;
 mod shell;
 mod survey;
 mod tally;
+mod tls;
 mod unit;
 
 use answer::Have;

@@ -1,10 +1,10 @@
 //! What makes no sense in a Service, and what this version cannot honour.
 
 use super::{
-    Approval, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, Install, LifecycleType, Limits, Network,
+    Approval, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, HealthTls, Install, LifecycleType, Limits, Network,
     ORDER_BY_NAME, Runtime, RuntimeTarget, ServiceSpec, Strategy, Transport,
 };
-use crate::id::is_login;
+use crate::id::{is_address, is_login};
 use crate::problem::Problem;
 use crate::span::Span;
 
@@ -131,9 +131,6 @@ fn limits_problems(limits: &Limits, problems: &mut Vec<Problem>) {
 }
 
 fn network_problems(network: &Network, problems: &mut Vec<Problem>) {
-    if network.transport == Some(Transport::Https) {
-        problems.push(Problem::not_supported("spec.network.transport"));
-    }
     if network.certificate.is_some() {
         problems.push(Problem::not_supported("spec.network.certificate"));
     }
@@ -159,13 +156,27 @@ fn health_problems(health: &Health, network: Option<&Network>, problems: &mut Ve
     if health.via == HealthRoute::Direct {
         problems.push(Problem::not_supported("spec.health.via"));
     }
-    if health.tls.is_some() {
-        problems.push(Problem::not_supported("spec.health.tls"));
+    if let Some(tls) = &health.tls {
+        tls_problems(tls, network.and_then(|network| network.transport), problems);
     }
     for (field, span) in [("interval", health.interval), ("timeout", health.timeout)] {
         if span < Span::seconds(1) && span.duration().as_millis() < 50 {
             problems.push(Problem::invalid(format!("spec.health.{field}"), "must be at least 50ms"));
         }
+    }
+}
+
+fn tls_problems(tls: &HealthTls, transport: Option<Transport>, problems: &mut Vec<Problem>) {
+    if let Some(plaintext) = transport.filter(|transport| transport.is_plaintext()) {
+        let message = format!("has no meaning with `transport: {plaintext}`");
+        problems.push(Problem::invalid("spec.health.tls", message));
+    }
+    if tls.server_name.as_deref().is_some_and(|name| !is_address(name)) {
+        problems.push(Problem::invalid("spec.health.tls.serverName", "is not a host name or an IP address"));
+    }
+    if tls.ca_file.as_deref().is_some_and(|file| !file.starts_with('/') || file.chars().any(char::is_control)) {
+        let message = "must be an absolute path on the controller's machine";
+        problems.push(Problem::invalid("spec.health.tls.caFile", message));
     }
 }
 

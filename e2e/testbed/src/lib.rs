@@ -14,6 +14,7 @@
 //! takes down what it started; what a killed process left behind, the next [`Testbed::new`] takes
 //! down. Hosts need root; [`Etcd`] does not.
 
+mod authority;
 mod base;
 mod cgroup;
 mod command;
@@ -26,6 +27,7 @@ mod site;
 mod subnet;
 mod testbed;
 
+pub use authority::{Authority, KeyPair, Validity};
 pub use command::{Finished, NotUsable};
 pub use etcd::{Durability, Etcd, EtcdOptions, EtcdVersion, Login, Transport};
 pub use etcd_tls::Certificates;

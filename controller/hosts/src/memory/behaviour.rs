@@ -34,6 +34,8 @@ pub struct Behaviour {
     pub listens: Option<Duration>,
     /// What it answers while it listens.
     pub answer: Answer,
+    /// Whom its certificate is for; without one it speaks plaintext.
+    pub certificate: Option<String>,
     /// When its process ends by itself; `None`: it runs until it is stopped.
     pub lives: Option<Duration>,
     /// What it exits with then.
@@ -84,6 +86,7 @@ impl Default for Behaviour {
             start: Start::Runs,
             listens: Some(LISTENS),
             answer: Answer::Status(200),
+            certificate: None,
             lives: None,
             exit_status: 0,
             stops: Duration::from_millis(5),
@@ -142,6 +145,12 @@ impl Behaviour {
     /// It stops only when it is killed.
     pub fn ignores_sigterm() -> Self {
         Self { stops: Duration::MAX, ..Self::default() }
+    }
+
+    /// The same inside TLS, with a certificate for this name.
+    #[must_use]
+    pub fn over_tls(self, name: impl Into<String>) -> Self {
+        Self { certificate: Some(name.into()), ..self }
     }
 
     /// The same, and each process logs these lines first.

@@ -17,7 +17,10 @@ use windlass_crds::step::{StepError, Verb};
 
 use super::behaviour::{End, Life, Moment, PID_STRIDE, Phase};
 use super::faults::{Edit, FileChange, HostChange, Waiting};
-use crate::fleet::{Adoption, Question, Scrutiny};
+use crate::fleet::{Adoption, Probe, Question, Scrutiny};
+
+/// What TLS finds where plaintext is spoken.
+const NO_TLS: &str = "it does not answer with TLS; `transport: https` needs it";
 
 /// What a host is from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,16 +297,27 @@ impl Host {
         let answer = if self.refuses_forwarding {
             HealthAnswer::Unknown { detail: "administratively prohibited: open failed".to_owned() }
         } else if self.is_occupied(question.port) {
-            match question.endpoint {
-                Some(_) => HealthAnswer::Http { status: 200, body: "another program".to_owned() },
-                None => HealthAnswer::Open,
+            match &question.probe {
+                Probe::Http(_) => HealthAnswer::Http { status: 200, body: "another program".to_owned() },
+                Probe::Connect => HealthAnswer::Open,
+                Probe::Tls { .. } => silent(NO_TLS),
             }
         } else {
             let Some((_, life, age)) = self.listener_on(question.port, now) else {
                 // A forward to a closed port connects, and is reset then.
                 return (silent("connection reset"), Duration::ZERO);
             };
-            match (&question.endpoint, life.behaviour.status_at(age)) {
+            let path = match (&question.probe, &life.behaviour.certificate) {
+                (Probe::Connect, _) => None,
+                (Probe::Http(path), None) => Some(path),
+                (Probe::Http(_), Some(_)) => return (silent("connection reset"), Duration::ZERO),
+                (Probe::Tls { .. }, None) => return (silent(NO_TLS), Duration::ZERO),
+                (Probe::Tls { path, issued }, Some(name)) if issued.to == *name => path.as_ref(),
+                (Probe::Tls { issued, .. }, Some(_)) => {
+                    return (silent(&format!("its certificate is not for {}", issued.to)), Duration::ZERO);
+                }
+            };
+            match (path, life.behaviour.status_at(age)) {
                 (None, _) => HealthAnswer::Open,
                 (Some(_), Some(status)) => {
                     HealthAnswer::Http { status, body: format!("revision {}", life.program.revision) }

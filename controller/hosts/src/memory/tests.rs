@@ -14,7 +14,7 @@ use windlass_crds::service::{Install, Lifecycle, Network, Placement, Runtime, Ru
 use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 
 use super::*;
-use crate::fleet::{Fleet, Look, Material, Order, Question, Stamp};
+use crate::fleet::{Fleet, Look, Material, Order, Probe, Question, Stamp};
 
 /// What is done, and what comes of it.
 type Rows = &'static [(&'static str, &'static str)];
@@ -163,7 +163,8 @@ impl Bench {
     }
 
     async fn ask(&self, address: &str) -> String {
-        let question = Question { port: PORT, endpoint: Some("/health".to_owned()), timeout: Duration::from_secs(1) };
+        let question =
+            Question { port: PORT, probe: Probe::Http("/health".to_owned()), timeout: Duration::from_secs(1) };
         match self.fleet.ask(&self.fleet.target(address), &question).await {
             HealthAnswer::Http { status, body } => format!("{status} {body}"),
             HealthAnswer::Open => "open".to_owned(),

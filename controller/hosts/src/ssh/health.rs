@@ -13,13 +13,14 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use openssh::{ForwardType, Socket};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::UnixStream;
 use windlass_crds::observation::HealthAnswer;
 
 use super::link::{Connection, Link};
 use super::shell;
-use crate::fleet::Question;
+use super::tls::{Handshake, HandshakeError};
+use crate::fleet::{Probe, Question};
 
 /// So much of a body is kept.
 const BODY_BYTES: usize = 1024;
@@ -33,6 +34,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// How long setting up a forward may take: it goes only to the master, on this machine.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Whom a plain question is addressed to.
+const LOCALHOST: &str = "localhost";
+
 fn unknown(detail: &(impl ToString + ?Sized)) -> HealthAnswer {
     HealthAnswer::Unknown { detail: detail.to_string() }
 }
@@ -43,6 +47,11 @@ fn silent(detail: &(impl ToString + ?Sized)) -> HealthAnswer {
 
 /// Asks once.
 pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
+    // Before any connection: what is wrong on this machine is no news about the program.
+    let asking = match Asking::prepare(&question.probe).await {
+        Ok(asking) => asking,
+        Err(detail) => return unknown(&detail),
+    };
     let connection = match tokio::time::timeout(super::LOOK_DEADLINE, link.connection()).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return unknown(&error),
@@ -57,11 +66,14 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
             return unknown(&detail);
         }
     };
-    let answer = match &question.endpoint {
-        Some(path) => tokio::time::timeout(question.timeout, get(stream, path)).await,
-        None => tokio::time::timeout(question.timeout, stays_open(link, stream)).await,
+    let answer = async {
+        match asking {
+            Asking::Connect => stays_open(link, stream).await,
+            Asking::Http { path } => get(stream, LOCALHOST, path).await,
+            Asking::Tls { handshake, host, path } => secured(stream, *handshake, &host, path).await,
+        }
     };
-    match answer {
+    match tokio::time::timeout(question.timeout, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(detail)) => explain(&connection.master.log_since(before), &detail),
         Err(_) => {
@@ -72,6 +84,43 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
                 unknown("the host itself does not answer")
             }
         }
+    }
+}
+
+/// A question with all that it takes.
+enum Asking<'a> {
+    Connect,
+    Http { path: &'a str },
+    Tls { handshake: Box<Handshake>, host: String, path: Option<&'a str> },
+}
+
+impl<'a> Asking<'a> {
+    async fn prepare(probe: &'a Probe) -> Result<Self, String> {
+        let (path, issued) = match probe {
+            Probe::Connect => return Ok(Self::Connect),
+            Probe::Http(path) => return Ok(Self::Http { path }),
+            Probe::Tls { path, issued } => (path.as_deref(), issued.clone()),
+        };
+        let host = if issued.to.contains(':') { format!("[{}]", issued.to) } else { issued.to.clone() };
+        let prepared = tokio::task::spawn_blocking(move || Handshake::prepare(&issued));
+        let prepared = prepared.await.map_err(|error| error.to_string())?;
+        let handshake = Box::new(prepared.map_err(|error| chain(&error))?);
+        Ok(Self::Tls { handshake, host, path })
+    }
+}
+
+/// A verified handshake, and what is asked inside it.
+async fn secured(
+    stream: UnixStream,
+    handshake: Handshake,
+    host: &str,
+    path: Option<&str>,
+) -> Result<HealthAnswer, String> {
+    match (handshake.shake(stream).await, path) {
+        (Ok(stream), Some(path)) => get(stream, host, path).await,
+        (Ok(_), None) => Ok(HealthAnswer::Open),
+        (Err(HandshakeError::Program(detail)), _) => Ok(silent(&detail)),
+        (Err(HandshakeError::Broken(detail)), _) => Err(detail),
     }
 }
 
@@ -120,14 +169,17 @@ async fn forward(connection: &Connection, port: NonZeroU16) -> Result<PathBuf, S
 }
 
 /// An HTTP GET, and the beginning of what it brings.
-async fn get(stream: UnixStream, path: &str) -> Result<HealthAnswer, String> {
+async fn get<S>(stream: S, host: &str, path: &str) -> Result<HealthAnswer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(io).await.map_err(|error| chain(&error))?;
     let driver = tokio::spawn(connection);
     let question = async {
         let request = Request::get(path)
-            .header("host", "localhost")
+            .header("host", host)
             .header("user-agent", concat!("windlass/", env!("CARGO_PKG_VERSION")))
             .header("connection", "close")
             .body(Empty::new())
@@ -173,8 +225,8 @@ async fn stays_open(link: &Link, mut stream: UnixStream) -> Result<HealthAnswer,
     }
 }
 
-fn chain(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -9,7 +9,7 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::observation::{ActiveState, Drift, HealthAnswer, Listener, StepState, UnitFile};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 use windlass_hosts::SshFleet;
-use windlass_hosts::fleet::{Fleet, Look, Material, Question, Scrutiny};
+use windlass_hosts::fleet::{Fleet, Look, Material, Probe, Question, Scrutiny};
 use windlass_testbed::{Host, Spare, Testbed};
 
 use crate::contract::{Case, Stand, revision};
@@ -25,7 +25,7 @@ fn root(host: &Host) -> Login<'_> {
 
 async fn ask(case: &Case<'_, Login<'_>>, path: &str) -> HealthAnswer {
     let port = case.spec.port().expect("a port");
-    let question = Question { port, endpoint: Some(path.to_owned()), timeout: Duration::from_secs(2) };
+    let question = Question { port, probe: Probe::Http(path.to_owned()), timeout: Duration::from_secs(2) };
     case.stand.fleet().ask(&case.stand.target(), &question).await
 }
 
@@ -187,7 +187,7 @@ async fn health_is_asked_through_the_connection(login: &Login<'_>) {
     let port = case.spec.port();
     let (fleet, target) = (login.fleet(), login.target());
     assert!(matches!(ask(&case, "/").await, HealthAnswer::Silent { .. }), "nobody listens");
-    let tcp = Question { port: port.expect("a port"), endpoint: None, timeout: Duration::from_secs(2) };
+    let tcp = Question { port: port.expect("a port"), probe: Probe::Connect, timeout: Duration::from_secs(2) };
     assert!(matches!(fleet.ask(&target, &tcp).await, HealthAnswer::Silent { .. }), "nobody listens");
     case.deploy(1, 1, &case.releases.server("1", 0)).await;
     said(&case).await;
@@ -206,7 +206,7 @@ async fn health_is_asked_through_the_connection(login: &Login<'_>) {
     login.run("systemd-run -q --unit=mute python3 -c 'import socket,time; s=socket.create_server((\"\", 7777)); time.sleep(600)'");
     let mute = Question {
         port: NonZeroU16::new(7777).expect("a port"),
-        endpoint: Some("/".to_owned()),
+        probe: Probe::Http("/".to_owned()),
         timeout: Duration::from_secs(1),
     };
     let mut answer = fleet.ask(&target, &mute).await;
@@ -536,9 +536,9 @@ async fn sshd_may_be_strict(host: &Host) {
     assert!(futures::future::join_all(looks).await.iter().all(|seen| seen.unit == UnitFile::Revision(revision(1))));
     set("AllowTcpForwarding no");
     login.fleet().close().await;
-    for endpoint in [Some("/".to_owned()), None] {
+    for probe in [Probe::Http("/".to_owned()), Probe::Connect] {
         let port = case.spec.port().expect("a port");
-        let question = Question { port, endpoint, timeout: Duration::from_secs(2) };
+        let question = Question { port, probe, timeout: Duration::from_secs(2) };
         let answer = login.fleet().ask(&login.target(), &question).await;
         assert!(
             matches!(&answer, HealthAnswer::Unknown { detail } if detail.contains("AllowTcpForwarding")),

@@ -6,3 +6,4 @@ mod faults;
 mod memory;
 mod real;
 mod release;
+mod tls;
