@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak bench bench-doc doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak bench bench-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ bench: setup ## Measure it beside rsync over ssh; BENCH_ROUNDS and BENCH_HOSTS s
 
 bench-doc: ## The same, and write docs/benchmarks.md
 	@$(MAKE) bench BENCH_FLAGS='--doc docs/benchmarks.md'
+
+schemas: ## Write the JSON Schemas anew from the types; a test tells when that is due
+	WINDLASS_WRITE_SCHEMAS=1 $(CARGO) test --quiet --package windlass-crds --lib -- --exact schema::checked_in::the_files_are_what_the_types_say
 
 doc: ## Build the API's documentation; a broken link is an error
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --no-deps --document-private-items

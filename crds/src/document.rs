@@ -161,27 +161,37 @@ struct Whole<M, S> {
     spec: S,
 }
 
+/// What a Service is called.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ServiceMetadata {
+pub(crate) struct ServiceMetadata {
+    /// Its name, unique in its namespace.
     name: ServiceName,
+    /// What it is grouped by.
     #[serde(default)]
     namespace: Namespace,
+    /// For people and programs; nothing is placed by them.
     #[serde(default)]
     labels: Labels,
 }
 
+/// What a Host or a NetworkZone is called.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(bound = "K: serde::de::DeserializeOwned + TryFrom<String, Error = IdError>")]
-struct Metadata<K> {
+#[cfg_attr(test, schemars(bound = "K: schemars::JsonSchema"))]
+pub(crate) struct Metadata<K> {
+    /// Its name, unique among its kind.
     name: K,
+    /// What selectors look at.
     #[serde(default)]
     labels: Labels,
 }
 
 /// How strictly YAML is read: duplicate keys are errors, and nothing that looks like text becomes a number.
-fn options() -> serde_saphyr::Options {
+pub(crate) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

@@ -59,6 +59,7 @@ impl fmt::Display for HostKey {
 
 /// Which key the controller logs in with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Identity {
     /// The keys of the running ssh-agent; the default where there is no `keyFile`.
@@ -71,6 +72,7 @@ pub struct Identity {
 
 /// What the login may do on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Privilege {
     /// It may run anything with `sudo`, without a password.
@@ -83,6 +85,7 @@ pub enum Privilege {
 
 /// What a Host says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostSpec {
     /// A name or an IP address.

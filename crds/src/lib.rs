@@ -12,6 +12,8 @@ pub mod observation;
 pub mod problem;
 pub mod record;
 pub mod request;
+#[cfg(test)]
+mod schema;
 pub mod security;
 pub mod service;
 pub mod span;

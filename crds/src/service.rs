@@ -18,6 +18,7 @@ mod problems;
 
 /// What a Service says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Which hosts.
@@ -51,6 +52,7 @@ pub struct ServiceSpec {
 
 /// Which hosts a Service runs on: those that are named, and those that a selector matches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Placement {
     /// Names of Hosts, or `user@address:port`.
@@ -63,6 +65,7 @@ pub struct Placement {
 
 /// Which files make a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Source {
     /// A directory on the controller's machine.
@@ -84,6 +87,7 @@ pub struct Source {
 
 /// A Git repository as a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitSource {
     /// Where it is.
@@ -98,6 +102,7 @@ pub struct GitSource {
 
 /// How a change of the source is noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ChangeDetection {
     /// By what.
@@ -114,6 +119,7 @@ impl Default for ChangeDetection {
 
 /// By what a change of the source is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DetectionMethod {
     /// By the SHA-256 of each file.
@@ -126,6 +132,7 @@ pub enum DetectionMethod {
 
 /// How a release is run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runtime {
     /// What runs the entry point.
@@ -154,6 +161,7 @@ pub struct Runtime {
 
 /// What runs an entry point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum RuntimeTarget {
     /// `python3`.
@@ -172,6 +180,7 @@ pub enum RuntimeTarget {
 
 /// A secret for the environment, by reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvFrom {
     /// What the program sees it as.
@@ -238,6 +247,7 @@ impl<'de> Deserialize<'de> for Install {
 
 /// What a service may use at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// `512M`: bytes, with K, M, G or T for powers of 1024.
@@ -253,6 +263,7 @@ pub struct Limits {
 
 /// What a service listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
     /// The port; the program gets it as `PORT`.
@@ -270,6 +281,7 @@ pub struct Network {
 
 /// What a service speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Transport {
     /// HTTP over TLS.
@@ -302,6 +314,7 @@ impl fmt::Display for Transport {
 
 /// A certificate and its key, on the controller's machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Certificate {
     /// PEM.
@@ -312,6 +325,7 @@ pub struct Certificate {
 
 /// Who may talk to a service. Kept as it was written: this version refuses it by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Auth {
     /// Whoever shows a token.
@@ -324,6 +338,7 @@ pub struct Auth {
 
 /// A token, by reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BearerToken {
     /// Where the token is.
@@ -335,6 +350,7 @@ pub struct BearerToken {
 
 /// Where a secret is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretSource {
     /// An environment variable of the controller.
@@ -347,6 +363,7 @@ pub struct SecretSource {
 
 /// Clients' certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mtls {
     /// Who signs them.
@@ -355,6 +372,7 @@ pub struct Mtls {
 
 /// How a service starts and stops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lifecycle {
     /// When it runs.
@@ -393,6 +411,7 @@ impl Default for Lifecycle {
 
 /// When a service runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum LifecycleType {
     /// Always.
@@ -407,6 +426,7 @@ pub enum LifecycleType {
 
 /// What else is done around a deploy. Kept as it was written: this version refuses it by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Hooks {
     /// In the staged release.
@@ -446,6 +466,7 @@ impl Hooks {
 
 /// What healthy means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Health {
     /// A path that answers 2xx or 3xx; without it, or with `tcp`, an accepted connection is enough.
@@ -485,6 +506,7 @@ impl Default for Health {
 
 /// The way a health question takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum HealthRoute {
     /// Through the SSH connection, to the host's loopback address.
@@ -495,6 +517,7 @@ pub enum HealthRoute {
 
 /// What a program's certificate is checked against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthTls {
     /// The name that the certificate must have.
@@ -507,6 +530,7 @@ pub struct HealthTls {
 
 /// How a new revision gets to the hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rollout {
     /// In which manner.
@@ -554,6 +578,7 @@ impl Default for Rollout {
 
 /// In which manner a revision gets to the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Strategy {
     /// A few at a time.
@@ -568,6 +593,7 @@ pub enum Strategy {
 
 /// The steps of a canary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Canary {
     /// Hosts, as numbers or percentages.
@@ -582,6 +608,7 @@ pub struct Canary {
 
 /// Who starts the next step of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Promotion {
     /// Windlass.
@@ -592,6 +619,7 @@ pub enum Promotion {
 
 /// Whether a person has to agree to a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Approval {
     /// Nobody.
@@ -602,6 +630,7 @@ pub enum Approval {
 
 /// What happens to a service on its hosts when the declaration is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DeletionPolicy {
     /// It is stopped and taken off.

@@ -11,6 +11,7 @@ use crate::service::Transport;
 
 /// Where an address is, as seen from whoever talks to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Location {
     /// The loopback interface.
@@ -36,6 +37,7 @@ impl fmt::Display for Location {
 
 /// Whether a zone demands encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Encryption {
     /// The default: plaintext is refused, but for localhost and VPNs.
@@ -136,6 +138,7 @@ impl fmt::Display for Cidr {
 
 /// What a NetworkZone says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkZoneSpec {
     /// Where these addresses are.

@@ -5,6 +5,7 @@ mod controllers;
 mod deploy;
 mod drift;
 mod faults;
+mod https;
 mod idle;
 mod people;
 mod removal;

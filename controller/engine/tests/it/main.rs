@@ -2,6 +2,7 @@
 
 mod observe;
 mod people;
+mod transport;
 mod world;
 
 use windlass_crds::condition::Reason;

@@ -158,12 +158,34 @@ impl World {
 
     /// Declares a Service on all hosts; `more` is put below `spec`.
     pub(crate) async fn apply(&self, name: &str, more: &str) -> anyhow::Result<()> {
-        let text = format!(
-            "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {source}, changeDetection: {{interval: 1s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: 8080, transport: http}}\n  health: {{endpoint: /health, interval: 1s, healthyThreshold: 1, unhealthyThreshold: 2, startPeriod: 5s}}\n  rollout: {{minHealthyTime: 0s}}\n{more}",
+        self.apply_speaking("{port: 8080, transport: http}", name, more).await
+    }
+
+    /// The same with another `network`.
+    pub(crate) async fn apply_speaking(&self, network: &str, name: &str, more: &str) -> anyhow::Result<()> {
+        let text = self.text(network, name, more);
+        self.store.declare(&resource(&format!("services/default/{name}")), text.into()).await?;
+        Ok(())
+    }
+
+    fn text(&self, network: &str, name: &str, more: &str) -> String {
+        format!(
+            "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {source}, changeDetection: {{interval: 1s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {network}\n  health: {{endpoint: /health, interval: 1s, healthyThreshold: 1, unhealthyThreshold: 2, startPeriod: 5s}}\n  rollout: {{minHealthyTime: 0s}}\n{more}",
             hosts = self.hosts.join(", "),
             source = self.source.path().display(),
-        );
-        self.store.declare(&resource(&format!("services/default/{name}")), text.into()).await?;
+        )
+    }
+
+    /// Declares `web` with another `network`, whose certificate is for web.example.com.
+    pub(crate) async fn named(&self, network: &str) -> anyhow::Result<()> {
+        let text = self.text(network, "web", "").replace("health: {", "health: {tls: {serverName: web.example.com}, ");
+        self.store.declare(&resource("services/default/web"), text.into()).await?;
+        Ok(())
+    }
+
+    /// Takes away the zone in which plaintext is fine: every host is remote then.
+    pub(crate) async fn forget_zone(&self) -> anyhow::Result<()> {
+        self.store.delete_declaration(&resource("networkzones/test")).await?;
         Ok(())
     }
 

@@ -1,0 +1,72 @@
+//! Schemas of the types that read themselves: texts and numbers of a certain form.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::host::HostKey;
+use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, ServiceName, ZoneName};
+use crate::manifest::ReleasePath;
+use crate::service::{Install, MaxUnavailable};
+use crate::span::Span;
+use crate::zone::Cidr;
+
+/// A DNS label.
+pub(super) const LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+
+/// The name of a Host, or something with `@`, `.` or `:` in it that is a destination.
+const HOST_ID: &str = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?|(?=.*[@.:])([A-Za-z0-9._][A-Za-z0-9._-]*@)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._%][A-Za-z0-9._%-]*)(:[0-9]{1,5})?)$";
+
+/// Each unit once, the largest first.
+const SPAN: &str = "^(?=[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+
+/// An address of either kind with a prefix length; which bits may be set, only the program tells.
+const CIDR: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}/([0-9]|[12][0-9]|3[0-2])|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$";
+
+/// Type and base64, as in `known_hosts`.
+const HOST_KEY: &str = r"^\s*(ssh-|ecdsa-sha2-|sk-)[A-Za-z0-9@.-]*\s+AAAA[A-Za-z0-9+/=]*(\s.*)?$";
+
+/// Relative, and without a way out.
+const RELEASE_PATH: &str = r"^(?!\.{1,2}(/|$))[^/\\\x00-\x1f]+(/(?!\.{1,2}(/|$))[^/\\\x00-\x1f]+)*$";
+
+const PERCENTAGE: &str = "^([1-9]|[1-9][0-9]|100)%$";
+
+macro_rules! text {
+    ($($name:ident: $schema:tt;)*) => {
+        $(impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        })*
+    };
+}
+
+text! {
+    ServiceName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    Namespace: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    HostName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    ZoneName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    HostId: {"type": "string", "pattern": HOST_ID};
+    Span: {"type": "string", "pattern": SPAN};
+    Cidr: {"type": "string", "pattern": CIDR};
+    HostKey: {"type": "string", "pattern": HOST_KEY};
+    ReleasePath: {"type": "string", "pattern": RELEASE_PATH};
+    MaxUnavailable: {"oneOf": [
+        {"type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "So many hosts."},
+        {"type": "string", "pattern": PERCENTAGE, "description": "So many of a hundred, rounded down, at least one."},
+    ]};
+    Install: {"oneOf": [
+        {"const": "auto", "description": "As the files of the release ask for."},
+        {"const": "none", "description": "Not at all."},
+        {
+            "type": "object",
+            "description": "By this command.",
+            "properties": {"command": {"type": "array", "items": {"type": "string"}}},
+            "required": ["command"],
+            "additionalProperties": false,
+        },
+    ]};
+}
