@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Reason;
 use crate::host::{HostSpec, Labels};
 use crate::id::{HostName, IdError, Kind, Namespace, ResourceKey, ServiceKey, ServiceName, ZoneName};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::service::ServiceSpec;
 use crate::zone::NetworkZoneSpec;
+
+mod structure;
+
+use structure::{nearest, structural};
 
 /// The version of the declarations that this program reads.
 pub const API_VERSION: &str = "windlass/v1";
@@ -118,6 +122,8 @@ pub struct Document<'a> {
 ///
 /// Done before parsing, since a parser gives up on everything at the first bad document.
 pub fn split(text: &str) -> Vec<Document<'_>> {
+    // Some editors begin a file with it; it is no part of any document.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     let (mut start, mut first_line) = (0, 1);
     let mut position = 0;
@@ -190,10 +196,21 @@ pub(crate) struct Metadata<K> {
     labels: Labels,
 }
 
-/// How strictly YAML is read: duplicate keys are errors, and nothing that looks like text becomes a number.
+/// How many times its own size a document may become by its anchors: who writes one value in four places is at that.
+const EXPANSION: usize = 4;
+
+/// How strictly YAML is read: duplicate keys are errors, nothing that looks like text becomes a number, and anchors
+/// cannot make much of little.
 pub(crate) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_total_scalar_bytes: EXPANSION * MAX_BYTES,
+            max_recorded_anchor_bytes: EXPANSION * MAX_BYTES,
+            max_nodes: MAX_BYTES,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_BYTES },
         strict_booleans: true,
+        reject_unsupported_tags: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         with_snippet: true,
@@ -204,41 +221,6 @@ fn read<T: serde::de::DeserializeOwned>(text: &str, line: usize) -> Result<T, Pr
     // Positions count from the beginning of the file, so the lines before the document are put back, empty.
     let padded = "\n".repeat(line.saturating_sub(1)) + text;
     serde_saphyr::from_str_with_options(&padded, options()).map_err(|error| structural(&error))
-}
-
-/// A structural error as a problem: its message holds line, column and an excerpt.
-fn structural(error: &serde_saphyr::Error) -> Problem {
-    let (reason, hint) = match error.without_snippet() {
-        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-            (Reason::UnknownField, nearest(field, expected).map(|name| format!("\nhint: did you mean `{name}`?")))
-        }
-        _ => (Reason::InvalidDeclaration, None),
-    };
-    Problem::new(reason, "", error.render().trim_end().to_owned() + &hint.unwrap_or_default())
-}
-
-/// The candidate that `word` was probably meant to be.
-fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    let scored =
-        candidates.iter().map(|candidate| (distance(&word.to_lowercase(), &candidate.to_lowercase()), *candidate));
-    // More than a third of the letters wrong is another word.
-    scored.filter(|(score, candidate)| *score <= candidate.len().max(3) / 3).min().map(|(_, candidate)| candidate)
-}
-
-/// The Levenshtein distance.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// Reads a value of the store: one document, in UTF-8, of at most [`MAX_BYTES`].
@@ -280,7 +262,7 @@ pub fn parse(document: &Document<'_>) -> Result<Declaration, Vec<Problem>> {
         Declaration::Host(host) => host.spec.problems(),
         Declaration::NetworkZone(zone) => zone.spec.problems(),
     };
-    if problems.is_empty() { Ok(declaration) } else { Err(problems) }
+    if problems.is_empty() { Ok(declaration) } else { Err(problem::at_most(problems)) }
 }
 
 fn header(document: &Document<'_>) -> Result<Kind, Problem> {
@@ -337,93 +319,6 @@ pub fn parse_at(key: &ResourceKey, bytes: &[u8]) -> Result<Declaration, Vec<Prob
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMAL: &str = "apiVersion: windlass/v1\nkind: Service\nmetadata:\n  name: hello\nspec:\n  placement:\n    hosts: [web1]\n  source:\n    path: /srv/src/hello\n  runtime:\n    target: python\n    entryPoint: server.py\n";
-
-    #[test]
-    fn documents_are_told_apart() {
-        for (text, expected) in [
-            ("a: 1\n", vec![(1, "a: 1\n")]),
-            ("---\na: 1\n---\nb: 2", vec![(2, "a: 1\n"), (4, "b: 2")]),
-            ("# c\n---\na: 1\n...\n", vec![(3, "a: 1\n")]),
-            ("--- # x\na: 1\n", vec![(2, "a: 1\n")]),
-            ("--- {a: 1}\n", vec![(1, " {a: 1}\n")]),
-            ("----\n", vec![(1, "----\n")]),
-            ("\n# only a comment\n", vec![]),
-            ("", vec![]),
-        ] {
-            let found: Vec<_> = split(text).into_iter().map(|document| (document.line, document.text)).collect();
-            assert_eq!(found, expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_least_service_gets_its_defaults() {
-        let declaration = parse_bytes(MINIMAL.as_bytes()).expect("minimal");
-        insta::assert_snapshot!(serde_json::to_string_pretty(&declaration.to_json()).expect("JSON"));
-        let again = serde_json::to_vec(&declaration.to_json()).expect("JSON");
-        assert_eq!(parse_bytes(&again), Ok(declaration));
-    }
-
-    /// The messages of everything that is wrong with the minimal Service after `from` became `to`.
-    fn complaint(from: &str, to: &str) -> String {
-        assert!(MINIMAL.contains(from), "{from:?} is not in the minimal service");
-        let text = format!("# one\n---\n{}", MINIMAL.replace(from, to));
-        let documents = split(&text);
-        let problems = parse(documents.last().expect("one document")).expect_err(to);
-        let lines: Vec<String> = problems.iter().map(|problem| format!("[{}] {problem}", problem.reason)).collect();
-        lines.join("\n")
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_its_place() {
-        let rows = [
-            ("hosts: [web1]", "hosts: [web1"),
-            ("hosts: [web1]", "host: [web1]"),
-            ("target: python", "target: cobol"),
-            ("entryPoint: server.py", "entryPoint: ../server.py"),
-            ("kind: Service", "kind: Servise"),
-            ("windlass/v1", "windlass/v9"),
-            ("name: hello", "name: Hello"),
-            ("    hosts: [web1]\n", "    hosts: []\n"),
-            ("path: /srv/src/hello", "path: src"),
-            ("kind: Service", "kind: Service\nkind: Host"),
-            (
-                "    entryPoint: server.py\n",
-                "    entryPoint: server.py\n    args: [1, \"a\\nb\"]\n    env: {PORT: 1, 1X: b}\n  rollout: {strategy: canary, maxUnavailable: 50%}\n  hooks: {preDeploy: [{saveState: {}}]}\n",
-            ),
-            ("    entryPoint: server.py\n", "    entryPoint: server.py\n  rollout: {maxUnavailable: 0}\n"),
-            ("    entryPoint: server.py\n", "    entryPoint: server.py\n  lifecycle: {forceAfter: soon}\n"),
-        ];
-        let told: Vec<String> = rows.iter().map(|(from, to)| format!("== {to}\n{}", complaint(from, to))).collect();
-        insta::assert_snapshot!(told.join("\n"));
-    }
-
-    #[test]
-    fn values_that_are_no_text_are_told() {
-        for (bytes, reason) in [
-            (&b"\xff\xfe"[..], Reason::InvalidDeclaration),
-            (b"a\0b", Reason::InvalidDeclaration),
-            (b"", Reason::InvalidDeclaration),
-            (b"a: 1\n---\nb: 2\n", Reason::InvalidDeclaration),
-            (b"[1, 2", Reason::InvalidDeclaration),
-            (b"hello", Reason::InvalidDeclaration),
-            (&[b' '; MAX_BYTES + 1], Reason::TooLarge),
-        ] {
-            let problems = parse_bytes(bytes).expect_err("wrong");
-            assert_eq!(problems[0].reason, reason, "{problems:?}");
-        }
-    }
-
-    #[test]
-    fn a_key_and_its_document_agree() {
-        let key = |name: &str| ResourceKey::from_path(name).expect(name);
-        assert!(parse_at(&key("services/default/hello"), MINIMAL.as_bytes()).is_ok());
-        for other in ["services/default/other", "services/prod/hello", "hosts/hello"] {
-            let problems = parse_at(&key(other), MINIMAL.as_bytes()).expect_err(other);
-            assert_eq!(problems[0].reason, Reason::NameMismatch);
-        }
-    }
-}
+mod hostile;
+#[cfg(test)]
+mod tests;

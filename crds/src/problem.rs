@@ -6,6 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Reason;
 
+/// The most problems of a document that are told: who has mended so many looks again.
+const MOST: usize = 20;
+
+/// No path of ours is longer; a name that somebody chose may be.
+const LONGEST_FIELD: usize = 200;
+
+/// A sentence with an excerpt of five lines has less.
+const LONGEST_MESSAGE: usize = 2000;
+
+/// The beginning of a long text, and how much of it is not there.
+fn cut(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        let rest = text.len() - longest;
+        text.truncate(text.floor_char_boundary(longest));
+        text.push_str(&format!("… ({rest} bytes more)"));
+    }
+    text
+}
+
+/// The first of many problems, and how many more there are.
+pub(crate) fn at_most(mut problems: Vec<Problem>) -> Vec<Problem> {
+    if problems.len() > MOST {
+        let rest = problems.len() - MOST;
+        problems.truncate(MOST);
+        problems.push(Problem::invalid("", format!("and {rest} more problems")));
+    }
+    problems
+}
+
 /// One thing that is wrong with a declaration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
@@ -19,8 +48,10 @@ pub struct Problem {
 
 impl Problem {
     /// Something that is wrong with one field.
+    ///
+    /// What is very long is cut: it may quote a value, and a status has to fit into the store.
     pub fn new(reason: Reason, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason, field: field.into(), message: message.into() }
+        Self { reason, field: cut(field.into(), LONGEST_FIELD), message: cut(message.into(), LONGEST_MESSAGE) }
     }
 
     /// A value that makes no sense.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde::de::{Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use windlass_crds::document::MAX_BYTES;
 
 /// A document's fields, and where their values stand.
 #[derive(Debug)]
@@ -33,8 +34,11 @@ enum Tree {
 }
 
 impl FieldPlaces {
-    /// The places in `text`; nothing when it is no YAML.
+    /// The places in `text`; nothing when it is no YAML, or longer than any declaration.
     pub(crate) fn of(text: &str) -> Option<Self> {
+        if text.len() > MAX_BYTES {
+            return None;
+        }
         serde_saphyr::from_str(text).ok().map(|root| Self { root })
     }
 

@@ -253,3 +253,29 @@ fn every_field_behaves_or_is_refused_by_name() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Every field as `null`: what the schema takes the program takes, and nothing else.
+#[test]
+fn null_is_taken_where_the_schema_says_so() {
+    let mut wrong = Vec::new();
+    for kind in super::KINDS {
+        let whole = document(kind);
+        let validator = jsonschema::draft7::new(&whole).expect("a schema");
+        let spec = whole.pointer("/properties/spec").expect("a spec");
+        for (case, value) in object_cases("", spec, &Value::Null) {
+            let mut written = minimal(kind);
+            merge(&mut written["spec"], value, &case, "");
+            let pointer = format!("/spec/{}", field_of(&case).replace('.', "/"));
+            // An entry of a map is not a field.
+            let Some(field) = written.pointer_mut(&pointer) else { continue };
+            *field = Value::Null;
+            let fits = validator.is_valid(&written);
+            let problems = parse_bytes(written.to_string().as_bytes()).err().unwrap_or_default();
+            // A structural error is of no field.
+            if fits == problems.iter().any(|problem| problem.field.is_empty()) {
+                wrong.push(format!("{kind} {case}: the schema says {fits}, and the program {problems:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

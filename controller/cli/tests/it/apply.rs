@@ -132,12 +132,12 @@ fn what_cannot_be_applied_is_told_with_its_place() {
     insta::assert_snapshot!(told.join("\n"), @r#"
     == bad yaml
     -- stderr
-    error: standard input:2:7: expected string scalar
+    error: standard input:2:7: expected a text
      --> standard input:2:7
       |
     1 | apiVersion: windlass/v1
     2 | kind: [Service
-      |       ^ expected string scalar
+      |       ^ expected a text
     error: the document cannot be used; nothing was written
     -- exit 1
     == unknown kind
@@ -164,22 +164,22 @@ fn what_cannot_be_applied_is_told_with_its_place() {
     -- exit 1
     == wrong type
     -- stderr
-    error: standard input:4:26: invalid u16
+    error: standard input:4:26: expected a whole number
      --> standard input:4:26
       |
     2 | kind: Host
     3 | metadata: {name: web}
     4 | spec: {address: a, port: ssh}
-      |                          ^ invalid u16
+      |                          ^ expected a whole number
     error: the document cannot be used; nothing was written
     -- exit 1
     == not a map
     -- stderr
-    error: standard input:1:1: expected mapping start
+    error: standard input:1:1: expected fields, as `name: value`
      --> standard input:1:1
       |
     1 | hello
-      | ^ expected mapping start
+      | ^ expected fields, as `name: value`
     error: the document cannot be used; nothing was written
     -- exit 1
     == nothing

@@ -15,7 +15,7 @@ async fn what_a_place_speaks_by_default_is_what_is_asked() -> anyhow::Result<()>
 
     // The same program, and nothing says any more that it may be asked in plaintext.
     world.forget_zone().await?;
-    world.settles("web", Reason::Unhealthy).await?;
+    world.settles("web", Reason::HostUnhealthy).await?;
 
     // Another one shows a certificate for its host's address, and the next for somebody else's.
     world.fleet.choose_behaviours(|program| match program.revision.0 {
