@@ -61,6 +61,9 @@ fn one_crate_names_etcd_and_one_names_ssh() {
     check_alone("globset", "controller/sources");
 }
 
+/// Compiled for tests alone, where it compares `schemas/` with the types.
+const COMPARES_FILES: &str = "crds/src/schema/checked_in.rs";
+
 /// The planner and the resource definitions are data and functions.
 #[test]
 fn the_pure_crates_stay_pure() {
@@ -77,7 +80,7 @@ fn the_pure_crates_stay_pure() {
         while let Some(path) = files.pop() {
             if path.is_dir() {
                 files.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(COMPARES_FILES) {
                 read += 1;
                 let text = std::fs::read_to_string(&path).expect("a file");
                 let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
