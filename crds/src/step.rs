@@ -226,8 +226,14 @@ pub enum StepError {
         detail: String,
     },
     /// No room on the disk.
-    #[error("no space left: {detail}")]
+    #[error("no space left: {detail}; make room there")]
     NoSpace {
+        /// Where.
+        detail: String,
+    },
+    /// The file system takes nothing.
+    #[error("the file system is read-only: {detail}; mount it for writing, or say another remoteDir")]
+    ReadOnly {
         /// Where.
         detail: String,
     },
@@ -265,12 +271,17 @@ pub enum StepError {
         /// What systemctl said.
         detail: String,
     },
-    /// Anything else that the host answered.
-    #[error("exit code {code}: {detail}")]
+    /// Anything else that the host answered, or kept it from being asked.
+    #[error("{}{detail}", exit_code(*code))]
     Failed {
-        /// The script's exit code.
+        /// The script's exit code; negative where it was not run.
         code: i32,
         /// What it wrote.
         detail: String,
     },
+}
+
+/// How an error begins that has an exit code.
+fn exit_code(code: i32) -> String {
+    if code < 0 { String::new() } else { format!("exit code {code}: ") }
 }

@@ -72,6 +72,39 @@ pub(crate) fn windlass(environment: &[(String, String)], arguments: &[&str], inp
     Ok(ran(arguments, &output.context("waiting for windlass")?))
 }
 
+/// Makes `$HOME/.ssh` that of this user, for one process and its children: ssh goes by the user database.
+const AT_HOME: &str = r#"own=$(getent passwd "$(id -u)" | cut -d: -f6) && mkdir -p "$own/.ssh" &&
+mount --bind "$HOME/.ssh" "$own/.ssh" && exec "$@""#;
+
+/// As [`windlass`], with the `.ssh` of `$HOME` as this user's own.
+pub(crate) fn windlass_at_home(environment: &[(String, String)], arguments: &[&str]) -> Result<Ran> {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT_SECONDS, "unshare", "--mount", "sh", "-c", AT_HOME, "sh"]);
+    command.arg(binary("windlass")?).args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = command.stdin(Stdio::null()).output().context("starting windlass in a mount namespace")?;
+    Ok(ran(arguments, &output))
+}
+
+/// Runs `windlass` on a terminal of its own, on which `answer` is typed; what it shows there is its standard output.
+pub(crate) fn windlass_on_terminal(environment: &[(String, String)], arguments: &[&str], answer: &str) -> Result<Ran> {
+    let program = binary("windlass")?.display().to_string();
+    let words: Vec<&str> = [&[program.as_str()], arguments].concat();
+    // `script` takes a line for sh, and no test types a quote.
+    let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", LIMIT_SECONDS, "script", "--quiet", "--return", "--command", &line, "/dev/null"]);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("starting windlass by `script`")?;
+    let mut stdin = child.stdin.take().context("script has no standard input")?;
+    std::io::Write::write_all(&mut stdin, answer.as_bytes()).context("typing")?;
+    // Held open: its end would be the terminal's.
+    let output = child.wait_with_output().context("waiting for windlass");
+    drop(stdin);
+    Ok(ran(arguments, &output?))
+}
+
 fn ran(arguments: &[&str], output: &Output) -> Ran {
     use std::os::unix::process::ExitStatusExt;
     let status = output.status;

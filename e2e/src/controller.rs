@@ -25,6 +25,8 @@ pub struct Serve {
     pub arguments: Vec<String>,
     /// More variables.
     pub environment: Vec<(String, String)>,
+    /// What it is started by, as `setpriv` and its arguments; nothing where it is started directly.
+    pub wrapper: &'static [&'static str],
 }
 
 /// A controller. Dropping it kills it; should this process be killed, it goes too.
@@ -46,7 +48,15 @@ impl Controller {
         const GUARD: &str = r#"read -r _; kill -9 "$1""#;
         let log = dir.join(format!("{}.log", serve.name));
         let output = File::options().create(true).append(true).open(&log).context("opening a log")?;
-        let mut command = Command::new(binary("windlass")?);
+        let program = binary("windlass")?;
+        let mut command = match serve.wrapper {
+            [] => Command::new(program),
+            [wrapper, arguments @ ..] => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
         command.arg("serve").arg("--listen").arg(listen.to_string());
         command.arg("--data-dir").arg(dir.join(serve.name)).args(&serve.arguments);
         let environment = environment.iter().chain(&serve.environment);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use windlass_testbed::{Etcd, EtcdVersion, Host, Testbed};
 
-use crate::command::{Ran, windlass};
+use crate::command::{Ran, windlass, windlass_at_home, windlass_on_terminal};
 use crate::controller::{Controller, Serve};
 use crate::declare::{self, Declaration};
 use crate::etcd_fields::{Version, store_revision, version};
@@ -334,14 +334,17 @@ impl World {
     /// # Errors
     /// When a host is off.
     pub fn starts(&self, name: &str, version: &str) -> Result<Vec<usize>> {
-        let unit = unit(name);
-        let wanted = format!("started {version}");
-        let count = |host: &Host| -> Result<usize> {
-            host.run(&["journalctl", "--sync"])?;
-            let log = host.run(&["journalctl", "--unit", &unit, "--output=cat", "--no-pager"])?;
-            Ok(log.lines().filter(|line| *line == wanted).count())
-        };
-        self.hosts.iter().map(count).collect()
+        self.hosts.iter().map(|host| self.starts_on(host, name, version)).collect()
+    }
+
+    /// How often a version of a service in the namespace `default` was started on one host.
+    ///
+    /// # Errors
+    /// When the host is off.
+    pub fn starts_on(&self, host: &Host, name: &str, version: &str) -> Result<usize> {
+        host.run(&["journalctl", "--sync"])?;
+        let log = host.run(&["journalctl", "--unit", &unit(name), "--output=cat", "--no-pager"])?;
+        Ok(log.lines().filter(|line| *line == format!("started {version}")).count())
     }
 
     /// Starts asking every host all the while.
@@ -358,6 +361,28 @@ impl World {
     /// When it cannot be started.
     pub fn windlass(&self, arguments: &[&str]) -> Result<Ran> {
         windlass(&self.environment(), arguments, None)
+    }
+
+    /// As [`World::windlass`], for a user whose home is another folder: its `.ssh/known_hosts` counts.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn windlass_at_home(&self, home: &Path, arguments: &[&str]) -> Result<Ran> {
+        windlass_at_home(&self.environment_at_home(home), arguments)
+    }
+
+    /// As [`World::windlass_at_home`], on a terminal on which `answer` is typed.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn windlass_on_terminal(&self, home: &Path, arguments: &[&str], answer: &str) -> Result<Ran> {
+        windlass_on_terminal(&self.environment_at_home(home), arguments, answer)
+    }
+
+    fn environment_at_home(&self, home: &Path) -> Vec<(String, String)> {
+        let mut environment = self.environment();
+        environment.push(("HOME".to_owned(), home.display().to_string()));
+        environment
     }
 
     /// As [`World::windlass`], with standard input.

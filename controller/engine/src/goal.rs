@@ -28,6 +28,9 @@ const RESOLVE: Duration = Duration::from_secs(3);
 /// A tree that keeps changing is complained about when it has not settled so often in a row.
 const UNSETTLED: u32 = 3;
 
+/// A tree that never settles is looked at again after this at the latest: each look reads what has changed.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(60);
+
 /// Files at the root of a release that ask for dependencies to be installed.
 const DEPENDENCY_FILES: [&str; 4] = ["requirements.txt", "package-lock.json", "go.mod", "Cargo.toml"];
 
@@ -60,7 +63,7 @@ impl<F: Fleet> Controller<F> {
             // Somebody has just declared it, and has finished editing.
             None => Some(ScanMode::Ask),
             Some(_) if asked => Some(ScanMode::Ask),
-            Some(scan) if scan.at.elapsed() >= interval => Some(ScanMode::Interval),
+            Some(scan) if scan.at.elapsed() >= pause(interval, scan) => Some(ScanMode::Interval),
             Some(_) => None,
         }
     }
@@ -128,6 +131,16 @@ impl<F: Fleet> Controller<F> {
         let origin = SourceOrigin { machine: self.machine.clone(), path: path.to_owned() };
         (Files::Release { digest: release.digest, origin }, None)
     }
+}
+
+/// How long a source is left alone after a look: longer each time where it keeps changing under our eyes.
+fn pause(interval: Duration, scan: &Scan) -> Duration {
+    let times = match &scan.trouble {
+        Some((complaint, times)) if complaint.reason == Reason::SourceUnsettled => *times,
+        _ => 0,
+    };
+    let longer = interval.saturating_mul(1 << times.saturating_sub(1).min(16));
+    longer.min(UNSETTLED_PAUSE).max(interval)
 }
 
 /// Why a release cannot be run as declared.
@@ -324,5 +337,25 @@ async fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
         }
         Ok(Err(_)) => Err(format!("the name {name} does not resolve")),
         Err(_) => Err(format!("the name {name} was not resolved within {} s", RESOLVE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_keeps_changing_is_left_alone_for_longer_each_time() {
+        let scan = |reason, times| Scan {
+            generation: 1,
+            at: Instant::now(),
+            found: None,
+            trouble: Some((Complaint { reason, message: String::new() }, times)),
+        };
+        let seconds = |interval, reason, times| pause(Duration::from_secs(interval), &scan(reason, times)).as_secs();
+        let unsettled = [1, 2, 3, 4, 7, 100].map(|times| seconds(1, Reason::SourceUnsettled, times));
+        assert_eq!(unsettled, [1, 2, 4, 8, 60, 60]);
+        assert_eq!(seconds(300, Reason::SourceUnsettled, 9), 300, "never sooner than it was asked for");
+        assert_eq!(seconds(5, Reason::SourceUnavailable, 9), 5, "what is away may come back at any time");
     }
 }

@@ -20,6 +20,10 @@ use crate::metrics::Judged;
 /// A host that cannot be talked to for so long is out of reach; what it runs is unknown.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// A health endpoint that cannot be asked for so long, while the host itself answers, will not be by waiting longer:
+/// sshd's settings forbid it.
+const UNASKED: Duration = Duration::from_secs(15);
+
 /// After a look that did not get through.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -105,6 +109,7 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
     let port: Option<NonZeroU16> = spec.port();
     let mut judge = Judge::new(Criteria::of(spec));
     let mut heard = Instant::now();
+    let mut asked = Instant::now();
     let mut last_answer = None;
     loop {
         if cancel.is_cancelled() {
@@ -128,6 +133,9 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
         {
             last_answer = Some(answer.clone());
         }
+        if !matches!(answer, Some(HealthAnswer::Unknown { .. })) {
+            asked = Instant::now();
+        }
         let pause = match sample {
             Err(error) if heard.elapsed() > PATIENCE => return Found::OutOfReach(error),
             Err(_) => PAUSE,
@@ -139,7 +147,14 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                         let logs = fleet.logs(target, service, LOG_LINES).await.unwrap_or_default();
                         return Found::Unhealthy(Evidence { summary, answer: last_answer, logs });
                     }
-                    Judgement::Pending(pause) => pause,
+                    Judgement::Pending(pause) => {
+                        if let Some(HealthAnswer::Unknown { detail }) = &answer
+                            && asked.elapsed() > UNASKED
+                        {
+                            return Found::Undecided(format!("the health endpoint cannot be asked: {detail}"));
+                        }
+                        pause
+                    }
                 }
             }
         };

@@ -172,6 +172,7 @@ pub fn step_failure(error: &StepError) -> &'static str {
         StepError::Locked => "locked",
         StepError::TimedOut { .. } => "timed_out",
         StepError::NoSpace { .. } => "no_space",
+        StepError::ReadOnly { .. } => "read_only",
         StepError::Damaged { .. } => "damaged",
         StepError::Base { .. } => "base",
         StepError::NotStaged { .. } => "not_staged",

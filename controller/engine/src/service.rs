@@ -299,7 +299,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
             && complaint.is_none()
             && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
         {
-            let message = "spec.placement: the selector matches no Host".to_owned();
+            let labels = spec.map(|spec| spec.placement.selector.iter().map(|(key, value)| format!("{key}={value}")));
+            let labels = labels.map(|labels| labels.collect::<Vec<_>>().join(",")).unwrap_or_default();
+            let message = format!(
+                "spec.placement: the selector {labels} matches no Host; `windlass get hosts -o yaml` shows the labels that there are"
+            );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
         Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, files }

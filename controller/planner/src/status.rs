@@ -125,7 +125,7 @@ impl Told<'_> {
         if let Some(why) = self.refusal() {
             return no(why);
         }
-        if let Some(why) = self.failed_restart().or_else(|| self.failed_step()) {
+        if let Some(why) = self.failed_restart().or_else(|| self.failed_step()).or_else(|| self.refused_look()) {
             return no(why);
         }
         if self.is_under_way() {
@@ -284,6 +284,17 @@ impl Told<'_> {
         halted.then(|| (Reason::HostUnhealthy, format!("{}; it is tried again", Self::naming(&ill))))
     }
 
+    /// Hosts that answer, and do not let themselves be looked at or stamped: a read-only disk.
+    fn refused_look(&self) -> Option<Why> {
+        self.inputs.hosts.iter().find_map(|(id, host)| match &host.view {
+            HostView::Refusing(StepError::Superseded { .. }) => None,
+            HostView::Refusing(error) if host.placement != Placement::Unplaced => {
+                Some((Reason::StepFailed, format!("{id}: {error}; it is tried again")))
+            }
+            _ => None,
+        })
+    }
+
     fn ill(&self) -> Option<Why> {
         let ill = self.rows(HostState::Unhealthy);
         (!ill.is_empty()).then(|| (Reason::HostUnhealthy, Self::naming(&ill)))
@@ -339,10 +350,11 @@ impl Told<'_> {
         let count = self.inputs.hosts.iter().filter(|(id, host)| self.serves(id, host)).count();
         let told = self.inputs.hosts.iter().filter(|(id, _)| self.hosts.contains_key(*id));
         let mut views = told.map(|(_, host)| &host.view);
-        let unseen = views.find(|view| matches!(view, HostView::Unreachable(_) | HostView::NotLookedAt));
+        let unseen =
+            views.find(|view| matches!(view, HostView::Unreachable(_) | HostView::Refusing(_) | HostView::NotLookedAt));
         let (status, reason) = match unseen {
             _ if count > 0 => (ConditionStatus::True, Reason::AsExpected),
-            Some(HostView::NotLookedAt) => (ConditionStatus::Unknown, Reason::NotObserved),
+            Some(HostView::NotLookedAt | HostView::Refusing(_)) => (ConditionStatus::Unknown, Reason::NotObserved),
             Some(_) => (ConditionStatus::Unknown, Reason::HostUnreachable),
             None if *self.aim == Aim::Removed => (ConditionStatus::False, Reason::Removing),
             None if self.desired == 0 => (ConditionStatus::False, Reason::NoHosts),

@@ -1,5 +1,6 @@
 //! The verdict: whether what was switched is healthy, from what was seen so far.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use windlass_crds::observation::{ActiveState, HealthAnswer, Listener, Sample};
@@ -23,8 +24,8 @@ const PATIENT_PAUSE: Duration = Duration::from_millis(250);
 /// What makes a revision healthy.
 #[derive(Debug, Clone)]
 pub struct Criteria {
-    /// Whether a port has to be the unit's own.
-    owns_port: bool,
+    /// The port that has to be the unit's own.
+    port: Option<NonZeroU16>,
     /// So many good answers in a row; none where nothing can be asked.
     healthy_threshold: Option<u32>,
     /// So many bad ones.
@@ -53,7 +54,7 @@ impl Criteria {
             tls: _,
         } = health;
         Self {
-            owns_port: spec.port().is_some(),
+            port: spec.port(),
             healthy_threshold: asked.map(|_| healthy_threshold.get()),
             unhealthy_threshold: unhealthy_threshold.get(),
             start_period: if asked.is_some() { start_period.duration() } else { START_PERIOD },
@@ -101,7 +102,11 @@ impl Judge {
     /// Takes in one look, and the answer of the health endpoint where it was asked.
     pub fn look(&mut self, sample: &Sample, answer: Option<&HealthAnswer>) -> Judgement {
         if let Some(complaint) = self.exited(sample) {
-            return Judgement::Unhealthy(complaint);
+            // Most programs end when they do not get their port.
+            return Judgement::Unhealthy(match self.taken(sample) {
+                Some(why) => format!("{complaint}; {why}"),
+                None => complaint,
+            });
         }
         let run = &sample.run;
         // A unit that is not active yet has no start to count from: what bounds it is systemd's own start timeout.
@@ -152,11 +157,17 @@ impl Judge {
         None
     }
 
+    /// Whose the port is, where it is not the unit's.
+    fn taken(&self, sample: &Sample) -> Option<String> {
+        let port = self.criteria.port.filter(|_| sample.listener == Some(Listener::Another))?;
+        Some(format!("another program listens on port {port}; stop it, or say another spec.network.port"))
+    }
+
     fn opinion(&self, sample: &Sample, answer: Option<&HealthAnswer>, up: Duration) -> Opinion {
         let port = match sample.listener {
-            _ if !self.criteria.owns_port => Opinion::Well,
+            _ if self.criteria.port.is_none() => Opinion::Well,
             Some(Listener::Ours | Listener::Hidden) => Opinion::Well,
-            Some(Listener::Another) => Opinion::Ill("another program listens on the port".to_owned()),
+            Some(Listener::Another) => Opinion::Ill(self.taken(sample).unwrap_or_default()),
             Some(Listener::Nobody) => Opinion::Ill("nothing listens on the port".to_owned()),
             None => Opinion::None,
         };

@@ -1,10 +1,14 @@
 //! What Windlass promises, shown end to end: the real binary, a real etcd, real hosts.
 
+mod bad_hosts;
+mod bad_sources;
+mod bad_starts;
 mod checkpoints;
 mod controllers;
 mod deploy;
 mod drift;
 mod faults;
+mod host_commands;
 mod https;
 mod idle;
 mod people;

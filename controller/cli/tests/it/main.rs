@@ -4,6 +4,7 @@
 
 mod adopt;
 mod apply;
+mod bad_input;
 mod connection;
 mod edges;
 mod get;

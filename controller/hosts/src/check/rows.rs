@@ -323,7 +323,7 @@ fn owner(inside: &Inside, around: &Around<'_>) -> Row {
         (Owner::Store(owner), None) => ok(aspect, format!("the store {owner}")),
         (Owner::Store(owner), Some(_)) => {
             row(aspect, Verdict::Failed, format!("the store {owner}, which is not this one: nothing is done there"))
-                .with_remedy("`windlass host adopt` takes it over, once that store's controller is gone")
+                .with_remedy("`windlass host adopt` takes it over")
         }
         (Owner::Unreadable, _) => {
             let path = inside.folder.as_ref().map_or("", |folder| folder.path.as_str());

@@ -52,7 +52,7 @@ pub(super) fn final_state(verb: Verb, outcome: &Result<(), StepError>) -> Option
         Ok(()) => return Some(StepState::Ok),
         Err(StepError::StartFailed { .. }) => START_FAILED,
         Err(StepError::Failed { code, .. }) => *code,
-        Err(StepError::NoSpace { .. }) => 1,
+        Err(StepError::NoSpace { .. } | StepError::ReadOnly { .. }) => 1,
         Err(
             StepError::Contact { .. }
             | StepError::Superseded { .. }

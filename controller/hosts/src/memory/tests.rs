@@ -196,6 +196,7 @@ fn short(error: &StepError) -> String {
         StepError::Locked => "locked".to_owned(),
         StepError::TimedOut { .. } => "timed out".to_owned(),
         StepError::NoSpace { .. } => "no space".to_owned(),
+        StepError::ReadOnly { .. } => "read-only".to_owned(),
         StepError::NotStaged { revision, .. } => format!("{revision} not staged"),
         StepError::NotActivated { revision, .. } => format!("{revision} not activated"),
         StepError::StartFailed { .. } => "start failed".to_owned(),

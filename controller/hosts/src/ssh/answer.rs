@@ -29,12 +29,24 @@ fn read<T: std::str::FromStr>(text: &str, line: &str) -> Result<T, ContactError>
 /// Everything that the verb had to say about its failure.
 fn detail(answer: &Answer) -> String {
     let said = answer.lines.iter().filter_map(|line| line.strip_prefix("err ")).filter(|line| !line.trim().is_empty());
-    let text = said.collect::<Vec<_>>().join("; ");
+    let text = said.map(without_script).collect::<Vec<_>>().join("; ");
     let replayed = answer.lines.iter().any(|line| line == "replayed");
     match (text.is_empty(), replayed) {
         (_, true) => "as recorded when it was tried before".to_owned(),
         (true, false) => "the host gave no reason".to_owned(),
         (false, false) => text,
+    }
+}
+
+/// A complaint of the shell's without the script's own place, which tells people nothing:
+/// `/opt/windlass/bin/<digest>: 83: cannot create …`.
+fn without_script(line: &str) -> &str {
+    let Some((script, rest)) = line.split_once(": ") else { return line };
+    let ours = script.rsplit_once("/bin/").is_some_and(|(_, name)| name.parse::<PayloadDigest>().is_ok());
+    let number = |text: &str| text.trim_start_matches("line ").bytes().all(|byte| byte.is_ascii_digit());
+    match rest.split_once(": ") {
+        Some((place, complaint)) if ours && number(place) => complaint,
+        _ => line,
     }
 }
 
@@ -67,6 +79,8 @@ pub(crate) fn failure(answer: &Answer, ours: Sequence, revision: RevisionNumber)
             let detail = detail(answer);
             if detail.contains("No space left") || detail.contains("Disk quota exceeded") {
                 StepError::NoSpace { detail }
+            } else if detail.contains("Read-only file system") {
+                StepError::ReadOnly { detail }
             } else {
                 StepError::Failed { code, detail }
             }
@@ -361,4 +375,32 @@ pub(crate) fn logs(answer: &Answer) -> Vec<String> {
 pub(crate) fn look_failure(answer: &Answer) -> Option<ContactError> {
     (answer.code != 0)
         .then(|| ContactError::Garbled { detail: format!("exit code {}: {}", answer.code, detail(answer)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_told_without_the_scripts_own_place() {
+        let script = format!("/opt/windlass/bin/{}", "ab".repeat(32));
+        for (line, expected) in [
+            (
+                format!("{script}: 83: cannot create /x/lock: Read-only file system"),
+                "cannot create /x/lock: Read-only file system",
+            ),
+            (format!("{script}: line 83: /x: No space left on device"), "/x: No space left on device"),
+            ("mkdir: cannot create directory: File exists".to_owned(), "mkdir: cannot create directory: File exists"),
+            ("/srv/bin/tool: 83: no".to_owned(), "/srv/bin/tool: 83: no"),
+        ] {
+            assert_eq!(without_script(&line), expected);
+        }
+        let answer =
+            Answer { lines: vec![format!("err {script}: 83: cannot create /x: Read-only file system")], code: 2 };
+        let error = failure(&answer, Sequence(1), RevisionNumber(1)).expect("it failed");
+        assert_eq!(
+            error.to_string(),
+            "the file system is read-only: cannot create /x: Read-only file system; mount it for writing, or say another remoteDir"
+        );
+    }
 }

@@ -24,7 +24,7 @@ elif [ "$scope" = user ]; then dir=$HOME/.local/share/windlass
 else dir=/opt/windlass
 fi
 umask 022
-mkdir -p "$dir/bin" || bad "cannot make $dir/bin"
+mkdir -p "$dir/bin" || bad "cannot make $dir/bin; make room there, mount it for writing, or say another remoteDir"
 script=$dir/bin/$3
 if [ ! -f "$script" ] || [ "$(sha256sum <"$script")" != "$3  -" ]; then
     new=$script.$$

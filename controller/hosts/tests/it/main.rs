@@ -6,4 +6,5 @@ mod faults;
 mod memory;
 mod real;
 mod release;
+mod sessions;
 mod tls;

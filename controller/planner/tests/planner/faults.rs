@@ -27,11 +27,11 @@ fn a_step_that_fails_halts_the_rollout_and_a_new_one_tries_again() {
     assert_snapshot!(draw(&world.plan()), @r"
     to v2; open Deploy to v2 above 2
     a: v1 Pending
-    b: v1 Failed (stage 2: no space left: /opt/windlass)
+    b: v1 Failed (stage 2: no space left: /opt/windlass; make room there)
     c: v1 Pending
-    Ready=False StepFailed: stage 2 on b: no space left: /opt/windlass; it is tried again
+    Ready=False StepFailed: stage 2 on b: no space left: /opt/windlass; make room there; it is tried again
     Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
-    Degraded=True StepFailed: b: stage 2: no space left: /opt/windlass
+    Degraded=True StepFailed: b: stage 2: no space left: /opt/windlass; make room there
     ");
     let end = world.settle();
     assert_snapshot!(story(&world, &end), @r"
@@ -39,7 +39,7 @@ fn a_step_that_fails_halts_the_rollout_and_a_new_one_tries_again() {
     2 Deploy to 2
     stamp a b c with 2
     a stage 2
-    b stage 2: no space left: /opt/windlass
+    b stage 2: no space left: /opt/windlass; make room there
     c stage 2
     2 Halted
     3 Deploy to 2

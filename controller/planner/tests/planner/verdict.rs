@@ -181,7 +181,7 @@ fn an_exit_is_unhealthy_at_once_whatever_is_answered() {
 fn the_port_has_to_be_the_units_own() {
     insta::assert_snapshot!(looks(&asked(), &["100 nobody", "30000 another", "30250 nobody", "30500 nobody"]), @r"
     100 nobody: again in 25ms, nothing listens on the port
-    30000 another: again in 250ms, another program listens on the port
+    30000 another: again in 250ms, another program listens on port 8080; stop it, or say another spec.network.port
     30250 nobody: again in 250ms, nothing listens on the port
     30500 nobody: unhealthy: nothing listens on the port (3 looks in a row)
     ");

@@ -1,0 +1,193 @@
+//! Sources and placements that lead nowhere, each with the reason and the words that people get, while what ran goes on.
+//!
+//! `docs/bad-input.md` lists them.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use windlass_e2e::{Declaration, Program, Serve, World, eventually, service};
+
+use crate::PORT;
+
+/// Root without the right to read what its mode forbids: as a controller that does not run as root.
+const BOUND_BY_MODES: &[&str] = &["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"];
+
+/// What is done to the source, or said in the declaration.
+enum Act {
+    Source(fn(&Program) -> Result<()>),
+    Declaration(fn(Declaration) -> Declaration),
+}
+
+/// A mistake, and what is said of it.
+struct Mistake {
+    what: &'static str,
+    make: Act,
+    /// Takes back what was done to the source.
+    mend: fn(&Program) -> Result<()>,
+    reason: &'static str,
+    words: [&'static str; 2],
+}
+
+/// Nothing was done to the source.
+fn nothing(_: &Program) -> Result<()> {
+    Ok(())
+}
+
+/// Each mistake in its turn, on one service that runs all the while, and was started once when all are over.
+#[test]
+fn what_runs_goes_on_while_its_source_or_placement_makes_no_sense() -> Result<()> {
+    let mistakes = [
+        Mistake {
+            what: "a source that is gone",
+            make: Act::Source(|program| Ok(fs::rename(program.dir(), program.dir().with_extension("away"))?)),
+            mend: |program| Ok(fs::rename(program.dir().with_extension("away"), program.dir())?),
+            reason: "SourceUnavailable",
+            words: ["is not available on the controller's machine", "No such file or directory"],
+        },
+        Mistake {
+            what: "a source that is a file",
+            make: Act::Declaration(|web| {
+                let path = format!("{}/server.py", web.document["spec"]["source"]["path"].as_str().unwrap_or_default());
+                web.with("/spec/source/path", path)
+            }),
+            mend: nothing,
+            reason: "SourceUnavailable",
+            words: ["server.py is not available", "Not a directory"],
+        },
+        Mistake {
+            what: "a file that may not be read",
+            make: Act::Source(|program| {
+                program.put("secret.txt", "x")?;
+                Ok(fs::set_permissions(program.dir().join("secret.txt"), fs::Permissions::from_mode(0o000))?)
+            }),
+            mend: |program| Ok(fs::remove_file(program.dir().join("secret.txt"))?),
+            reason: "SourceInvalid",
+            words: ["secret.txt", "let the controller's user read it, or exclude it"],
+        },
+        Mistake {
+            what: "a pipe among the files",
+            make: Act::Source(|program| {
+                let made = std::process::Command::new("mkfifo").arg(program.dir().join("control")).status()?;
+                ensure!(made.success(), "mkfifo");
+                Ok(())
+            }),
+            mend: |program| Ok(fs::remove_file(program.dir().join("control"))?),
+            reason: "SourceInvalid",
+            words: ["control is a pipe", "exclude it"],
+        },
+        Mistake {
+            what: "globs that leave nothing",
+            make: Act::Declaration(|web| web.with("/spec/source/include", vec!["*.nothing"])),
+            mend: nothing,
+            reason: "SourceInvalid",
+            words: ["is left to release", "look at the include and exclude globs"],
+        },
+        Mistake {
+            what: "an entry point that is not in the release",
+            make: Act::Declaration(|web| web.with("/spec/runtime/entryPoint", "main.py")),
+            mend: nothing,
+            reason: "EntryPointMissing",
+            words: ["spec.runtime.entryPoint: main.py is not in the release", "look at include and exclude"],
+        },
+        Mistake {
+            what: "a selector that matches nothing",
+            make: Act::Declaration(|web| web.with("/spec/placement", json!({"selector": {"role": "wbe"}}))),
+            mend: nothing,
+            reason: "NoHosts",
+            words: ["spec.placement: the selector role=wbe matches no Host", "`windlass get hosts -o yaml`"],
+        },
+    ];
+    let world = World::new(1)?;
+    let program = world.program("web", "v1")?;
+    world.declare_hosts()?;
+    let web = service("web", PORT, program.dir(), &["web1"]);
+    let generation = world.put(&web)?;
+    let mut controller = world.start(&Serve { name: "serve", wrapper: BOUND_BY_MODES, ..Serve::default() })?;
+    controller.wait_until_up()?;
+    world.wait_ready("web", generation)?;
+    for Mistake { what, make, mend, reason, words } in mistakes {
+        match make {
+            Act::Source(make) => make(&program).context(what)?,
+            Act::Declaration(change) => _ = world.put(&change(web.clone()))?,
+        }
+        eventually(format_args!("{what}: {reason}"), || {
+            let message = world.service("web")?.expect("Ready", "False", reason)?;
+            for words in words {
+                ensure!(message.contains(words), "{words:?} is not in {message:?}");
+            }
+            world.service("web")?.expect("Stalled", "True", reason).map(drop)
+        })?;
+        world.expect_version(&world.hosts, PORT, "v1").context(what)?;
+        mend(&program).context(what)?;
+        let generation = world.put(&web)?;
+        world.wait_ready("web", generation).context(what)?;
+    }
+    // Seven mistakes later it is still the process of the first deploy.
+    ensure!(world.starts("web", "v1")? == [1], "it was started {:?} times", world.starts("web", "v1")?);
+    a_log_that_grows(&world, &program)?;
+    nowhere_to_begin_with(&world, &program)?;
+    a_port_that_is_taken(&world)?;
+    controller.check_alive()?;
+    world.passed()
+}
+
+/// A file that is written all the time never settles: it is named, and left out once somebody says so.
+fn a_log_that_grows(world: &World, program: &Program) -> Result<()> {
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (done, log) = (Arc::clone(&done), program.dir().join("app.log"));
+        std::thread::spawn(move || -> std::io::Result<()> {
+            let mut log = fs::File::options().create(true).append(true).open(log)?;
+            while !done.load(Ordering::Relaxed) {
+                log.write_all(b"one line more\n")?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        })
+    };
+    let told = eventually("the log is named", || {
+        let message = world.service("web")?.expect("Ready", "False", "SourceUnsettled")?;
+        ensure!(message.contains("app.log in") && message.contains("exclude it"), "{message:?}");
+        world.expect_version(&world.hosts, PORT, "v1")
+    });
+    // Without it the source is what it was.
+    let excluded = service("web", PORT, program.dir(), &["web1"]).with("/spec/source/exclude", vec!["*.log"]);
+    let ready = told.and_then(|()| world.wait_ready("web", world.put(&excluded)?));
+    done.store(true, Ordering::Relaxed);
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    ready?;
+    ensure!(world.starts("web", "v1")? == [1], "a log restarted it");
+    fs::remove_file(program.dir().join("app.log"))?;
+    Ok(())
+}
+
+/// A selector that never matched anything removes nothing, so nothing has to be confirmed.
+fn nowhere_to_begin_with(world: &World, program: &Program) -> Result<()> {
+    let lost = service("lost", 8083, program.dir(), &[]).with("/spec/placement", json!({"selector": {"role": "wbe"}}));
+    world.put(&lost)?;
+    eventually("it says that it runs nowhere", || {
+        let message = world.service("lost")?.expect("Ready", "False", "NoHosts")?;
+        ensure!(message.contains("the selector role=wbe matches no Host"), "{message:?}");
+        Ok(())
+    })
+}
+
+/// Another program has the port, so whatever answers there is not ours.
+fn a_port_that_is_taken(world: &World) -> Result<()> {
+    let squatter = ["systemd-run", "--quiet", "--unit=squatter", "python3", "-m", "http.server", "8082"];
+    world.hosts[0].run(&squatter)?;
+    eventually("it listens", || windlass_e2e::get(world.address(&world.hosts[0], 8082), "/").map(drop))?;
+    let other = world.program("other", "v1")?;
+    world.put(&service("other", 8082, other.dir(), &["web1"]))?;
+    eventually("the port is named", || {
+        let message = world.service("other")?.expect("Ready", "False", "FirstDeployUnhealthy")?;
+        ensure!(message.contains("another program listens on port 8082; stop it"), "{message:?}");
+        world.expect_version(&world.hosts, PORT, "v1")
+    })
+}
