@@ -115,14 +115,14 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
         if cancel.is_cancelled() {
             return Found::Cancelled;
         }
+        // One after the other: the host waits a moment for the listener, and who asks before it is there hears nothing.
         let looked = async {
-            let ask = async {
-                match &question {
-                    Some(question) => Some(fleet.ask(target, question).await),
-                    None => None,
-                }
+            let sample = fleet.sample(target, service, port).await;
+            let answer = match &question {
+                Some(question) => Some(fleet.ask(target, question).await),
+                None => None,
             };
-            tokio::join!(fleet.sample(target, service, port), ask)
+            (sample, answer)
         };
         let (sample, answer) = tokio::select! {
             looked = looked => looked,

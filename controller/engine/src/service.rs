@@ -17,10 +17,11 @@ use tracing::{Instrument as _, Span};
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::observation::{StepRecord, StepState};
 use windlass_crds::record::{Accepted, Owned, Rollout, RolloutState, StepFailure};
 use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::status::{Finding, ServiceStatus, conditions};
-use windlass_crds::step::{ContactError, StepError};
+use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Fleet, Stamp};
 use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
@@ -44,6 +45,10 @@ use crate::requests::{self, Subject};
 
 /// A host that has not answered by then is passed over for now, so that it holds nobody up.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
+
+/// So long after a look a host is taken to be as it was, but for what we have brought there: short beside the time in
+/// which anybody else does something to a host.
+const STILL_NEW: Duration = Duration::from_secs(1);
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -79,7 +84,7 @@ enum Returned {
     Scan(Option<Box<Scan>>),
     Look(Looked),
     Pulse(HostId, Option<Pulse>),
-    Errand(HostId, Sequence, Outcome),
+    Errand(HostId, Sequence, Vec<Act>, Outcome),
 }
 
 /// One reconcile of one Service.
@@ -415,14 +420,31 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.memory.health.insert(host, pulse);
                 }
             }
-            Returned::Errand(host, sequence, outcome) => {
+            Returned::Errand(host, sequence, acts, outcome) => {
                 self.busy.remove(&host);
-                self.views.remove(&host);
+                if !self.knows_what_came(&host, sequence, &acts, &outcome) {
+                    self.views.remove(&host);
+                }
                 // What it answered before it was switched says nothing any more.
                 self.memory.health.remove(&host);
                 self.ended.push((host, sequence, outcome));
             }
         }
+    }
+
+    /// Adds to what was seen of a host what a stage has brought there since. Whether that is all there is to know: a
+    /// stage changes nothing else, but after [`STILL_NEW`] the rest may be another.
+    fn knows_what_came(&mut self, host: &HostId, sequence: Sequence, acts: &[Act], outcome: &Outcome) -> bool {
+        let new = self.seen_at.get(host).is_some_and(|at| at.elapsed() < STILL_NEW);
+        let ([Act::Step(Step::Stage { revision, release })], Outcome::Done) = (acts, outcome) else { return false };
+        let Some(HostView::Seen(seen)) = self.views.get_mut(host).filter(|_| new) else { return false };
+        let service = &mut seen.service;
+        service.present = true;
+        service.releases.insert(*release);
+        service.revisions.insert(*revision, *release);
+        let record = StepRecord { sequence, revision: *revision, state: StepState::Ok };
+        service.steps.insert(Verb::Stage, record);
+        true
     }
 
     /// Asks how the Service is where that is due and nothing is under way; the answers come beside the rest.
@@ -730,13 +752,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
             };
             self.busy.insert(id.clone(), (activity, cancel));
             let controller = self.controller;
-            let host = id.clone();
+            let (host, acts) = (id.clone(), acts.clone());
             let sequence = stamp.sequence;
             // A task of its own, so that it moves while this turn writes to the store or reads a source.
             let controller = Arc::clone(controller);
             let running = async move { controller.run(&errand).await };
             let task = AbortOnDropHandle::new(tokio::spawn(running.in_current_span()));
-            let errand = async move { Returned::Errand(host, sequence, task.await.unwrap_or(Outcome::Cancelled)) };
+            let errand =
+                async move { Returned::Errand(host, sequence, acts, task.await.unwrap_or(Outcome::Cancelled)) };
             self.out.push(errand.boxed());
         }
     }

@@ -309,7 +309,6 @@ impl Stage<'_> {
         }
         let place = unit::Place {
             service: &self.order.service,
-            revision: self.revision,
             remote_dir: &hello.dir,
             scope: answer::scope(&hello).map_err(contact)?,
             program,

@@ -45,6 +45,8 @@ begin() {
         unit_dir=/etc/systemd/system
         wants=$unit_dir/multi-user.target.wants
     fi
+    # GNU's find prints what stat would; busybox's does not.
+    [ -n "${find_prints-}" ] || { find / -maxdepth 0 -printf '' 2>/dev/null && find_prints=yes || find_prints=no; }
 }
 
 # Everything that follows from the name of a service's folder.
@@ -187,24 +189,44 @@ control() {
     return $outcome
 }
 
+# systemctl gives up by itself where systemd does not answer, so that a look needs no process for that.
 show() {
-    timeout 20 systemctl "$manager" show "$unit" --no-pager "$@" </dev/null 9>&-
+    SYSTEMD_BUS_TIMEOUT=20s systemctl "$manager" show "$unit" --no-pager "$@" </dev/null 9>&-
 }
 
-# Which revision the installed unit names: empty where there is none, - where it is not ours.
+# Which revision the installed unit runs: empty where there is no unit, - where it is not ours or runs nothing.
 read_installed() {
     installed=
     [ -e "$unit_file" ] || return 0
     installed=-
+    read_slot "$unit_file"
+    [ -n "$slot" ] || return 0
+    # No process but where the revision is gone.
+    set +f
+    for at in "$home"/revisions/*; do
+        if [ "$at" -ef "$home/live/$slot" ]; then installed=${at##*/}; fi
+    done
+    set -f
+    [ "$installed" = - ] || return 0
+    installed=$(readlink "$home/live/$slot")
+    installed=${installed##*/}
+    case $installed in
+    '' | *[!0-9]*) installed=- ;;
+    esac
+}
+
+# Through which link of live/ a unit runs its revision; empty where it is not one of ours.
+read_slot() {
+    slot=
     # Our first lines are fixed, so that this needs no process.
     {
         read -r line && [ "$line" = '[X-Windlass]' ] || return 0
         read -r line && [ "$line" = "Service=$service" ] || return 0
         read -r line || return 0
-    } <"$unit_file"
+    } <"$1"
     case $line in
-    Revision=*[!0-9]* | Revision=) ;;
-    Revision=*) installed=${line#Revision=} ;;
+    Slot=*[!0-9a-f]* | Slot=) ;;
+    Slot=*) slot=${line#Slot=} ;;
     esac
 }
 
@@ -219,9 +241,15 @@ wipe() {
     done
 }
 
-# Everything in the current folder: mode, size, time and path of files and links, mode and path of folders.
+# Everything in the current folder: mode, size, time and path of files and links, mode and path of folders. In the
+# order of the folders themselves, which stays as it is while they do.
 listing() {
-    find . -mindepth 1 -type d -exec stat -c '%a - - %n' {} + -o -exec stat -c '%a %s %Y %N' {} + | sort
+    if [ "$find_prints" = yes ]; then
+        find . -mindepth 1 -type d -printf '%m - - %p\n' -o -type l -printf '%m %s %Ts %p -> %l\n' \
+            -o -printf '%m %s %Ts %p\n'
+    else
+        find . -mindepth 1 -type d -exec stat -c '%a - - %n' {} + -o -exec stat -c '%a %s %Y %N' {} +
+    fi
 }
 
 # How a release differs from the listing that was made when it was unpacked and checked; nothing where it does not.
@@ -230,7 +258,8 @@ listing_differs() {
         echo 'missing'
         return
     fi
-    (cd "$home/releases/$1" && listing) | sort - "$home/releases/$1.list" | uniq -u
+    (cd "$home/releases/$1" && listing) | cmp -s - "$home/releases/$1.list" ||
+        (cd "$home/releases/$1" && listing) | sort - "$home/releases/$1.list" | uniq -u
 }
 
 # Paths of lines that a listing wrote.
@@ -257,6 +286,8 @@ check_revision() {
     sums=$(cd "$at" && sha256sum unit env) || return 1
     [ "$sums" = "$unit_sum  unit
 $env_sum  env" ] || return 1
+    read_slot "$at/unit"
+    [ -n "$slot" ] || return 1
     [ "$at/release" -ef "$home/releases/$release" ]
 }
 
@@ -328,7 +359,8 @@ observe_drift() {
         read -r now _ && [ "$now" = "$unit_sum" ] && read -r now _ && [ "$now" = "$env_sum" ] || echo 'drift revision'
     )
     [ "$at/release" -ef "$home/releases/$release" ] || echo 'drift revision'
-    listing_differs "$release" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
+    differs=$(listing_differs "$release")
+    [ -z "$differs" ] || printf '%s\n' "$differs" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
     [ "$2" = quick ] || hashes_differ "$release" 'nice -n 19' | head -n 10 | sed 's/^/changed /'
 }
 
@@ -385,7 +417,7 @@ verb_stage() {
     }
     begin_step stage "$wait"
     drop_lock
-    mkdir -p "$home/incoming" "$home/releases" "$home/revisions" "$unit_dir" || exit 1
+    mkdir -p "$home/incoming" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
     receive
     build=$home/incoming/build.$$
     wipe "$build"
@@ -462,7 +494,8 @@ link_base() {
     [ "$scope" = system ] || find files -type d -exec chmod 0755 {} + || exit 1
     find files -type l -exec rm -f {} + || exit 1
     # What is not as it was; `removed` holds what cannot be trusted besides.
-    grep -vxF -f meta/manifest "$home/releases/$base.manifest" | grep -v '^lnk ' | cut -d' ' -f6- >>meta/removed
+    grep -vxF -f meta/manifest "$home/releases/$base.manifest" |
+        sed -e '/^lnk /d' -e 's/^[^ ]* [^ ]* [^ ]* [^ ]*  //' >>meta/removed
     if [ -s meta/removed ]; then
         (cd files && tr '\n' '\0' <../meta/removed | xargs -0 rm -f --) || give_up $BASE 'cannot take files off the base'
         # Folders that are empty now; the others refuse.
@@ -473,24 +506,28 @@ link_base() {
 check_unpacked() {
     # Of a base only what is new; all of it where the base is the damaged release itself.
     if [ "$base" = - ] || [ "$base" = "$release" ]; then
-        grep -v '^lnk ' meta/manifest | cut -d' ' -f4- >meta/sums
+        cat meta/manifest
     else
-        grep -vxF -f "$home/releases/$base.manifest" meta/manifest | grep -v '^lnk ' | cut -d' ' -f4- >meta/sums
+        grep -vxF -f "$home/releases/$base.manifest" meta/manifest
+    fi | sed -e '/^lnk /d' -e 's/^[^ ]* [^ ]* [^ ]* //' >meta/sums
+    if [ -s meta/sums ] && ! (cd files && sha256sum -c ../meta/sums) >meta/checked 2>&1; then
+        grep -v ': OK$' meta/checked | sed 's/^/err /' | head -n 5
+        exit "$trouble"
     fi
-    if [ -s meta/sums ]; then
-        (cd files && sha256sum -c ../meta/sums 2>&1 | grep -v ': OK$' | sed 's/^/err /' | head -n 5) >meta/bad
-        [ ! -s meta/bad ] || { cat meta/bad && exit "$trouble"; }
-    fi
-    {
-        grep -v '^lnk ' meta/manifest | cut -d' ' -f1-3,6-
-        sed -n "s/^lnk .*$tab/lnk /p" meta/manifest
-    } | sort >meta/expected
-    (
-        cd files || exit 1
+    # Mode, size, time and path of each file, and the path of each link.
+    sed -e "s/^lnk .*$tab/lnk /" -e t -e 's/^\([^ ]* [^ ]* [^ ]*\) [^ ]*  /\1 /' meta/manifest >meta/expected
+    (cd files && found) | sort - meta/expected | uniq -u >meta/bad
+    [ ! -s meta/bad ] || { head -n 5 meta/bad | sed 's/^/err differs: /' && exit "$trouble"; }
+}
+
+# What lies in the current folder, as the manifest has it.
+found() {
+    if [ "$find_prints" = yes ]; then
+        find . -type f -printf '%m %s %Ts %P\n' -o -type l -printf 'lnk %P\n' -o ! -type d -printf 'other %P\n'
+    else
         find . -type f -exec stat -c '%a %s %Y %n' {} + -o -type l -exec stat -c 'lnk %n' {} + \
-            -o ! -type d -exec stat -c 'other %n' {} +
-    ) | sed 's, \./, ,' | sort - meta/expected | uniq -u | head -n 5 | sed 's/^/err differs: /' >meta/bad
-    [ ! -s meta/bad ] || { cat meta/bad && exit "$trouble"; }
+            -o ! -type d -exec stat -c 'other %n' {} + | sed 's, \./, ,'
+    fi
 }
 
 # Makes what was built a release and a revision. Under the lock.
@@ -509,9 +546,10 @@ install() {
     new=$build/revision
     mkdir "$new" && mv "$build/meta/unit" "$build/meta/env" "$new" || exit 1
     ln -s "../../releases/$release" "$new/release" || exit 1
-    set -- "$(sha256sum <"$new/unit")" "$(sha256sum <"$new/env")"
-    printf '%s %s %s\n' "$release" "${1%% *}" "${2%% *}" >"$new/seal" || exit 1
-    wanted="$release ${1%% *} ${2%% *}"
+    # shellcheck disable=SC2046
+    set -- $(cd "$new" && sha256sum unit env)
+    wanted="$release $1 $3"
+    printf '%s\n' "$wanted" >"$new/seal" || exit 1
     if [ -e "revisions/$number" ]; then
         unit_sum='' env_sum=''
         if (check_revision "$number") && [ "$(cat "revisions/$number/seal")" = "$wanted" ]; then
@@ -530,8 +568,10 @@ install() {
     return 0
 }
 
-# The unit of a revision, ready to be renamed: so the switch needs no room on a full disk. systemd ignores the name.
+# The unit of a revision and the link to it, ready to be renamed: so the switch needs no room on a full disk. systemd
+# ignores the unit's name.
 keep_switch() {
+    [ -L "$home/live/.$1" ] || ln -s "../revisions/$1" "$home/live/.$1" || return 1
     ready=$unit_dir/.$unit.$1
     if [ -f "$ready" ] && cmp -s "$home/revisions/$1/unit" "$ready"; then return 0; fi
     cp "$home/revisions/$1/unit" "$ready.new" && chmod 0644 "$ready.new" && mv -f "$ready.new" "$ready"
@@ -545,12 +585,14 @@ keep_switch() {
 verb_activate() {
     # shellcheck disable=SC2086
     exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
+        --setenv=find_prints="$find_prints" \
         $shell "$script" once "$scope" "$dir" "$shell" switch activate "$@"
 }
 
 verb_revert() {
     # shellcheck disable=SC2086
     exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
+        --setenv=find_prints="$find_prints" \
         $shell "$script" once "$scope" "$dir" "$shell" switch revert "$@"
 }
 
@@ -576,15 +618,24 @@ verb_switch() {
     start "$8"
 }
 
-# Renames the unit into its place: the switch itself.
+# The switch itself. A unit runs live/<slot>, a link to its revision; the slot is the digest of the unit's text. So
+# where the unit stays, the rename of that link is the switch, and systemd has nothing to read again, which would cost
+# a tenth of a second. Where the unit changes, its link is one that nobody uses yet, and the rename of the unit is it.
 put_unit() {
-    known=
+    known='' same=''
     [ ! -e "$unit_file" ] || known=1
     mkdir -p "$wants" || return 1
     keep_switch "$1" || return 1
-    ready=$unit_dir/.$unit.$1
-    sync "$ready" 2>/dev/null || sync
-    mv -f "$ready" "$unit_file" || return 1
+    read_slot "$home/revisions/$1/unit"
+    [ -n "$slot" ] || return 1
+    ! cmp -s "$home/revisions/$1/unit" "$unit_file" || same=1
+    mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
+    sync "$home/live" 2>/dev/null || sync
+    if [ -z "$same" ]; then
+        ready=$unit_dir/.$unit.$1
+        sync "$ready" 2>/dev/null || sync
+        mv -f "$ready" "$unit_file" || return 1
+    fi
     [ "$wants/$unit" -ef "$unit_file" ] || ln -sf "$unit_file" "$wants/$unit" || return 1
     sync "$unit_dir" 2>/dev/null || sync
     # For the next time, and for people. Neither may fail it: the disk may be full.
@@ -593,18 +644,30 @@ put_unit() {
     return 0
 }
 
-# Starts what the unit file says now. A unit that systemd has never seen needs no reload, which costs a tenth of a second.
+# Starts what the unit file says now. systemd reads it again only where it has another one.
 start() {
-    if [ -n "$known" ]; then
+    if [ -n "$known" ] && [ -z "$same" ]; then
         control 60 daemon-reload || end_step $?
     fi
     said=$(control "$1" restart "$unit" 2>&1)
     code=$?
-    if [ $code -ne 0 ] && [ $code -ne $TIMED_OUT ] && [ -z "$known" ]; then
+    # It may have read another one than is there, or none: it says so, or fails.
+    case $code,$said in
+    "$TIMED_OUT",*) ;;
+    0,*daemon-reload*)
         control 60 daemon-reload || end_step $?
         said=$(control "$1" restart "$unit" 2>&1)
         code=$?
-    fi
+        ;;
+    0,*) ;;
+    *)
+        if [ -z "$known" ] || [ -n "$same" ]; then
+            control 60 daemon-reload || end_step $?
+            said=$(control "$1" restart "$unit" 2>&1)
+            code=$?
+        fi
+        ;;
+    esac
     [ $code -ne 0 ] || end_step 0
     printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
@@ -652,8 +715,11 @@ clear_away() {
             [ -f "$at/seal" ] && read -r release _ <"$at/seal"
             used="$used$release "
             ;;
-        *) wipe "$at" && rm -f "$unit_dir/.$unit.${at##*/}" ;;
+        *) wipe "$at" && rm -f "$unit_dir/.$unit.${at##*/}" "live/.${at##*/}" ;;
         esac
+    done
+    for at in live/*; do
+        [ -e "$at" ] || rm -f "$at"
     done
     for at in releases/*.manifest; do
         digest=${at##*/}
@@ -748,6 +814,7 @@ verb_adopt() {
 # sample SERVICE PORT|- HEXADECIMAL-PORT|-
 verb_sample() {
     name "$1"
+    [ "$2" = - ] || await_listener "$3"
     # Boot time rather than monotonic: they differ only by the time that a machine was suspended.
     read -r up _ </proc/uptime
     printf 'uptime %s\n' "$up"
@@ -755,6 +822,15 @@ verb_sample() {
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
     printf '%s\n' "$state"
     [ "$2" = - ] || printf 'listener %s\n' "$(listener "$3")"
+}
+
+# Waits a moment for somebody to listen on a port: a program that starts is then seen as soon as it does, and costs
+# the host one look, not ten. A shell that sleeps takes nothing from the program.
+await_listener() {
+    for _ in 1 2 3 4 5 6; do
+        ! grep -qE "^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F]+:0000 0A " /proc/net/tcp /proc/net/tcp6 2>/dev/null || return 0
+        sleep 0.03 2>/dev/null || return 0
+    done
 }
 
 # Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.

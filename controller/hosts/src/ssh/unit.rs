@@ -3,13 +3,17 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use windlass_crds::id::{RevisionNumber, ServiceKey};
+use windlass_crds::digest::PayloadDigest;
+use windlass_crds::id::ServiceKey;
 use windlass_crds::observation::Scope;
 use windlass_crds::service::{Runtime, RuntimeTarget, ServiceSpec};
 
 /// How long systemd waits before it starts a program again that has ended: short, for a health gate waits on it,
 /// and long enough that a program which fails at once leaves the host its processor.
 const RESTART_SECONDS: u32 = 1;
+
+/// So much of a digest names a slot: a service has a handful of them, and nobody gains by two that are alike.
+const SLOT_DIGITS: usize = 16;
 
 /// Ports below need a capability (capabilities(7), CAP_NET_BIND_SERVICE).
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
@@ -19,8 +23,6 @@ const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 pub(crate) struct Place<'a> {
     /// Which service.
     pub(crate) service: &'a ServiceKey,
-    /// Which revision.
-    pub(crate) revision: RevisionNumber,
     /// Where Windlass keeps its files on the host.
     pub(crate) remote_dir: &'a str,
     /// Whose systemd.
@@ -41,18 +43,28 @@ pub(crate) fn interpreter(target: RuntimeTarget) -> Option<&'static str> {
 
 /// The unit file of a revision.
 ///
+/// Revisions with the same settings have the same unit, byte by byte: it runs whatever its slot links to, so that
+/// systemd has nothing to read again where only files differ. The slot is named by the digest of all that the unit
+/// says, so that one with other settings never runs through the link of another.
+///
 /// Its first three lines say whose it is, in this order: the host reads them without starting a process.
 pub(crate) fn unit(place: &Place<'_>, spec: &ServiceSpec) -> String {
-    let Place { service, revision, remote_dir, scope, program: _ } = place;
+    let digest = PayloadDigest::of(through(place, spec, "").as_bytes()).to_string();
+    through(place, spec, &digest[..SLOT_DIGITS])
+}
+
+/// The unit that runs what a slot links to.
+fn through(place: &Place<'_>, spec: &ServiceSpec, slot: &str) -> String {
+    let Place { service, remote_dir, scope, program: _ } = place;
     let folder = service.folder();
-    let revision_dir = format!("{remote_dir}/{folder}/revisions/{revision}");
+    let revision_dir = format!("{remote_dir}/{folder}/live/{slot}");
     let install = match scope {
         Scope::System => "multi-user.target",
         Scope::User => "default.target",
     };
     let mut text = format!(
-        "[X-Windlass]\nService={folder}\nRevision={revision}\n\n\
-         [Unit]\nDescription={service}, revision {revision}, by Windlass\nAfter=network.target\n\
+        "[X-Windlass]\nService={folder}\nSlot={slot}\n\n\
+         [Unit]\nDescription={service}, by Windlass\nAfter=network.target\n\
          StartLimitIntervalSec=0\n\n\
          [Service]\nType=exec\nExecStart={}\nWorkingDirectory={}\n",
         command(place, &revision_dir, &spec.runtime),
@@ -238,7 +250,7 @@ mod tests {
 
     fn render(scope: Scope, remote_dir: &str, program: Option<&str>, spec: &ServiceSpec) -> String {
         let service = "default/web".parse().expect("a service");
-        unit(&Place { service: &service, revision: RevisionNumber(3), remote_dir, scope, program }, spec)
+        unit(&Place { service: &service, remote_dir, scope, program }, spec)
     }
 
     #[test]
@@ -251,21 +263,23 @@ mod tests {
             "network": { "port": 8080 },
             "lifecycle": { "forceAfter": "2s" },
         }));
+        let text = render(Scope::System, "/opt/windlass", Some("/usr/bin/python3"), &spec);
+        let slot = text.lines().nth(2).and_then(|line| line.strip_prefix("Slot=")).expect("a slot");
         let expected = r#"[X-Windlass]
 Service=default.web
-Revision=3
+Slot=SLOT
 
 [Unit]
-Description=default/web, revision 3, by Windlass
+Description=default/web, by Windlass
 After=network.target
 StartLimitIntervalSec=0
 
 [Service]
 Type=exec
-ExecStart="/usr/bin/python3" -u "/opt/windlass/default.web/revisions/3/release/bin/server.py" "--name=a b" "50%%" "$$HOME"
-WorkingDirectory=/opt/windlass/default.web/revisions/3/release
+ExecStart="/usr/bin/python3" -u "/opt/windlass/default.web/live/SLOT/release/bin/server.py" "--name=a b" "50%%" "$$HOME"
+WorkingDirectory=/opt/windlass/default.web/live/SLOT/release
 Environment=PYTHONPYCACHEPREFIX=%C/windlass/default.web/pycache
-EnvironmentFile=/opt/windlass/default.web/revisions/3/env
+EnvironmentFile=/opt/windlass/default.web/live/SLOT/env
 Restart=always
 RestartSec=1
 KillMode=mixed
@@ -283,7 +297,22 @@ CapabilityBoundingSet=
 AmbientCapabilities=
 "#;
         let expected = format!("{expected}{WALLS}{FILTERS}\n[Install]\nWantedBy=multi-user.target\n");
-        assert_eq!(render(Scope::System, "/opt/windlass", Some("/usr/bin/python3"), &spec), expected);
+        assert_eq!(text, expected.replace("SLOT", slot));
+        assert_eq!(slot.len(), SLOT_DIGITS);
+    }
+
+    #[test]
+    fn a_slot_is_shared_by_what_systemd_need_not_tell_apart() {
+        let slot = |json: &serde_json::Value| {
+            let text = render(Scope::System, "/opt/windlass", Some("/usr/bin/python3"), &spec(json));
+            text.lines().nth(2).expect("a slot").to_owned()
+        };
+        let port = |port: u16| serde_json::json!({ "network": { "port": port } });
+        let stop = serde_json::json!({ "network": { "port": 8080 }, "lifecycle": { "forceAfter": "2s" } });
+        // The port is in the environment, which lies beside the files.
+        assert_eq!(slot(&port(8080)), slot(&port(8081)));
+        assert_ne!(slot(&port(8080)), slot(&port(80)));
+        assert_ne!(slot(&port(8080)), slot(&stop));
     }
 
     #[test]
