@@ -636,7 +636,11 @@ put_unit() {
         sync "$ready" 2>/dev/null || sync
         mv -f "$ready" "$unit_file" || return 1
     fi
-    [ "$wants/$unit" -ef "$unit_file" ] || ln -sf "$unit_file" "$wants/$unit" || return 1
+    if ! [ "$wants/$unit" -ef "$unit_file" ]; then
+        ln -sf "$unit_file" "$wants/$unit" || return 1
+        # systemd remembers what it found there.
+        same=
+    fi
     sync "$unit_dir" 2>/dev/null || sync
     # For the next time, and for people. Neither may fail it: the disk may be full.
     keep_switch "$1" 2>/dev/null

@@ -319,8 +319,9 @@ AmbientCapabilities=
     fn a_unit_in_user_scope() {
         let spec = spec(&serde_json::json!({ "runtime": { "target": "generic", "entryPoint": "a $b" } }));
         let text = render(Scope::User, "/home/app/.local/share/windlass", None, &spec);
-        let command = "ExecStart=\"/home/app/.local/share/windlass/default.web/revisions/3/release/a $b\"\n";
-        assert!(text.contains(command), "{text}");
+        let slot = text.lines().nth(2).and_then(|line| line.strip_prefix("Slot=")).expect("a slot");
+        let command = format!("ExecStart=\"/home/app/.local/share/windlass/default.web/live/{slot}/release/a $b\"\n");
+        assert!(text.contains(&command), "{text}");
         assert!(text.ends_with("\n[Install]\nWantedBy=default.target\n"), "{text}");
         for absent in ["DynamicUser", "ProtectSystem", "PrivateTmp", "CapabilityBoundingSet"] {
             assert!(!text.contains(absent), "{absent}");
