@@ -80,6 +80,24 @@ pub struct HostRow {
     /// More about it; empty where there is nothing to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Since when its state and revision are what they are. The planner leaves it open; it is filled in where the
+    /// status is written, from the one before, so that it changes nothing by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// Rows with the time since when each is as it is, taken over from `before` where it has not changed.
+pub fn rows(
+    found: &BTreeMap<HostId, HostRow>,
+    before: &BTreeMap<HostId, HostRow>,
+    now: Timestamp,
+) -> BTreeMap<HostId, HostRow> {
+    let dated = |(host, row): (&HostId, &HostRow)| {
+        let same = before.get(host).filter(|old| (old.state, old.revision) == (row.state, row.revision));
+        let since = same.map_or(Some(now), |old| old.since.or(Some(now)));
+        (host.clone(), HostRow { since, ..row.clone() })
+    };
+    found.iter().map(dated).collect()
 }
 
 /// How a service stands on one host.

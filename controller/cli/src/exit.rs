@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Differences = 3,
     /// It was not done within `--timeout`.
     TimedOut = 4,
+    /// Somebody typed Ctrl-C while it waited: 128 and the signal's number, as shells have it.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {

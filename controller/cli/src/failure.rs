@@ -16,6 +16,11 @@ pub(crate) struct UsageError(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct TimedOut(pub(crate) String);
 
+/// Somebody typed Ctrl-C.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Interrupted(pub(crate) String);
+
 /// An error with a sentence about what to do.
 #[derive(Debug)]
 struct Hinted {
@@ -46,9 +51,10 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
         return Exit::Done;
     }
     let (lines, hints) = lines(error);
+    let interrupted = find::<Interrupted>(error).is_some();
     for (index, line) in lines.iter().enumerate() {
         match index {
-            0 => output::labelled(Label::Error, line),
+            0 if !interrupted => output::labelled(Label::Error, line),
             _ => output::note(line),
         }
     }
@@ -59,6 +65,8 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
         Exit::Usage
     } else if find::<TimedOut>(error).is_some() {
         Exit::TimedOut
+    } else if interrupted {
+        Exit::Interrupted
     } else {
         Exit::Failed
     }

@@ -9,12 +9,30 @@ use windlass_crds::id::{Generation, ResourceKey};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::Owned;
 use windlass_crds::status::{AnyStatus, HostStatus, ServiceStatus};
+use windlass_engine::events::Event;
 use windlass_store::{Change, Entry, Key, ReadError, RequestId, Scope, Section, Store, Update};
 
 use crate::resources::Selection;
 
 /// The sections that an inventory is made of.
 pub(crate) const SECTIONS: [Section; 4] = [Section::Declared, Section::Owned, Section::Requests, Section::Status];
+
+/// So many named resources are read key by key, each of which costs up to four round trips; more of them cost less
+/// when whole sections are read.
+const NAMED: usize = 8;
+
+/// The keys that speak of named resources.
+pub(crate) fn scope_of(keys: &[ResourceKey]) -> Scope {
+    match keys.iter().map(Scope::resource).reduce(Scope::and) {
+        Some(scope) if keys.len() <= NAMED => scope,
+        _ => Scope::sections(&SECTIONS),
+    }
+}
+
+/// The keys that speak of a resource, and the events, one of which tells that a request for it cannot be done.
+pub(crate) fn scope_of_request(key: &ResourceKey) -> Scope {
+    Scope::resource(key).and(Scope::section(Section::Events))
+}
 
 /// What the store says of one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +135,8 @@ pub(crate) struct Inventory {
     resources: BTreeMap<ResourceKey, Resource>,
     /// Keys below `declared/` that name no resource.
     strays: BTreeSet<String>,
+    /// Requests that the controller could not do, and why; only where events are followed too.
+    refusals: BTreeMap<RequestId, String>,
 }
 
 impl Inventory {
@@ -172,6 +192,11 @@ impl Inventory {
         self.resources.get(key)
     }
 
+    /// Why the controller could not do a request, where it said so.
+    pub(crate) fn refusal(&self, request: &RequestId) -> Option<&str> {
+        self.refusals.get(request).map(String::as_str)
+    }
+
     /// Every resource, sorted by kind, namespace and name.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Resource> {
         self.resources.values().filter(|resource| resource.exists())
@@ -213,7 +238,14 @@ impl Inventory {
         Some(key)
     }
 
+    /// Takes in what is about no resource.
     fn stray(&mut self, change: &Change) {
+        if let Change::Put(entry @ Entry { key: Key::Event { .. }, .. }) = change {
+            let refusal = read::<Event>(Some(entry)).filter(|event| event.reason == Reason::RequestRefused);
+            let refusal = refusal.and_then(|event| Some((event.request?, event.message)));
+            self.refusals.extend(refusal);
+            return;
+        }
         let Key::Unknown(path) = change.key() else { return };
         if !path.as_bytes().starts_with(b"declared/") {
             return;

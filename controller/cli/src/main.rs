@@ -1,20 +1,28 @@
 //! The `windlass` binary: wires the commands, one file each.
 
 mod asking;
+mod board;
 mod commands;
 mod connection;
 mod declarations;
+mod description;
+mod evidence;
 mod exit;
 mod failure;
 mod field_places;
+mod happenings;
 mod inventory;
+mod live;
 mod narration;
+mod outlook;
 mod output;
 mod resources;
 mod settling;
 mod summary;
 mod table;
 mod telemetry;
+mod telling;
+mod text;
 mod waiting;
 
 use std::process::ExitCode;

@@ -7,12 +7,14 @@ use windlass_crds::status::HostRow;
 
 use crate::inventory::Resource;
 use crate::summary::plain;
+use crate::text::printable;
 
 /// Tells what changed since it was last asked.
 #[derive(Debug, Default)]
 pub(crate) struct Narrator {
     rollout: Option<Sequence>,
-    hosts: BTreeMap<HostId, HostRow>,
+    /// What was told of each, without the time: that alone is no news.
+    hosts: BTreeMap<HostId, String>,
 }
 
 impl Narrator {
@@ -29,15 +31,17 @@ impl Narrator {
             });
             self.rollout = Some(rollout.sequence);
         }
-        for (host, row) in &told.hosts {
+        let hosts: BTreeMap<HostId, String> =
+            told.hosts.iter().map(|(host, row)| (host.clone(), describe(row))).collect();
+        for (host, row) in &hosts {
             if self.hosts.get(host) != Some(row) {
-                lines.push(format!("{key}: {host} {}", describe(row)));
+                lines.push(format!("{key}: {host} {row}"));
             }
         }
-        for host in self.hosts.keys().filter(|host| !told.hosts.contains_key(*host)) {
+        for host in self.hosts.keys().filter(|host| !hosts.contains_key(*host)) {
             lines.push(format!("{key}: {host} is done with"));
         }
-        self.hosts = told.hosts;
+        self.hosts = hosts;
         lines
     }
 }
@@ -49,7 +53,7 @@ fn describe(row: &HostRow) -> String {
         text += &format!(", revision {revision}");
     }
     if !row.message.is_empty() {
-        text += &format!(": {}", row.message.replace(char::is_control, " "));
+        text += &format!(": {}", printable(&row.message));
     }
     text
 }

@@ -85,8 +85,24 @@ pub(crate) fn prompt(text: impl Display) {
     let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Writes to stderr as it is: what a screen is drawn with.
+pub(crate) fn draw(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Whether stderr is a screen on which lines can be drawn again.
+pub(crate) fn is_screen() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb" && !term.is_empty())
+}
+
+/// Whether stdout goes where people look.
+pub(crate) fn is_shown() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// Whether stderr is somebody's screen, and they have not said that they want no colours (no-color.org).
 pub(crate) fn coloured() -> bool {
     let silenced = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !silenced && io::stderr().is_terminal()
+    !silenced && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{Generation, ResourceKey};
-use windlass_crds::observation::HealthAnswer;
-use windlass_crds::status::{self, HostState, ServiceStatus};
+use windlass_crds::status;
 use windlass_store::RequestId;
 
 use crate::inventory::Resource;
+use crate::outlook;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(crate) struct Wanted {
     pub(crate) generation: Generation,
     /// The requests that must have been done: the status is about the time before them.
     pub(crate) requests: BTreeSet<RequestId>,
+    /// Those of them that the person who waits has made.
+    pub(crate) own: BTreeSet<RequestId>,
 }
 
 /// How it stands with what is wanted.
@@ -108,6 +110,8 @@ pub(crate) enum Why {
     NotSeen,
     /// It is still declared.
     Declared,
+    /// The controller could not do what was asked.
+    Refused(String),
     /// The status says so.
     Told {
         /// For programs.
@@ -124,6 +128,7 @@ impl fmt::Display for Why {
             Self::Asked(id) => write!(out, "the controller has not dealt with request {id} yet"),
             Self::NotSeen => out.write_str("the controller has not looked at what is declared yet"),
             Self::Declared => out.write_str("it is still declared"),
+            Self::Refused(why) => write!(out, "the controller refused: {why}"),
             Self::Told { reason, message } if message.is_empty() => write!(out, "{reason}"),
             Self::Told { reason, message } => write!(out, "{reason}: {message}"),
         }
@@ -140,14 +145,23 @@ impl Why {
 
     /// What a person may type next.
     pub(crate) fn hint(&self, key: &ResourceKey) -> Option<String> {
-        let Self::Told { reason, .. } = self else { return None };
-        match reason {
-            Reason::RolledBack | Reason::Unhealthy | Reason::FirstDeployUnhealthy => Some(format!(
-                "mend the source or the declaration and apply it; `windlass rollout retry {key}` tries the same once more"
-            )),
-            Reason::Undone => Some(format!("`windlass rollout retry {key}` goes forward again")),
-            Reason::Paused => Some(format!("`windlass rollout resume {key}` lets it go on")),
-            Reason::RemovalNeedsConfirmation => Some(format!("`windlass confirm-removal {key}` lets it go on")),
+        match self {
+            // What a wait ends with; of what goes on by itself it was told all the time.
+            Self::Told {
+                reason:
+                    reason @ (Reason::RolledBack
+                    | Reason::Unhealthy
+                    | Reason::FirstDeployUnhealthy
+                    | Reason::Undone
+                    | Reason::Paused
+                    | Reason::RemovalNeedsConfirmation
+                    | Reason::OwnedByAnother
+                    | Reason::HostKeyRejected
+                    | Reason::LoginRefused
+                    | Reason::HostUnsuitable
+                    | Reason::HostUnreachable),
+                ..
+            } => outlook::advice(*reason, key),
             _ => None,
         }
     }
@@ -223,37 +237,6 @@ fn removal(ready: Option<&Condition>) -> Progress {
     }
 }
 
-/// What is known of why a Service is not well: the failed revision's evidence, and each host that is not ready.
-pub(crate) fn evidence(told: &ServiceStatus) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(failure) = &told.failure {
-        lines.push(format!("revision {} on {}: {}", failure.revision, failure.host, failure.evidence.summary));
-        lines.extend(failure.evidence.answer.as_ref().map(|answer| format!("  answer: {}", answered(answer))));
-        lines.extend(failure.evidence.logs.iter().map(|line| format!("  log: {}", printable(line))));
-    }
-    let ill = told.hosts.iter().filter(|(_, row)| row.state != HostState::Ready);
-    lines.extend(ill.map(|(host, row)| {
-        let state = format!("{host} is {}", crate::summary::plain(&row.state));
-        if row.message.is_empty() { state } else { format!("{state}: {}", printable(&row.message)) }
-    }));
-    lines
-}
-
-fn answered(answer: &HealthAnswer) -> String {
-    match answer {
-        HealthAnswer::Http { status, body } if body.trim().is_empty() => format!("HTTP {status}"),
-        HealthAnswer::Http { status, body } => format!("HTTP {status}: {}", printable(body.trim_end())),
-        HealthAnswer::Open => "the port accepts connections".to_owned(),
-        HealthAnswer::Silent { detail } => format!("none: {}", printable(detail)),
-        HealthAnswer::Unknown { detail } => format!("not known: {}", printable(detail)),
-    }
-}
-
-/// Somebody else's text on one line of a terminal, where escapes would do things.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,11 +256,5 @@ mod tests {
             let goal = text.parse::<Goal>().ok().map(|goal| goal.to_string());
             assert_eq!(goal.as_deref(), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn what_a_host_said_does_nothing_to_the_terminal() {
-        let body = "oops\n\x1b[2J".to_owned();
-        assert_eq!(answered(&HealthAnswer::Http { status: 500, body }), "HTTP 500: oops\\n\\u{1b}[2J");
     }
 }

@@ -1,24 +1,29 @@
 //! Waiting: by watching, never by asking again, and never for ever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 use windlass_crds::id::ResourceKey;
 use windlass_crds::span::Span;
-use windlass_store::{Follower, RequestId, Scope, Store, StoreRevision, Update};
+use windlass_store::{FollowError, Follower, RequestId, Scope, Store, StoreRevision, Update};
 
 use crate::asking::Asked;
 use crate::connection;
-use crate::failure::{TimedOut, hinted};
-use crate::inventory::{Inventory, Resource, SECTIONS};
-use crate::narration::Narrator;
+use crate::evidence::evidence;
+use crate::failure::{Interrupted, TimedOut, hinted};
+use crate::inventory::{Inventory, Resource};
+use crate::outlook;
 use crate::output::{self, Label};
 use crate::settling::{self, Ending, Goal, Progress, Wanted, Why};
 
 /// How long to wait unless told otherwise: the default `progressDeadline`, after which a rollout counts as stuck.
 pub(crate) const PATIENCE: &str = "10m";
+
+/// How often time is told: what is shown counts seconds.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long to wait.
 #[derive(Debug, Clone, Args)]
@@ -44,8 +49,8 @@ impl WaitArgs {
     ///
     /// # Errors
     /// When the store says nothing.
-    pub(crate) async fn begin(&self, store: &Store) -> anyhow::Result<Option<Watch>> {
-        Ok(if self.wait { Some(Watch::begin(store, self.timeout).await?) } else { None })
+    pub(crate) async fn begin(&self, store: &Store, scope: Scope) -> anyhow::Result<Option<Watch>> {
+        Ok(if self.wait { Some(Watch::begin(store, self.timeout, scope).await?) } else { None })
     }
 }
 
@@ -87,7 +92,7 @@ impl Target {
         let mut requests = self.requests.clone();
         requests.extend(resource.into_iter().flat_map(|resource| resource.requests.iter().cloned()));
         let generation = resource.and_then(Resource::generation).unwrap_or_default();
-        Wanted { key: self.key.clone(), goal: self.goal, generation, requests }
+        Wanted { key: self.key.clone(), goal: self.goal, generation, requests, own: self.requests.clone() }
     }
 }
 
@@ -111,6 +116,27 @@ pub(crate) trait Listener {
     /// # Errors
     /// When nobody listens any more.
     fn met(&mut self, key: &ResourceKey, resource: Option<&Resource>) -> anyhow::Result<()>;
+
+    /// Time goes by, about every second.
+    fn tick(&mut self) {}
+
+    /// The store does not answer at present.
+    fn interrupted(&mut self, error: &FollowError) {
+        output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
+    }
+}
+
+/// Nobody is told anything but that the store does not answer.
+struct Silent;
+
+impl Listener for Silent {
+    fn seen(&mut self, _: &Resource, _: Sight) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn met(&mut self, _: &ResourceKey, _: Option<&Resource>) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// A watch that has begun. Whoever writes something and then waits begins it before writing, and misses nothing.
@@ -125,21 +151,21 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch, for `timeout` in all.
+    /// Begins to watch `scope`, for `timeout` in all.
     ///
     /// # Errors
     /// When the store says nothing in that time.
-    pub(crate) async fn begin(store: &Store, timeout: Span) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(store: &Store, timeout: Span, scope: Scope) -> anyhow::Result<Self> {
         let mut watch = Self {
             store: store.clone(),
-            follower: store.follow(Scope::sections(&SECTIONS)),
+            follower: store.follow(scope),
             inventory: Inventory::default(),
             reached: StoreRevision::default(),
             timeout,
             deadline: Instant::now() + timeout.duration(),
         };
         while watch.reached == StoreRevision::default() {
-            match watch.next().await {
+            match watch.next(&mut Silent).await {
                 Some(update) => drop(watch.take(update)),
                 None => return Err(TimedOut(format!("timed out after {timeout}; the store said nothing")).into()),
             }
@@ -151,8 +177,15 @@ impl Watch {
     ///
     /// # Errors
     /// When one cannot be met any more, with the reason and what is known about it; when the time is over; when
-    /// nobody reads what is told.
-    pub(crate) async fn until(mut self, targets: &[Target], listener: &mut impl Listener) -> anyhow::Result<()> {
+    /// nobody reads what is told; at Ctrl-C.
+    pub(crate) async fn until(self, targets: &[Target], listener: &mut impl Listener) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = self.follow(targets, listener) => ended,
+            signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| interrupted(targets))),
+        }
+    }
+
+    async fn follow(mut self, targets: &[Target], listener: &mut impl Listener) -> anyhow::Result<()> {
         let concerns = |key: &ResourceKey| targets.iter().any(|target| target.key == *key);
         for target in targets {
             if let Some(resource) = self.inventory.get(&target.key) {
@@ -172,7 +205,7 @@ impl Watch {
                 }
                 open = Some(still);
             }
-            let Some(update) = self.next().await else {
+            let Some(update) = self.next(listener).await else {
                 return Err(self.out_of_time(open.as_deref().unwrap_or_default()).await);
             };
             // One change after the other, so that nothing is passed over which lasted for a moment only.
@@ -191,6 +224,9 @@ impl Watch {
         let mut still = Vec::new();
         for one in wanted {
             let resource = self.inventory.get(&one.key);
+            if let Some(why) = one.own.iter().find_map(|request| self.inventory.refusal(request)) {
+                return Err(never(&one, &Why::Refused(why.to_owned()), resource));
+            }
             match settling::judge(&one, resource) {
                 Progress::Met => listener.met(&one.key, resource)?,
                 Progress::Waiting(_) => still.push(one),
@@ -201,13 +237,13 @@ impl Watch {
     }
 
     /// The next thing that the store tells; nothing when the time is over.
-    async fn next(&mut self) -> Option<Update> {
+    async fn next(&mut self, listener: &mut impl Listener) -> Option<Update> {
         loop {
-            match timeout_at(self.deadline, self.follower.next()).await {
-                Err(_) => return None,
-                Ok(Update::Interrupted { error }) => {
-                    output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
-                }
+            let soon = self.deadline.min(Instant::now() + TICK);
+            match timeout_at(soon, self.follower.next()).await {
+                Err(_) if soon == self.deadline => return None,
+                Err(_) => listener.tick(),
+                Ok(Update::Interrupted { error }) => listener.interrupted(&error),
                 Ok(update) => return Some(update),
             }
         }
@@ -229,7 +265,7 @@ impl Watch {
         for one in open {
             let resource = self.inventory.get(&one.key);
             if let Progress::Waiting(why) = settling::judge(one, resource) {
-                text += &format!("\n{} is not {}: {why}{}", one.key, one.goal, details(resource));
+                text += &format!("\n{} is not {}: {why}{}", one.key, one.goal, details(&why, resource));
             }
         }
         let error = anyhow::Error::new(TimedOut(text));
@@ -238,6 +274,19 @@ impl Watch {
             None => hinted(error, "no controller seems to run on this store: `windlass serve` starts one"),
         }
     }
+}
+
+/// That somebody typed Ctrl-C: what they looked at goes on.
+fn interrupted(targets: &[Target]) -> anyhow::Error {
+    let names: Vec<String> = targets.iter().map(|target| target.key.to_string()).collect();
+    let again = match targets {
+        [Target { key: key @ ResourceKey::Service(_), .. }] => {
+            format!("`windlass rollout status {key}` follows it again")
+        }
+        _ => format!("`windlass wait {}` waits again", names.join(" ")),
+    };
+    let text = format!("interrupted: only the waiting ended; the controller goes on with {}", names.join(", "));
+    hinted(Interrupted(text), again)
 }
 
 /// An update as one update for each change.
@@ -254,7 +303,8 @@ fn steps(update: Update) -> Vec<Update> {
 fn never(wanted: &Wanted, why: &Why, resource: Option<&Resource>) -> anyhow::Error {
     let error = match why {
         Why::NotDeclared => anyhow!("{} is not declared", wanted.key),
-        _ => anyhow!("{} is not {}: {why}{}", wanted.key, wanted.goal, details(resource)),
+        Why::Refused(_) => anyhow!("{}: {why}", wanted.key),
+        _ => anyhow!("{} is not {}: {why}{}", wanted.key, wanted.goal, details(why, resource)),
     };
     match why.hint(&wanted.key) {
         Some(hint) => hinted(error, hint),
@@ -262,56 +312,11 @@ fn never(wanted: &Wanted, why: &Why, resource: Option<&Resource>) -> anyhow::Err
     }
 }
 
-fn details(resource: Option<&Resource>) -> String {
+/// What is known of a Service, and what Windlass does next where that is what the status tells.
+fn details(why: &Why, resource: Option<&Resource>) -> String {
     let Some(resource @ Resource { key: ResourceKey::Service(_), .. }) = resource else { return String::new() };
-    settling::evidence(&resource.service_status()).iter().map(|line| format!("\n  {line}")).collect()
-}
-
-/// Tells on stderr what happens to each host, and on stdout what is done.
-#[derive(Debug, Default)]
-pub(crate) struct Running {
-    narrators: BTreeMap<ResourceKey, Narrator>,
-    quiet: bool,
-}
-
-impl Running {
-    /// Nothing on stdout: `-o name` has said all that programs want.
-    pub(crate) fn quiet() -> Self {
-        Self { quiet: true, ..Self::default() }
-    }
-}
-
-impl Listener for Running {
-    fn seen(&mut self, resource: &Resource, sight: Sight) -> anyhow::Result<()> {
-        let news = self.narrators.entry(resource.key.clone()).or_default().news(resource);
-        // How it was before is no answer to what was asked.
-        if sight == Sight::Later {
-            news.into_iter().for_each(output::note);
-        }
-        Ok(())
-    }
-
-    fn met(&mut self, key: &ResourceKey, resource: Option<&Resource>) -> anyhow::Result<()> {
-        let text = match resource {
-            Some(resource) if resource.declared.is_some() => format!("{key} {}", ending(resource)),
-            _ => format!("{key} gone"),
-        };
-        if self.quiet {
-            output::note(text);
-            return Ok(());
-        }
-        Ok(output::line(text)?)
-    }
-}
-
-/// `ready: revision 3 runs on 3 of 3 hosts`.
-pub(crate) fn ending(resource: &Resource) -> String {
-    use windlass_crds::condition::ConditionType::Ready;
-    let told = resource.any_status();
-    match windlass_crds::status::condition(&told.conditions, Ready) {
-        Some(ready) if ready.reason == windlass_crds::condition::Reason::Undone => format!("undone: {}", ready.message),
-        Some(ready) if ready.message.is_empty() => "ready".to_owned(),
-        Some(ready) => format!("ready: {}", ready.message),
-        None => "ready".to_owned(),
-    }
+    let told = resource.service_status();
+    let next = outlook::of_service(&told).filter(|_| matches!(why, Why::Told { .. }));
+    let next = next.map(|next| format!("next: {next}"));
+    evidence(&told).into_iter().chain(next).map(|line| format!("\n  {line}")).collect()
 }

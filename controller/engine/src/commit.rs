@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use windlass_crds::id::{Generation, ResourceKey, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::record::{Owned, Rollout, RolloutState};
-use windlass_crds::status::{Finding, RolloutStatus, ServiceStatus, conditions};
+use windlass_crds::status::{Finding, RolloutStatus, ServiceStatus, conditions, rows};
 use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_store::{Expectation, Key, StoreRevision, Write};
 
@@ -125,7 +125,7 @@ pub fn status(
         rollout: summary,
         ready: report.ready,
         desired: report.desired,
-        hosts: report.hosts.clone(),
+        hosts: rows(&report.hosts, &before.hosts, now),
         failure: report.failure.clone(),
     }
 }

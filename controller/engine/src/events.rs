@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::ResourceKey;
-use windlass_store::{EventId, Key, LeaseId, Store, Write};
+use windlass_store::{EventId, Key, LeaseId, RequestId, Store, Write};
 
 /// How long an event is kept.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -29,6 +29,27 @@ pub struct Event {
     pub reason: Reason,
     /// What, for people.
     pub message: String,
+    /// Which request it answers: the one that was refused. Whoever asked waits for this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
+}
+
+/// What an event shall tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Why, for programs.
+    pub reason: Reason,
+    /// What, for people.
+    pub message: String,
+    /// Which request it answers.
+    pub request: Option<RequestId>,
+}
+
+impl News {
+    /// That something happened which answers no request.
+    pub fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, request: None }
+    }
 }
 
 /// Writes events.
@@ -40,14 +61,14 @@ pub struct Events {
 
 /// What is worth an event in how the conditions of a resource changed: another reason why it is ready or not, a
 /// drift that was not there.
-pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Reason, String)> {
+pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let find = |conditions: &[Condition], kind| conditions.iter().find(|condition| condition.kind == kind).cloned();
     let told = [ConditionType::Ready, ConditionType::Drifted, ConditionType::Degraded];
     let news = told.into_iter().filter_map(|kind| {
         let (old, new) = (find(before, kind), find(after, kind)?);
         let silent = kind != ConditionType::Ready && new.status != ConditionStatus::True;
         let same = old.is_some_and(|old| old.reason == new.reason && old.status == new.status);
-        (!silent && !same).then_some((new.reason, new.message))
+        (!silent && !same).then_some(News::new(new.reason, new.message))
     });
     let mut news: Vec<_> = news.collect();
     news.dedup();
@@ -56,22 +77,16 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<(Reason, St
 
 impl Events {
     /// The writes that tell of `news`. Where no lease is to be had there are none: an event is worth no failure.
-    pub async fn writes(
-        &self,
-        store: &Store,
-        key: &ResourceKey,
-        now: Timestamp,
-        news: Vec<(Reason, String)>,
-    ) -> Vec<Write> {
+    pub async fn writes(&self, store: &Store, key: &ResourceKey, now: Timestamp, news: Vec<News>) -> Vec<Write> {
         if news.is_empty() {
             return Vec::new();
         }
         let Some(lease) = self.lease(store).await else { return Vec::new() };
-        let write = |(reason, message): (Reason, String)| {
+        let write = |News { reason, message, request }: News| {
             tracing::info!(resource = %key, %reason, message, "event");
             let count = self.count.fetch_add(1, Ordering::Relaxed) % 10_000;
             let id: EventId = format!("{:014}-{:04}", now.as_millisecond(), count).parse().ok()?;
-            let event = Event { time: now, regarding: key.to_string(), reason, message };
+            let event = Event { time: now, regarding: key.to_string(), reason, message, request };
             let value = serde_json::to_vec(&event).ok()?;
             Some(Write::put_leased(Key::Event { id }, value, lease))
         };

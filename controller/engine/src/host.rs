@@ -19,8 +19,10 @@ use windlass_store::{CommitError, Key, Write};
 use crate::cache::{Read, ResourceView};
 use crate::commit::json;
 use crate::controller::{Controller, now};
+use crate::events;
 use crate::goal::complaint;
 use crate::queue::Next;
+use crate::requests::Refused;
 use crate::service::{REQUESTS, stalled};
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
@@ -33,7 +35,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(15);
 struct News {
     findings: Vec<Finding>,
     /// What was asked and could not be done.
-    refused: Vec<String>,
+    refused: Vec<Refused>,
 }
 
 /// A status of any kind, as far as this module writes it.
@@ -114,9 +116,9 @@ fn unless_asked<F: Fleet>(controller: &Controller<F>, key: &ResourceKey, next: N
 }
 
 /// Takes a Host over where that is asked; says what could not be.
-async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &ResourceView) -> Vec<String> {
+async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &ResourceView) -> Vec<Refused> {
     let mut refused = Vec::new();
-    for request in view.requests.values() {
+    for (id, request) in &view.requests {
         let Ok(Request::Adopt { owner }) = request else { continue };
         let adoption = Adoption { from: owner.clone(), to: controller.cluster.clone() };
         match controller.fleet.adopt(target, &adoption).await {
@@ -128,7 +130,7 @@ async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &Res
                     controller.queue.push(ResourceKey::Service(service));
                 }
             }
-            Err(error) => refused.push(format!("adopt: {error}")),
+            Err(error) => refused.push(Refused { request: id.clone(), why: format!("adopt: {error}") }),
         }
     }
     refused
@@ -221,9 +223,9 @@ async fn say<F: Fleet, S: Said>(
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
     let bytes = json(&said);
     let mut writes = Vec::new();
-    let mut events: Vec<_> = refused.into_iter().map(|refused| (Reason::RequestRefused, refused)).collect();
+    let mut happened: Vec<_> = refused.into_iter().map(events::News::from).collect();
     if stored.is_none_or(|stored| stored.value != bytes) {
-        events.extend(crate::events::transitions(before.conditions(), said.conditions()));
+        happened.extend(events::transitions(before.conditions(), said.conditions()));
         writes.push(Write::put(Key::Status(key.clone()), bytes));
     }
     for (id, request) in requests {
@@ -233,14 +235,15 @@ async fn say<F: Fleet, S: Said>(
             _ => false,
         };
         if !known {
-            events.push((Reason::RequestRefused, format!("{}: only a Service can be asked this", id.as_str())));
+            let why = format!("{}: only a Service can be asked this", id.as_str());
+            happened.push(Refused { request: id.clone(), why }.into());
         }
         writes.push(Write::delete(Key::Request { target: key.clone(), id }));
     }
     if writes.is_empty() {
         return Ok(());
     }
-    writes.extend(controller.events.writes(&controller.store, key, now, events).await);
+    writes.extend(controller.events.writes(&controller.store, key, now, happened).await);
     let revision = controller.store.commit(controller.leadership(), &writes).await?;
     controller.cache.reach(revision).await;
     Ok(())

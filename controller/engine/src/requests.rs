@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use windlass_crds::condition::Reason;
 use windlass_crds::id::{HostId, RevisionNumber, Sequence};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
 use windlass_crds::request::Request;
@@ -10,13 +11,30 @@ use windlass_planner::record::block;
 use windlass_planner::target::Aim;
 use windlass_store::RequestId;
 
+use crate::events::News;
+
 /// What the requests for a Service amount to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Somebody wants the source and the hosts looked at now.
     pub look: bool,
-    /// What could not be done, and why.
-    pub refused: Vec<String>,
+    /// What could not be done.
+    pub refused: Vec<Refused>,
+}
+
+/// A request that could not be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub request: RequestId,
+    /// Why, for people.
+    pub why: String,
+}
+
+impl From<Refused> for News {
+    fn from(Refused { request, why }: Refused) -> Self {
+        Self { reason: Reason::RequestRefused, message: why, request: Some(request) }
+    }
 }
 
 /// What a request may change of.
@@ -41,6 +59,7 @@ pub struct Subject<'a> {
 pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &mut Subject<'_>) -> Asked {
     let mut asked = Asked::default();
     for (id, request) in requests {
+        let mut refuse = |why: String| asked.refused.push(Refused { request: id.clone(), why });
         match request {
             Ok(Request::Reconcile) => asked.look = true,
             Ok(Request::Retry) => {
@@ -53,21 +72,21 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             }
             Ok(Request::Restart) => {
                 if let Err(why) = restart(subject) {
-                    asked.refused.push(format!("restart: {why}"));
+                    refuse(format!("restart: {why}"));
                 }
             }
             // What is paused, or is not, stays as it is.
             Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.now)),
             Ok(Request::Resume) => subject.owned.paused = None,
             Ok(request @ Request::Adopt { .. }) => {
-                asked.refused.push(format!("{}: only a Host can be asked this", request.name()));
+                refuse(format!("{}: only a Host can be asked this", request.name()));
             }
             Ok(Request::Undo { revision }) => {
                 if let Err(why) = undo(*revision, subject) {
-                    asked.refused.push(format!("undo: {why}"));
+                    refuse(format!("undo: {why}"));
                 }
             }
-            Err(error) => asked.refused.push(format!("{}: {error}", id.as_str())),
+            Err(error) => refuse(format!("{}: {error}", id.as_str())),
         }
     }
     asked

@@ -34,6 +34,7 @@ use crate::cache::{ServiceView, Surroundings};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, json, rollouts, status};
 use crate::controller::{Controller, Memory, Pulse, Scan, now};
+use crate::events::News;
 use crate::execute::{Errand, Outcome};
 use crate::goal::{Places, in_force, places};
 use crate::judge::Rules;
@@ -41,7 +42,7 @@ use crate::look::Looked;
 use crate::narrate;
 use crate::queue::Next;
 use crate::removals;
-use crate::requests::{self, Subject};
+use crate::requests::{self, Refused, Subject};
 
 /// A host that has not answered by then is passed over for now, so that it holds nobody up.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
@@ -107,7 +108,7 @@ struct Turn<'a, F> {
     /// Rollouts that began in this reconcile.
     opened: u32,
     /// Requests that could not be done, and why.
-    refused: Vec<String>,
+    refused: Vec<Refused>,
     failed: bool,
     /// The controller is being stopped: nothing new is begun.
     stop: &'a CancellationToken,
@@ -680,8 +681,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
         .writes();
         if !plan.gone {
             let mut news = crate::events::transitions(&before.conditions, &said.conditions);
-            news.extend(self.refused.drain(..).map(|refused| (Reason::RequestRefused, refused)));
-            news.extend(plan.left_behind.iter().map(|left| (Reason::HostReplaced, left.to_string())));
+            news.extend(self.refused.drain(..).map(News::from));
+            news.extend(plan.left_behind.iter().map(|left| News::new(Reason::HostReplaced, left.to_string())));
             writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
         }
         if writes.is_empty() {

@@ -52,7 +52,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn idle(revision: Option<RevisionNumber>, state: HostState, message: impl Into<String>) -> Self {
-        let row = HostRow { revision, state, message: message.into() };
+        let row = HostRow { revision, state, message: message.into(), since: None };
         Self { row, need: Need::Nothing, down: false, settled: false }
     }
 }

@@ -133,6 +133,35 @@ impl Scope {
         Self { ranges: vec![KeyRange { start, end }] }
     }
 
+    /// What the store says of one resource, and what is asked of it: its declaration, its status, what it owns and
+    /// its requests. Its revisions, rollouts and events are scopes of their own.
+    pub fn resource(resource: &ResourceKey) -> Self {
+        let mut scope = Self::key(&Key::Declared(resource.clone()));
+        if let ResourceKey::Service(service) = resource {
+            scope = scope.and(Self::key(&Key::Owned(service.clone())));
+        }
+        scope.and(Self::requests(resource)).and(Self::key(&Key::Status(resource.clone())))
+    }
+
+    /// Everything that is in either.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.ranges.extend(other.ranges);
+        self.ranges.sort_by(|left, right| left.start.cmp(&right.start));
+        let mut ranges: Vec<KeyRange> = Vec::new();
+        for range in self.ranges {
+            match ranges.last_mut() {
+                Some(last) if last.end.is_empty() || last.end >= range.start => {
+                    if range.end.is_empty() || range.end > last.end && !last.end.is_empty() {
+                        last.end = range.end;
+                    }
+                }
+                _ => ranges.push(range),
+            }
+        }
+        Self { ranges }
+    }
+
     fn without(mut self, section: Section) -> Self {
         let hole = KeyRange::below(section.path());
         let cut = self.ranges.pop().expect("a scope has a range");
@@ -220,6 +249,38 @@ mod tests {
         let web: ServiceKey = "default/web".parse().expect("a service");
         assert!(Scope::revisions(&web).contains(b"revisions/default/web/1"));
         assert!(!Scope::revisions(&web).contains(b"revisions/default/web2/1"));
-        assert!(!Scope::key(&Key::Owned(web)).contains(b"owned/default/web2"));
+        assert!(!Scope::key(&Key::Owned(web.clone())).contains(b"owned/default/web2"));
+        let scope = Scope::resource(&ResourceKey::Service(web));
+        for (path, inside) in [
+            ("declared/services/default/web", true),
+            ("declared/services/default/web2", false),
+            ("declared/hosts/web", false),
+            ("owned/default/web", true),
+            ("owned/default/web/x", false),
+            ("requests/services/default/web/1", true),
+            ("requests/services/default/web2/1", false),
+            ("rollouts/default/web/1", false),
+            ("status/services/default/web", true),
+        ] {
+            assert_eq!(scope.contains(path.as_bytes()), inside, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_either_is_in_both_together() {
+        let bounds = |scope: &Scope| -> Vec<String> {
+            let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+            scope.ranges.iter().map(|range| format!("{}..{}", text(&range.start), text(&range.end))).collect()
+        };
+        let (events, status) = (Scope::section(Section::Events), Scope::section(Section::Status));
+        assert_eq!(bounds(&status.clone().and(events.clone())), ["events/..events0", "status/..status0"]);
+        assert_eq!(bounds(&status.clone().and(status.clone())), ["status/..status0"]);
+        let host = ResourceKey::from_path("hosts/a").expect("a host");
+        assert_eq!(
+            bounds(&Scope::resource(&host).and(status)),
+            ["declared/hosts/a..declared/hosts/a\\x00", "requests/hosts/a/..requests/hosts/a0", "status/..status0"]
+        );
+        assert_eq!(bounds(&Scope::everything().and(events.clone())), [".."]);
+        assert_eq!(bounds(&events.and(Scope::everything())), [".."]);
     }
 }

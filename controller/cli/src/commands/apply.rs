@@ -13,8 +13,10 @@ use crate::connection::{is_here, warn_without_controller};
 use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
 use crate::failure::hinted;
+use crate::inventory::scope_of;
 use crate::output::{self, Label};
-use crate::waiting::{Running, Target, WaitArgs};
+use crate::telling::{Running, Shown};
+use crate::waiting::{Target, WaitArgs};
 
 /// Declare what files say
 ///
@@ -70,7 +72,8 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     check_paths(&store, &documents).await?;
     // What others refer to comes first.
     documents.sort_by_key(|document| Kind::ALL.iter().position(|kind| *kind == document.key().kind()));
-    let watch = args.wait.begin(&store).await?;
+    let keys: Vec<ResourceKey> = documents.iter().map(Loaded::key).collect();
+    let watch = args.wait.begin(&store, scope_of(&keys)).await?;
     let mut targets = Vec::new();
     for document in &documents {
         let key = document.key();
@@ -88,8 +91,8 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     }
     warn_without_controller(&store).await;
     if let Some(watch) = watch {
-        let mut listener = if args.output.is_some() { Running::quiet() } else { Running::default() };
-        watch.until(&targets, &mut listener).await?;
+        let running = if args.output.is_some() { Running::quiet() } else { Running::default() };
+        watch.until(&targets, &mut Shown::new(running)).await?;
     }
     Ok(Exit::Done)
 }

@@ -15,11 +15,12 @@ use crate::connection::warn_without_controller;
 use crate::declarations::{self, FileArgs};
 use crate::exit::Exit;
 use crate::failure::UsageError;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, scope_of};
 use crate::output::{self, Label};
 use crate::resources::{self, Selection};
 use crate::settling::Goal;
-use crate::waiting::{Running, Target, WaitArgs};
+use crate::telling::{Running, Shown};
+use crate::waiting::{Target, WaitArgs};
 
 /// Take declarations back, and confirm what that removes
 ///
@@ -51,7 +52,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
     let hosts = keys.iter().any(|key| matches!(key, ResourceKey::Host(_)));
     let selection = if hosts { Selection::Kinds(vec![Kind::Service]) } else { Selection::Named(keys.clone()) };
     let inventory = Inventory::read(&store, &selection).await?;
-    let watch = args.wait.begin(&store).await?;
+    let watch = args.wait.begin(&store, scope_of(&keys)).await?;
     let (mut targets, mut missing) = (Vec::new(), Vec::new());
     for key in keys {
         let Some(resource) = inventory.get(&key).filter(|resource| resource.exists()) else {
@@ -76,7 +77,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
         warn_without_controller(&store).await;
     }
     if let Some(watch) = watch {
-        watch.until(&targets, &mut Running::default()).await?;
+        watch.until(&targets, &mut Shown::new(Running::default())).await?;
     }
     if !missing.is_empty() && !args.ignore_not_found {
         let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();

@@ -11,7 +11,7 @@ use windlass_store::{Scope, Store, Update};
 
 use super::ClientArgs;
 use crate::exit::Exit;
-use crate::inventory::{Inventory, Resource, SECTIONS};
+use crate::inventory::{Inventory, Resource, SECTIONS, scope_of};
 use crate::output::{self, Label, OutputError};
 use crate::resources::{self, Selection};
 use crate::summary::{self, Detail};
@@ -196,7 +196,11 @@ fn yaml(resource: &Resource) -> anyhow::Result<String> {
 
 /// Prints what there is, then each resource that changes, until nobody reads on.
 async fn watch(store: &Store, query: Query) -> anyhow::Result<Exit> {
-    let mut follower = store.follow(Scope::sections(&SECTIONS));
+    let scope = match &query.selection {
+        Selection::Named(keys) => scope_of(keys),
+        Selection::Kinds(_) => Scope::sections(&SECTIONS),
+    };
+    let mut follower = store.follow(scope);
     let mut inventory = Inventory::default();
     let mut printed = Printed::default();
     loop {

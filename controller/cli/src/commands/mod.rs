@@ -1,8 +1,11 @@
 //! The commands: how they are typed, and which function each one is.
 
 mod apply;
+mod completion;
 mod confirm_removal;
 mod delete;
+mod describe;
+mod events;
 mod get;
 mod host;
 mod plan;
@@ -53,11 +56,14 @@ enum Command {
     Apply(apply::ApplyArgs),
     Plan(plan::PlanArgs),
     Get(get::GetArgs),
+    Describe(describe::DescribeArgs),
+    Events(events::EventsArgs),
     Wait(wait::WaitForArgs),
     Reconcile(reconcile::ReconcileArgs),
     Delete(delete::DeleteArgs),
     ConfirmRemoval(confirm_removal::ConfirmRemovalArgs),
     Rollout(rollout::RolloutArgs),
+    Completion(completion::CompletionArgs),
     #[command(hide = true)]
     Host(host::HostArgs),
 }
@@ -73,6 +79,9 @@ impl Windlass {
             Command::Serve(args) => serve::run(args, &client.connection),
             Command::Apply(args) => on_one_thread(apply::run(args, client)),
             Command::Plan(args) => on_one_thread(plan::run(args, client)),
+            Command::Describe(args) => on_one_thread(describe::run(args, client)),
+            Command::Events(args) => on_one_thread(events::run(args, client)),
+            Command::Completion(args) => completion::run(args),
             Command::Get(args) => on_one_thread(get::run(args, client)),
             Command::Wait(args) => on_one_thread(wait::run(args, client)),
             Command::Reconcile(args) => on_one_thread(reconcile::run(args, client)),

@@ -7,10 +7,11 @@ use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, scope_of};
 use crate::output;
 use crate::resources::{self, Selection};
-use crate::waiting::{Running, Target, WaitArgs};
+use crate::telling::{Running, Shown};
+use crate::waiting::{Target, WaitArgs};
 
 /// Look at sources and hosts now, and bring services where their declarations say
 ///
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &ReconcileArgs, client: &ClientArgs) -> anyhow::Re
     let store = client.connection.connect().await?;
     let inventory = Inventory::read(&store, &selection).await?;
     let keys = inventory.require(&selection)?;
-    let watch = args.wait.begin(&store).await?;
+    let watch = args.wait.begin(&store, scope_of(keys)).await?;
     let mut targets = Vec::new();
     for key in keys {
         let asked = ask(&store, key, &Request::Reconcile).await?;
@@ -45,7 +46,7 @@ pub(super) async fn run(args: &ReconcileArgs, client: &ClientArgs) -> anyhow::Re
     }
     warn_without_controller(&store).await;
     if let Some(watch) = watch {
-        watch.until(&targets, &mut Running::default()).await?;
+        watch.until(&targets, &mut Shown::new(Running::default())).await?;
     }
     Ok(Exit::Done)
 }

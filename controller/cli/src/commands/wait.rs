@@ -5,10 +5,11 @@ use windlass_crds::id::ResourceKey;
 
 use super::ClientArgs;
 use crate::exit::Exit;
-use crate::inventory::Resource;
+use crate::inventory::{Resource, scope_of};
 use crate::output;
 use crate::resources;
 use crate::settling::Goal;
+use crate::telling::Shown;
 use crate::waiting::{Listener, Sight, Target, TimeoutArgs, Watch};
 
 /// Wait until resources are as they are wanted
@@ -36,8 +37,10 @@ pub(crate) struct WaitForArgs {
 pub(super) async fn run(args: &WaitForArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let keys = resources::keys(&args.resources, &client.namespace)?;
     let store = client.connection.connect().await?;
+    let scope = scope_of(&keys);
     let targets: Vec<Target> = keys.into_iter().map(|key| Target::new(key, args.goal)).collect();
-    Watch::begin(&store, args.timeout.timeout).await?.until(&targets, &mut Quiet(args.goal)).await?;
+    let watch = Watch::begin(&store, args.timeout.timeout, scope).await?;
+    watch.until(&targets, &mut Shown::new(Quiet(args.goal))).await?;
     Ok(Exit::Done)
 }
 

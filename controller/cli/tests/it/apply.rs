@@ -327,6 +327,7 @@ fn waiting_means_the_time_after_the_request() {
         answer: HTTP 500: no database
         log: Traceback (most recent call last):
         log: ConnectionRefusedError
+      next: revision 2 stays; revision 3 is not deployed again until the source or the declaration changes
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");

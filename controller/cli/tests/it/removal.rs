@@ -141,6 +141,7 @@ fn removals_that_wait_are_shown_and_confirmed() {
     insta::assert_snapshot!(world.run(&["wait", "service/api", "--for=delete"]), @"
     -- stderr
     error: service/api is not gone: RemovalNeedsConfirmation: waits
+      next: nothing is removed until somebody confirms it
     hint: `windlass confirm-removal service/api` lets it go on
     -- exit 1
     ");

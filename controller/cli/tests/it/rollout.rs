@@ -5,6 +5,7 @@ use windlass_crds::digest::{ReleaseDigest, WorkloadDigest};
 use windlass_crds::document::{self, Declaration};
 use windlass_crds::id::{RevisionNumber, ServiceKey};
 use windlass_crds::record::{BlockCause, Blocked, Evidence, Owned, Revision, SourceOrigin};
+use windlass_engine::events::Event;
 
 use crate::told;
 use crate::world::{World, service};
@@ -62,6 +63,7 @@ fn status_tells_the_truth_about_the_end() {
         answer: HTTP 500: no database
         log: Traceback (most recent call last):
         log: ConnectionRefusedError
+      next: revision 2 stays; revision 3 is not deployed again until the source or the declaration changes
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
@@ -73,6 +75,7 @@ fn status_tells_the_truth_about_the_end() {
     -- stderr
     error: service/web is not Ready: FirstDeployUnhealthy: revision 1 was unhealthy on web1: the program exited; there is nothing good to go back to
       web1 is unhealthy: the health endpoint answers 500
+      next: it stays stopped where it was unhealthy, until the source or the declaration changes
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
@@ -197,6 +200,34 @@ fn undo_asks_for_a_revision_that_is_there() {
     service/web: web3 is done with
     -- exit 0
     ");
+}
+
+/// What runs is Ready all the time, which is not what was asked for.
+#[test]
+fn an_undo_that_is_refused_does_not_end_well() {
+    let world = with_history();
+    let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    let id = request.rsplit('/').next().expect("an id").parse().expect("an id");
+    let event = Event {
+        time: jiff::Timestamp::now(),
+        regarding: "service/web".to_owned(),
+        reason: Reason::RequestRefused,
+        message: "undo: there is no earlier revision that was good".to_owned(),
+        request: Some(id),
+    };
+    world.put("events/00000000000001-0000", &serde_json::to_string(&event).expect("JSON"));
+    world.delete(&request);
+    insta::assert_snapshot!(undo.end(), @"
+    -- stderr
+    error: service/web: the controller refused: undo: there is no earlier revision that was good
+    -- exit 1
+    ");
+    // Somebody else's refusal is nobody else's.
+    let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    world.delete(&request);
+    assert!(undo.end().ends_with("-- exit 0"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn hosts(text: &str) -> BTreeMap<windlass_crds::id::HostId, HostRow> 
             other => panic!("{other:?} is no state"),
         };
         let revision = revision.parse().ok().map(RevisionNumber);
-        (host.parse().expect(host), HostRow { revision, state, message: message.to_owned() })
+        (host.parse().expect(host), HostRow { revision, state, message: message.to_owned(), since: None })
     });
     rows.collect()
 }

@@ -50,6 +50,7 @@ fn time_runs_out_with_what_is_known() {
     service/web is not Ready: RollingOut: revision 3 runs on 1 of 3 hosts
       web2 is starting
       web3 is unreachable: no answer within 10 s
+      next: the rollout to revision 3 goes on by itself
     -- exit 4
     ");
     world.put("requests/services/default/web/mine", "{}");
@@ -85,6 +86,7 @@ fn what_cannot_come_true_is_told_at_once() {
         answer: HTTP 500: no database
         log: Traceback (most recent call last):
         log: ConnectionRefusedError
+      next: revision 2 stays; revision 3 is not deployed again until the source or the declaration changes
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
@@ -202,6 +204,8 @@ fn reconcile_waits_until_the_request_is_done_and_work_is_over() {
     service/web: web3 unreachable, revision 3: no answer within 10 s
     error: service/web is not Ready: HostUnreachable: web3: no answer within 10 s
       web3 is unreachable: no answer within 10 s
+      next: the host is tried again every 10 s, and caught up once it answers
+    hint: `windlass host check NAME` says what is missing there
     -- exit 1
     ");
 }

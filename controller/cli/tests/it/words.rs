@@ -60,11 +60,15 @@ fn every_command_has_help_with_examples() {
       apply            Declare what files say
       plan             Show what the controller would do next, without doing it
       get              Show what is declared, and how it stands
+      describe         Show everything about resources: what is declared, how it stands, what failed and
+                       what comes next
+      events           Show what happened lately, the newest last
       wait             Wait until resources are as they are wanted
       reconcile        Look at sources and hosts now, and bring services where their declarations say
       delete           Take declarations back, and confirm what that removes
       confirm-removal  Let removals go on that wait for a person
       rollout          Follow rollouts, hold them, restart programs, and go back to earlier revisions
+      completion       Print a script with which a shell completes commands and options
       help             Print this message or the help of the given subcommand(s)
 
     Options:

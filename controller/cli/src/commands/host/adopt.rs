@@ -13,11 +13,12 @@ use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
 use crate::failure::{UsageError, hinted};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, scope_of_request};
 use crate::output;
 use crate::resources::Selection;
 use crate::settling::Goal;
-use crate::waiting::{Running, Target, WaitArgs};
+use crate::telling::{Running, Shown};
+use crate::waiting::{Target, WaitArgs};
 
 /// Take a machine over from the store that owns it
 ///
@@ -61,7 +62,7 @@ pub(super) async fn run(args: &AdoptArgs, client: &ClientArgs) -> anyhow::Result
     if !args.yes {
         confirm(&key)?;
     }
-    let watch = args.wait.begin(&store).await?;
+    let watch = args.wait.begin(&store, scope_of_request(&key)).await?;
     let asked = ask(&store, &key, &Request::Adopt { owner }).await?;
     if watch.is_none() {
         output::line(format_args!("{key} adoption asked for"))?;
@@ -69,7 +70,7 @@ pub(super) async fn run(args: &AdoptArgs, client: &ClientArgs) -> anyhow::Result
     warn_without_controller(&store).await;
     if let Some(watch) = watch {
         let goal = Goal::Condition(ConditionType::Ready, ConditionStatus::True);
-        watch.until(&[Target::new(key, goal).after(asked)], &mut Running::default()).await?;
+        watch.until(&[Target::new(key, goal).after(asked)], &mut Shown::new(Running::default())).await?;
     }
     Ok(Exit::Done)
 }

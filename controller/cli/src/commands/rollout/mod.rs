@@ -17,10 +17,12 @@ use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::inventory::scope_of_request;
 use crate::inventory::{Inventory, Resource};
 use crate::output;
 use crate::settling::{Ending, Goal};
-use crate::waiting::{Running, Target, WaitArgs};
+use crate::telling::{Running, Shown};
+use crate::waiting::{Target, WaitArgs};
 
 /// Follow rollouts, hold them, restart programs, and go back to earlier revisions
 #[derive(Debug, Args)]
@@ -67,7 +69,7 @@ async fn ask_and_wait(
     wait: &WaitArgs,
 ) -> anyhow::Result<Exit> {
     let key = ResourceKey::Service(service.clone());
-    let watch = wait.begin(store).await?;
+    let watch = wait.begin(store, scope_of_request(&key)).await?;
     let asked = ask(store, &key, request).await?;
     if watch.is_none() {
         output::line(format_args!("{key} {} asked for", request.name()))?;
@@ -75,7 +77,7 @@ async fn ask_and_wait(
     warn_without_controller(store).await;
     if let Some(watch) = watch {
         let target = Target::new(key, Goal::Settled(ending)).after(asked);
-        watch.until(&[target], &mut Running::default()).await?;
+        watch.until(&[target], &mut Shown::new(Running::default())).await?;
     }
     Ok(Exit::Done)
 }

@@ -5,11 +5,12 @@ use windlass_crds::id::ResourceKey;
 
 use super::super::ClientArgs;
 use crate::exit::Exit;
-use crate::inventory::Resource;
+use crate::inventory::{Resource, scope_of};
 use crate::narration::Narrator;
 use crate::output;
 use crate::resources;
-use crate::waiting::{self, Listener, Sight, Target, TimeoutArgs, Watch};
+use crate::telling::{self, Shown};
+use crate::waiting::{Listener, Sight, Target, TimeoutArgs, Watch};
 
 /// Follow a rollout until it is over
 ///
@@ -31,8 +32,8 @@ pub(crate) struct StatusArgs {
 pub(super) async fn run(args: &StatusArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let key = ResourceKey::Service(resources::service(&args.resource, &client.namespace)?);
     let store = client.connection.connect().await?;
-    let watch = Watch::begin(&store, args.timeout.timeout).await?;
-    watch.until(&[Target::declared(key)], &mut Aloud::default()).await?;
+    let watch = Watch::begin(&store, args.timeout.timeout, scope_of(std::slice::from_ref(&key))).await?;
+    watch.until(&[Target::declared(key)], &mut Shown::unless_piped(Aloud::default())).await?;
     Ok(Exit::Done)
 }
 
@@ -51,7 +52,7 @@ impl Listener for Aloud {
     }
 
     fn met(&mut self, key: &ResourceKey, resource: Option<&Resource>) -> anyhow::Result<()> {
-        let how = resource.map_or_else(String::new, waiting::ending);
+        let how = resource.map_or_else(String::new, telling::ending);
         Ok(output::line(format_args!("{key}: {how}"))?)
     }
 }

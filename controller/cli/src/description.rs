@@ -1,0 +1,255 @@
+//! Descriptions: a resource as a screen for people. Pure.
+
+use jiff::Timestamp;
+use windlass_crds::condition::Condition;
+use windlass_crds::document::Declaration;
+use windlass_crds::id::ResourceKey;
+use windlass_crds::problem::Problem;
+use windlass_crds::record::{self, Verdict};
+use windlass_crds::service::{Rollout, ServiceSpec};
+use windlass_crds::status::HostRow;
+use windlass_engine::events::Event;
+
+use crate::evidence::failure;
+use crate::inventory::Resource;
+use crate::outlook::outlook;
+use crate::summary::{age, plain};
+use crate::table::{Columns, cell, optional};
+use crate::text::{LINE, cut, printable};
+
+/// The last rollouts and events that are shown; `windlass events` has the rest.
+const RECENT: usize = 5;
+
+/// What is described, with what is known around it.
+pub(crate) struct Subject<'a> {
+    /// It.
+    pub(crate) resource: &'a Resource,
+    /// Its rollouts, the oldest first; Services only.
+    pub(crate) rollouts: &'a [record::Rollout],
+    /// What happened to it, the oldest first.
+    pub(crate) events: &'a [Event],
+    /// Everything else, where a Host is described: what runs on it.
+    pub(crate) others: &'a [&'a Resource],
+    /// The time that ages are counted to.
+    pub(crate) now: Timestamp,
+}
+
+/// The screen.
+pub(crate) fn describe(subject: &Subject<'_>) -> String {
+    let resource = subject.resource;
+    let mut text = format!("{}\n", resource.key);
+    text += &fields(&declared(resource));
+    text += &section("Conditions", &conditions(&resource.any_status().conditions, subject.now));
+    match &resource.key {
+        ResourceKey::Service(_) => {
+            let told = resource.service_status();
+            let rows = told.hosts.iter().map(|(host, row)| host_row(&host.to_string(), row, subject.now));
+            text += &section("Hosts", &table(["HOST", "REVISION", "STATE", "SINCE", "MESSAGE"], rows));
+            text += &section("Rollouts", &rollouts(subject));
+            text += &section("Last failure", &told.failure.as_ref().map(failure).unwrap_or_default());
+        }
+        ResourceKey::Host(name) => text += &section("Services", &carried(&name.to_string(), subject)),
+        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {}
+    }
+    text += &section("Events", &events(subject));
+    let outlook = outlook(resource);
+    text += &format!("Next\n  Windlass: {}\n", outlook.next);
+    if let Some(advice) = outlook.advice {
+        text += &format!("  You: {advice}\n");
+    }
+    text
+}
+
+/// Names and values, the values below each other.
+fn fields(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    let line = |(name, value): &(&str, String)| {
+        let name = format!("{name}:");
+        format!("  {name:width$} {}\n", cut(&printable(value), LINE))
+    };
+    fields.iter().map(line).collect()
+}
+
+/// A heading and its lines; nothing where there are none.
+fn section(heading: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("{heading}\n{lines}")
+}
+
+/// Rows below headings; nothing where there is no row.
+fn table<const WIDTH: usize>(headings: [&str; WIDTH], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let rows: Vec<Vec<String>> = std::iter::once(headings.map(str::to_owned).to_vec()).chain(rows).collect();
+    if rows.len() < 2 {
+        return Vec::new();
+    }
+    Columns::default().render(&rows).lines().map(str::to_owned).collect()
+}
+
+/// What a user wrote, or what is wrong with it.
+fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
+    let mut fields = match resource.declaration() {
+        None => vec![("Declared", "no; it is being removed".to_owned())],
+        // What is shown below its first line is an excerpt, which `windlass apply` shows with the place.
+        Some(Err(problems)) => {
+            let first = |problem: &Problem| problem.to_string().lines().next().unwrap_or_default().to_owned();
+            problems.iter().map(|problem| ("Refused", first(problem))).collect()
+        }
+        Some(Ok(Declaration::Service(service))) => service_fields(&service.spec),
+        Some(Ok(Declaration::Host(host))) => {
+            let spec = &host.spec;
+            let user = spec.user.clone().unwrap_or_else(|| "the controller's own user name".to_owned());
+            let port = spec.port.map(|port| format!(":{port}")).unwrap_or_default();
+            let keys = match spec.host_keys.len() {
+                0 => "none pinned; known_hosts decides".to_owned(),
+                count => format!("{count} pinned"),
+            };
+            let labels = host.labels.iter().map(|(name, value)| format!("{name}={value}"));
+            vec![
+                ("Address", format!("{}{port}", spec.address)),
+                ("User", user),
+                ("Host keys", keys),
+                ("Labels", or_none(&labels.collect::<Vec<_>>())),
+            ]
+        }
+        Some(Ok(Declaration::NetworkZone(zone))) => vec![
+            ("Location", zone.spec.location.to_string()),
+            ("CIDRs", zone.spec.cidrs.iter().map(plain).collect::<Vec<_>>().join(", ")),
+            ("Encryption", plain(&zone.spec.encryption)),
+        ],
+    };
+    if let Some(generation) = resource.generation() {
+        let seen = if resource.is_observed() { "" } else { "; the controller has not looked at it yet" };
+        fields.push(("Generation", format!("{generation}{seen}")));
+    }
+    match &resource.key {
+        ResourceKey::Service(_) => {
+            let told = resource.service_status();
+            let target = told.target.filter(|target| Some(*target) != told.revision);
+            let target = target.map(|target| format!("; hosts are brought to {target}")).unwrap_or_default();
+            fields.extend(told.revision.map(|revision| ("Revision", format!("{revision}{target}"))));
+            fields.extend(told.release.map(|release| ("Release", release.short())));
+            fields.push(("Ready", format!("{} of {} hosts", told.ready, told.desired)));
+        }
+        ResourceKey::Host(_) => {
+            let told = resource.host_status();
+            fields.extend(told.machine.map(|machine| ("Machine", machine.to_string())));
+            let systemd = told.systemd.map(|version| format!(" {version}")).unwrap_or_default();
+            fields.extend(told.scope.map(|scope| ("systemd", format!("{}{systemd}", plain(&scope)))));
+        }
+        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {}
+    }
+    fields
+}
+
+fn service_fields(spec: &ServiceSpec) -> Vec<(&'static str, String)> {
+    let hosts = spec.placement.hosts.iter().map(ToString::to_string);
+    let labels = spec.placement.selector.iter().map(|(name, value)| format!("{name}={value}"));
+    let source = spec.source.path.clone().or_else(|| spec.source.git.as_ref().map(|git| git.url.clone()));
+    let command = std::iter::once(spec.runtime.entry_point.to_string()).chain(spec.runtime.args.iter().cloned());
+    let port = spec.network.as_ref().map(|network| {
+        let transport = network.transport.map_or_else(|| "the zone's transport".to_owned(), |how| how.to_string());
+        format!("{}, {transport}", network.port)
+    });
+    let health = spec
+        .health
+        .as_ref()
+        .map_or_else(|| "runs for 10 s without a restart, and owns its port".to_owned(), plain_brief);
+    let interval = &spec.source.change_detection.interval;
+    let Rollout { strategy, max_unavailable, min_healthy_time, .. } = &spec.rollout;
+    let strategy = plain(strategy);
+    vec![
+        ("Placement", or_none(&hosts.chain(labels).collect::<Vec<_>>())),
+        ("Source", format!("{}, looked at every {interval}", source.unwrap_or_default())),
+        ("Runs", format!("{}: {}", plain(&spec.runtime.target), command.collect::<Vec<_>>().join(" "))),
+        ("Port", port.unwrap_or_else(|| "none".to_owned())),
+        ("Healthy", health),
+        (
+            "Rollout",
+            format!("{strategy}, at most {} unavailable, well for {}", plain(max_unavailable), min_healthy_time),
+        ),
+    ]
+}
+
+/// `interval: 5s, endpoint: /healthz`: the fields of a part of a declaration that are plain values.
+fn plain_brief(part: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(part).unwrap_or_default();
+    let fields = value.as_object().into_iter().flatten();
+    let fields = fields.filter(|(_, value)| !value.is_object() && !value.is_array());
+    fields.map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
+}
+
+fn or_none(words: &[String]) -> String {
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+fn conditions(conditions: &[Condition], now: Timestamp) -> Vec<String> {
+    let rows = conditions.iter().map(|condition| {
+        vec![
+            condition.kind.to_string(),
+            condition.status.to_string(),
+            age(condition.last_transition_time, now),
+            condition.reason.to_string(),
+            cell(&printable(&condition.message.replace('\n', "; "))),
+        ]
+    });
+    table(["CONDITION", "STATUS", "SINCE", "REASON", "MESSAGE"], rows)
+}
+
+fn host_row(host: &str, row: &HostRow, now: Timestamp) -> Vec<String> {
+    let HostRow { revision, state, message, since } = row;
+    vec![
+        cell(&host),
+        optional(*revision),
+        plain(state),
+        optional(since.map(|since| age(since, now))),
+        cell(&cut(&printable(message), LINE)),
+    ]
+}
+
+/// The last rollouts, and of each what went wrong where.
+fn rollouts(subject: &Subject<'_>) -> Vec<String> {
+    let recent = subject.rollouts.iter().skip(subject.rollouts.len().saturating_sub(RECENT));
+    let rows = recent.map(|rollout| {
+        let unhealthy = rollout.verdicts.iter().filter_map(|(host, verdict)| match verdict {
+            Verdict::Unhealthy { .. } => Some(format!("unhealthy on {host}")),
+            Verdict::Healthy => None,
+        });
+        let failed = rollout
+            .failures
+            .iter()
+            .map(|(host, failure)| cut(&printable(&format!("{} on {host}: {}", failure.step, failure.error)), LINE));
+        let told: Vec<String> = unhealthy.chain(failed).collect();
+        vec![
+            rollout.sequence.to_string(),
+            plain(&rollout.purpose),
+            optional(rollout.revision),
+            plain(&rollout.state),
+            age(rollout.started, subject.now),
+            age(rollout.started, rollout.progressed),
+            cell(&told.join("; ")),
+        ]
+    });
+    table(["ROLLOUT", "PURPOSE", "REVISION", "STATE", "BEGAN", "TOOK", "MESSAGE"], rows)
+}
+
+/// The Services that a Host carries or should carry.
+fn carried(name: &str, subject: &Subject<'_>) -> Vec<String> {
+    let rows = subject.others.iter().filter_map(|other| {
+        let told = other.service_status();
+        let row = told.hosts.iter().find(|(host, _)| host.to_string() == name).map(|(_, row)| row)?;
+        Some(host_row(&other.key.to_string(), row, subject.now))
+    });
+    table(["SERVICE", "REVISION", "STATE", "SINCE", "MESSAGE"], rows)
+}
+
+fn events(subject: &Subject<'_>) -> Vec<String> {
+    let recent = subject.events.iter().skip(subject.events.len().saturating_sub(RECENT));
+    let rows = recent.map(|event| {
+        let message = printable(&event.message.replace('\n', "; "));
+        vec![age(event.time, subject.now), event.reason.to_string(), cell(&cut(&message, LINE))]
+    });
+    table(["AGE", "REASON", "MESSAGE"], rows)
+}
