@@ -46,7 +46,7 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         Reason::FirstDeployUnhealthy => {
             "it stays stopped where it was unhealthy, until the source or the declaration changes".to_owned()
         }
-        Reason::Unhealthy => format!("{failed} stays as it is (rollbackOnFailure is off), and is looked at"),
+        Reason::Unhealthy => format!("{failed} stays where it is, and is looked at again; nothing is rolled back"),
         Reason::Undone => format!("{running} stays until something else is declared"),
         Reason::Paused => "nothing is begun on hosts until it is resumed; what runs goes on".to_owned(),
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),

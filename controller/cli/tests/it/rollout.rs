@@ -287,6 +287,7 @@ fn restart_waits_until_every_host_is_well_again() {
     service/web: web1 unhealthy, revision 3: the health endpoint answers 500
     error: service/web is not Ready: Unhealthy: web1 was not well after its restart: it exited; no other host is restarted, and web1 is tried again
       web1 is unhealthy: the health endpoint answers 500
+      next: revision 3 stays where it is, and is looked at again; nothing is rolled back
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
@@ -330,6 +331,7 @@ fn pause_and_resume_say_what_is_so_already() {
     error: service/web is not Ready: Paused: paused since 2026-01-01T00:00:00Z: nothing is begun on any host until `windlass rollout resume`
       web2 is pending
       web3 is pending
+      next: nothing is begun on hosts until it is resumed; what runs goes on
     hint: `windlass rollout resume service/web` lets it go on
     -- exit 1
     ");
@@ -342,6 +344,7 @@ fn pause_and_resume_say_what_is_so_already() {
     error: service/web is not Ready: Paused: paused since 2026-01-01T00:00:00Z: nothing is begun on any host until `windlass rollout resume`
       web2 is pending
       web3 is pending
+      next: nothing is begun on hosts until it is resumed; what runs goes on
     hint: `windlass rollout resume service/web` lets it go on
     -- exit 1
     ");
