@@ -342,6 +342,8 @@ async fn addresses(name: &str) -> Result<Vec<IpAddr>, String> {
 
 #[cfg(test)]
 mod tests {
+    use windlass_crds::digest::FileDigest;
+
     use super::*;
 
     #[test]
@@ -357,5 +359,42 @@ mod tests {
         assert_eq!(unsettled, [1, 2, 4, 8, 60, 60]);
         assert_eq!(seconds(300, Reason::SourceUnsettled, 9), 300, "never sooner than it was asked for");
         assert_eq!(seconds(5, Reason::SourceUnavailable, 9), 5, "what is away may come back at any time");
+    }
+
+    /// What is complained about a release with these files beside its entry point.
+    fn complaint(target: &str, install: &str, files: &[&str]) -> Option<Complaint> {
+        let spec = serde_json::json!({
+            "placement": {"hosts": ["web1"]},
+            "source": {"path": "/srv"},
+            "runtime": {"target": target, "entryPoint": "main", "install": install},
+        });
+        let spec: ServiceSpec = serde_json::from_value(spec).expect("a spec");
+        let mut manifest = Manifest::default();
+        for file in files.iter().chain(&["main"]) {
+            let entry = Entry::File { digest: FileDigest::of(b""), size: 0, executable: true };
+            manifest.entries.insert(file.parse().expect(file), entry);
+        }
+        unfit(&spec, &manifest)
+    }
+
+    #[test]
+    fn a_dependency_file_is_refused_until_nothing_shall_be_installed() {
+        for (target, file) in [
+            ("python", "requirements.txt"),
+            ("node", "package-lock.json"),
+            ("go", "go.mod"),
+            ("rust", "Cargo.toml"),
+            ("dotnet", "web.csproj"),
+            // Whatever runs it: `auto` would install for all of them.
+            ("generic", "requirements.txt"),
+        ] {
+            let refused = complaint(target, "auto", &[file]).unwrap_or_else(|| panic!("{file} passes"));
+            assert_eq!(refused.reason, Reason::InstallNotSupported, "{file}");
+            assert!(refused.message.contains(file) && refused.message.contains("install: none"), "{}", refused.message);
+            assert_eq!(complaint(target, "none", &[file]), None, "{file}");
+        }
+        for file in ["lib/requirements.txt", "tests/web.csproj", "requirements.txt.bak", "go.sum"] {
+            assert_eq!(complaint("python", "auto", &[file]), None, "{file}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The engine on a real etcd and on hosts in memory.
 
+mod documents;
 mod observe;
 mod people;
 mod transport;
