@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{eventually, holds};
+use windlass_e2e::{PATIENCE, Serve, eventually, holds};
 
 use crate::{PORT, Running};
 
@@ -52,5 +52,44 @@ fn a_person_goes_back_and_forth() -> Result<()> {
     world.windlass(&["rollout", "undo", "service/nothing"])?.expect(1)?;
     world.windlass(&["wait", "service/web", "--for=condition=Stalled", "--timeout", "1s"])?.expect(4)?;
     world.windlass(&["rollout", "sideways"])?.expect(2)?;
+    world.passed()
+}
+
+#[test]
+fn a_restart_is_finished_by_the_next_controller_and_a_pause_holds() -> Result<()> {
+    let Running { world, controller, program, .. } = Running::on(3)?;
+    drop(controller);
+    world.expire_leader()?;
+    let marker = world.dir().join("activated");
+    let checkpoint = Some(("after-activate".to_owned(), marker.clone()));
+    let mut dying = world.start(&Serve { name: "serve", checkpoint, ..Serve::default() })?;
+    dying.wait_until_up()?;
+    dying.wait_until_leading(PATIENCE)?;
+    world.windlass(&["rollout", "restart", "service/web"])?.expect(0)?;
+    eventually("the controller kills itself in the middle", || {
+        ensure!(marker.exists(), "not yet");
+        Ok(())
+    })?;
+    world.expire_leader()?;
+    let _controller = world.serve()?;
+    eventually("every host was restarted, and once", || {
+        let starts = world.starts("web", "v1")?;
+        ensure!(starts == [2, 2, 2], "{starts:?}");
+        world.wait_ready("web", 0)
+    })?;
+    holds(Duration::from_secs(3), "nobody is restarted again", || {
+        ensure!(world.starts("web", "v1")? == [2, 2, 2], "once more");
+        Ok(())
+    })?;
+
+    world.windlass(&["rollout", "pause", "service/web"])?.expect(0)?;
+    eventually("it is paused", || world.service("web")?.expect("Reconciling", "True", "Paused"))?;
+    program.good("v2")?;
+    world.wait_not_ready("web", "Paused")?;
+    holds(Duration::from_secs(4), "nothing is deployed", || world.expect_version(&world.hosts, PORT, "v1"))?;
+    let told = world.windlass(&["wait", "service/web"])?;
+    ensure!(told.code == 1 && told.stderr.contains("windlass rollout resume service/web"), "{told}");
+    world.windlass(&["rollout", "resume", "service/web"])?.expect(0)?;
+    world.wait_version("web", PORT, "v2")?;
     world.passed()
 }
