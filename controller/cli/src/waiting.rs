@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use windlass_crds::id::ResourceKey;
 use windlass_crds::span::Span;
@@ -179,9 +180,11 @@ impl Watch {
     /// When one cannot be met any more, with the reason and what is known about it; when the time is over; when
     /// nobody reads what is told; at Ctrl-C.
     pub(crate) async fn until(self, targets: &[Target], listener: &mut impl Listener) -> anyhow::Result<()> {
+        // Before anything is shown: whoever sees it may type Ctrl-C at once.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
             ended = self.follow(targets, listener) => ended,
-            signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| interrupted(targets))),
+            _ = interrupt.recv() => Err(interrupted(targets)),
         }
     }
 

@@ -90,7 +90,7 @@ fn a_service_that_went_back_explains_itself() {
       web3   2          ready   9h      -
     Rollouts
       ROLLOUT   PURPOSE    REVISION   STATE       BEGAN   TOOK   MESSAGE
-      9         deploy     3          halted      9h      65s    stage 3 on web2: no space left: /opt/windlass
+      9         deploy     3          halted      9h      65s    stage 3 on web2: no space left: /opt/windlass; make room there
       10        deploy     3          unhealthy   9h      65s    unhealthy on web1
       11        rollback   2          succeeded   9h      65s    -
     Last failure
