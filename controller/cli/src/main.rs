@@ -10,6 +10,7 @@ mod evidence;
 mod exit;
 mod failure;
 mod field_places;
+mod fields;
 mod happenings;
 mod inventory;
 mod live;

@@ -5,6 +5,7 @@ mod completion;
 mod confirm_removal;
 mod delete;
 mod describe;
+mod diff;
 mod events;
 mod get;
 mod host;
@@ -38,7 +39,8 @@ Examples:
   windlass delete service/web               Take it down
 
 Exit codes:
-  0 done   1 failed   2 typed wrongly   3 plan found differences   4 timed out waiting";
+  0 done   1 failed   2 typed wrongly   3 diff or plan found differences   4 timed out waiting
+  130 Ctrl-C while it waited";
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
@@ -54,6 +56,7 @@ pub(crate) struct ClientArgs {
 enum Command {
     Serve(serve::ServeArgs),
     Apply(apply::ApplyArgs),
+    Diff(diff::DiffArgs),
     Plan(plan::PlanArgs),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
@@ -78,6 +81,7 @@ impl Windlass {
         match &self.command {
             Command::Serve(args) => serve::run(args, &client.connection),
             Command::Apply(args) => on_one_thread(apply::run(args, client)),
+            Command::Diff(args) => on_one_thread(diff::run(args, client)),
             Command::Plan(args) => on_one_thread(plan::run(args, client)),
             Command::Describe(args) => on_one_thread(describe::run(args, client)),
             Command::Events(args) => on_one_thread(events::run(args, client)),

@@ -7,6 +7,7 @@ mod apply;
 mod bad_input;
 mod connection;
 mod describe;
+mod diff;
 mod edges;
 mod get;
 mod host;

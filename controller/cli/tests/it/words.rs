@@ -41,7 +41,7 @@ fn what_makes_no_sense_exits_with_2() {
 #[test]
 fn every_command_has_help_with_examples() {
     let world = World::new();
-    for command in ["serve", "apply", "plan", "get", "wait", "reconcile", "delete", "confirm-removal"] {
+    for command in ["serve", "apply", "diff", "plan", "get", "wait", "reconcile", "delete", "confirm-removal"] {
         let shown = world.run(&[command, "--help"]);
         assert!(shown.contains(&format!("Examples:\n  windlass {command}")), "{shown}");
     }
@@ -58,6 +58,7 @@ fn every_command_has_help_with_examples() {
     Commands:
       serve            Run the controller
       apply            Declare what files say
+      diff             Show what would change
       plan             Show what the controller would do next, without doing it
       get              Show what is declared, and how it stands
       describe         Show everything about resources: what is declared, how it stands, what failed and
@@ -100,7 +101,8 @@ fn every_command_has_help_with_examples() {
       windlass delete service/web               Take it down
 
     Exit codes:
-      0 done   1 failed   2 typed wrongly   3 plan found differences   4 timed out waiting
+      0 done   1 failed   2 typed wrongly   3 diff or plan found differences   4 timed out waiting
+      130 Ctrl-C while it waited
     -- exit 0
     ");
 }

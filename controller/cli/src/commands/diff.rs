@@ -1,0 +1,103 @@
+//! `windlass diff`: what would change.
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use windlass_crds::document;
+use windlass_crds::id::ResourceKey;
+use windlass_store::{Key, Store};
+
+use super::ClientArgs;
+use crate::declarations::{self, FileArgs, Loaded};
+use crate::exit::Exit;
+use crate::failure::UsageError;
+use crate::fields::{self, FieldChange};
+use crate::output;
+
+/// Show what would change
+///
+/// Compares files with what is declared, field by field. Comments and defaults that are spelled out make no difference. Exits with 0 when there is no difference, and with
+/// 3 when there is.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass diff -f web.yaml")]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<DiffFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DiffFormat {
+    /// The differences as data
+    Json,
+}
+
+pub(super) async fn run(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    if args.files.files.is_empty() {
+        return Err(UsageError("say what: -f FILE".into()).into());
+    }
+    with_files(args, client).await
+}
+
+/// What a document says beside what is declared.
+#[derive(Debug)]
+enum Against {
+    /// Nothing of that name is declared.
+    New,
+    /// What is declared cannot be read, so that all of it would be replaced.
+    Unreadable,
+    /// These fields differ.
+    Fields(Vec<FieldChange>),
+}
+
+async fn with_files(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    let store = client.connection.connect().await?;
+    let mut found = Vec::new();
+    for document in &documents {
+        found.push((document.key(), against_stored(&store, document).await?));
+    }
+    match args.output {
+        Some(DiffFormat::Json) => {
+            let all: serde_json::Value = found.iter().map(|(key, against)| as_json(key, against)).collect();
+            output::line(serde_json::to_string_pretty(&all)?)?;
+        }
+        None => output::data(&found.iter().map(|(key, against)| as_text(key, against)).collect::<String>())?,
+    }
+    let same = found.iter().all(|(_, against)| matches!(against, Against::Fields(fields) if fields.is_empty()));
+    Ok(if same { Exit::Done } else { Exit::Differences })
+}
+
+async fn against_stored(store: &Store, document: &Loaded) -> anyhow::Result<Against> {
+    let key = document.key();
+    let Some(stored) = store.get(&Key::Declared(key.clone())).await? else { return Ok(Against::New) };
+    Ok(match document::parse_at(&key, &stored.value) {
+        Ok(stored) => Against::Fields(fields::changes(&stored.to_json(), &document.declaration.to_json())),
+        Err(_) => Against::Unreadable,
+    })
+}
+
+fn as_text(key: &ResourceKey, against: &Against) -> String {
+    match against {
+        Against::New => format!("{key}: new\n"),
+        Against::Unreadable => format!("{key}: what is declared makes no sense, and would be replaced\n"),
+        Against::Fields(fields) if fields.is_empty() => format!("{key}: unchanged\n"),
+        Against::Fields(fields) => {
+            let lines: String = fields.iter().map(|field| format!("  {field}\n")).collect();
+            format!("{key}: changed\n{lines}")
+        }
+    }
+}
+
+fn as_json(key: &ResourceKey, against: &Against) -> serde_json::Value {
+    let (difference, fields): (&str, &[FieldChange]) = match against {
+        Against::New => ("new", &[]),
+        Against::Unreadable => ("unreadable", &[]),
+        Against::Fields(fields) if fields.is_empty() => ("unchanged", fields),
+        Against::Fields(fields) => ("changed", fields),
+    };
+    json!({ "resource": key.to_string(), "difference": difference, "fields": fields })
+}

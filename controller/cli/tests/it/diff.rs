@@ -1,0 +1,73 @@
+//! `windlass diff -f`: files against what is declared.
+
+use crate::world::{World, service};
+
+#[test]
+fn files_are_compared_with_what_is_declared() {
+    let world = World::new();
+    world.file("web.yaml", &service("web"));
+    insta::assert_snapshot!(world.run(&["diff", "-f", "web.yaml"]), @"
+    service/web: new
+    -- exit 3
+    ");
+    assert_eq!(world.keys("declared/"), [""; 0], "a diff declares nothing");
+    world.declare("web");
+    let spelled = service("web") + "  # a comment\n  rollout: {maxUnavailable: 1}\n";
+    insta::assert_snapshot!(world.run_with_input(&["diff", "-f", "-"], &spelled), @"
+    service/web: unchanged
+    -- exit 0
+    ");
+
+    let other = service("web").replace("server.py", "main.py\n    env: {GREETING: hello}").replace(", web3", "")
+        + "  rollout: {maxUnavailable: 2}\n---\n"
+        + &service("api");
+    insta::assert_snapshot!(world.run_with_input(&["diff", "-f", "-"], &other), @r#"
+    service/web: changed
+      spec.placement.hosts: ["web1","web2","web3"] -> ["web1","web2"]
+      spec.rollout.maxUnavailable: 1 -> 2
+      spec.runtime.entryPoint: "server.py" -> "main.py"
+      spec.runtime.env.GREETING: (none) -> "hello"
+    service/api: new
+    -- exit 3
+    "#);
+    let back = service("web") + "  rollout: {maxUnavailable: 2}\n";
+    insta::assert_snapshot!(world.run_with_input(&["diff", "-f", "-", "-o", "json"], &back), @r#"
+    [
+      {
+        "difference": "changed",
+        "fields": [
+          {
+            "new": 2,
+            "old": 1,
+            "path": "spec.rollout.maxUnavailable"
+          }
+        ],
+        "resource": "service/web"
+      }
+    ]
+    -- exit 3
+    "#);
+
+    world.put("declared/services/default/web", "hello");
+    insta::assert_snapshot!(world.run(&["diff", "-f", "web.yaml"]), @"
+    service/web: what is declared makes no sense, and would be replaced
+    -- exit 3
+    ");
+}
+
+#[test]
+fn what_cannot_be_compared_is_told() {
+    let world = World::new();
+    world.file("bad.yaml", &service("web").replace("server.py", "server.py\n    env: {PORT: \"1\"}"));
+    insta::assert_snapshot!(world.run(&["diff", "-f", "bad.yaml"]), @"
+    -- stderr
+    error: bad.yaml:13:17: spec.runtime.env.PORT: is set by Windlass itself
+    error: the document cannot be used; nothing was written
+    -- exit 1
+    ");
+    insta::assert_snapshot!(world.run(&["diff"]), @"
+    -- stderr
+    error: say what: -f FILE
+    -- exit 2
+    ");
+}
