@@ -3,6 +3,7 @@
 mod asking;
 mod board;
 mod commands;
+mod comparison;
 mod connection;
 mod declarations;
 mod description;

@@ -1,11 +1,15 @@
 //! A preview: what the controller would do next, found out by the same code, without doing any of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_crds::id::{MachineId, ServiceKey};
-use windlass_crds::record::RolloutState;
+use windlass_crds::digest::ReleaseDigest;
+use windlass_crds::id::{HostId, MachineId, ServiceKey};
+use windlass_crds::manifest::Manifest;
+use windlass_crds::record::{Revision, RolloutState};
 use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::HostView;
 use windlass_planner::plan::Plan;
 use windlass_sources::{ContentsError, Sources};
 use windlass_store::{IdentityError, ReadError, Scope, Store, Update};
@@ -14,15 +18,68 @@ use crate::cache::Cache;
 use crate::controller::{Controller, Identity, Parts};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::service::foresee;
+use crate::service::{Foreseen, foresee};
 
 /// What would be done for one Service.
 #[derive(Debug, Clone)]
 pub struct Preview {
     /// Which.
     pub service: ServiceKey,
-    /// The plan; none where nothing is declared that makes sense.
-    pub plan: Option<Plan>,
+    /// What would be done, and on what grounds; none where nothing is declared that makes sense.
+    pub foreseen: Option<Foreseen>,
+}
+
+impl Preview {
+    /// The plan, where there is one.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.foreseen.as_ref().map(|foreseen| &foreseen.plan)
+    }
+}
+
+impl Foreseen {
+    /// The revision of what is declared, recorded already or not.
+    pub fn declared(&self) -> Option<&Revision> {
+        let number = self.plan.declared?;
+        let new = self.plan.new_revision.as_ref().filter(|new| new.number == number);
+        new.or_else(|| self.revisions.get(&number))
+    }
+
+    /// The release that a host runs: that of the revision which its unit names.
+    pub fn running(&self, host: &HostId) -> Option<ReleaseDigest> {
+        let HostView::Seen(seen) = &self.hosts.get(host)?.view else { return None };
+        let revision = seen.service.unit.revision()?;
+        let recorded = || self.revisions.get(&revision).map(|revision| revision.release);
+        seen.service.revisions.get(&revision).copied().or_else(recorded)
+    }
+}
+
+/// What is in each release that matters to a Service: the one that is declared and those that its hosts run. Each is
+/// asked for once, from the hosts that hold it one after the other until one of them tells it; one that nobody tells
+/// is left out.
+pub async fn manifests<F: Fleet>(
+    fleet: &F,
+    service: &ServiceKey,
+    foreseen: &Foreseen,
+) -> BTreeMap<ReleaseDigest, Arc<Manifest>> {
+    let mut known = BTreeMap::new();
+    if let Some(source) = &foreseen.source {
+        known.insert(source.digest(), Arc::clone(source));
+    }
+    let declared = foreseen.declared().map(|declared| declared.release);
+    let wanted: BTreeSet<ReleaseDigest> =
+        foreseen.hosts.keys().filter_map(|host| foreseen.running(host)).chain(declared).collect();
+    for release in wanted {
+        for host in foreseen.hosts.values() {
+            if known.contains_key(&release) {
+                break;
+            }
+            let holds = matches!(&host.view, HostView::Seen(seen) if seen.service.releases.contains(&release));
+            if holds && let Ok(Some(manifest)) = fleet.manifest(&host.target, service, &release).await {
+                known.insert(release, Arc::new(manifest));
+            }
+        }
+    }
+    known
 }
 
 /// Why there is no preview.
@@ -72,7 +129,7 @@ pub async fn preview<F: Fleet>(
         };
         let term = active.map_or(0, |rollout| rollout.value.term);
         let controller = Arc::new(Controller::spectator(parts, term));
-        previews.push(Preview { service: service.clone(), plan: foresee(&controller, service).await });
+        previews.push(Preview { service: service.clone(), foreseen: foresee(&controller, service).await });
     }
     Ok(previews)
 }

@@ -17,8 +17,9 @@ use tracing::{Instrument as _, Span};
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{StepRecord, StepState};
-use windlass_crds::record::{Accepted, Owned, Rollout, RolloutState, StepFailure};
+use windlass_crds::record::{Accepted, Owned, Revision, Rollout, RolloutState, StepFailure};
 use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::status::{Finding, ServiceStatus, conditions};
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
@@ -128,6 +129,19 @@ struct Scene {
     files: Files,
 }
 
+/// What would be done next for one Service, and what that was found out from.
+#[derive(Debug, Clone)]
+pub struct Foreseen {
+    /// What would be done.
+    pub plan: Plan,
+    /// Its hosts as they were found.
+    pub hosts: BTreeMap<HostId, HostInput>,
+    /// The revisions that are recorded.
+    pub revisions: BTreeMap<RevisionNumber, Revision>,
+    /// What the source holds, where it could be read.
+    pub source: Option<Arc<Manifest>>,
+}
+
 /// Moves one Service to its declaration, until there is nothing more to do for now.
 ///
 /// # Errors
@@ -153,7 +167,7 @@ pub async fn reconcile<F: Fleet>(
 /// What would be done next for one Service, and what is said of it; nothing is recorded or changed anywhere.
 ///
 /// `None` where it is neither declared nor owned, or was never declared in a way that makes sense.
-pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey) -> Option<Plan> {
+pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey) -> Option<Foreseen> {
     let stop = CancellationToken::new();
     let mut turn = Turn::new(controller, key, Memory::default(), &stop);
     let scene = turn.scene().await;
@@ -165,9 +179,14 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         turn.take_in(returned);
     }
     let (plan, owned, _) = turn.decide(&scene);
-    let RolloutChange::Open { purpose, revision, above } = plan.rollout else { return Some(plan) };
-    // The rollout would begin; what it would do first is what somebody who asks wants to know.
+    let source =
+        turn.memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|found| Arc::clone(&found.manifest));
+    let revisions = scene.view.revisions.clone();
     let mut hosts = turn.hosts(&scene);
+    let foreseen = |plan, hosts| Some(Foreseen { plan, hosts, revisions, source });
+    let RolloutChange::Open { purpose, revision, above } = plan.rollout else { return foreseen(plan, hosts) };
+    // The rollout would begin; what it would do first is what somebody who asks wants to know.
+    let seen = hosts.clone();
     for host in hosts.values_mut() {
         if let HostView::Seen(seen) = &mut host.view {
             seen.service.sequence = above.next();
@@ -189,7 +208,7 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
     let mut next = windlass_planner::plan::plan(&turn.inputs(&scene, &owned, Some(&begun), &hosts));
     next.rollout = plan.rollout;
     next.new_revision = plan.new_revision.or(next.new_revision);
-    Some(next)
+    foreseen(next, seen)
 }
 
 impl<'a, F: Fleet> Turn<'a, F> {

@@ -182,4 +182,15 @@ pub trait Fleet: Send + Sync + 'static {
         service: &ServiceKey,
         lines: u32,
     ) -> impl Future<Output = Result<Vec<String>, ContactError>> + Send;
+
+    /// What is in a release that a host holds for a service, as it was when it came; `None` where it holds none such.
+    ///
+    /// # Errors
+    /// When the host cannot be talked to, or what it answers is not that release.
+    fn manifest(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        release: &ReleaseDigest,
+    ) -> impl Future<Output = Result<Option<Manifest>, ContactError>> + Send;
 }

@@ -416,6 +416,17 @@ impl Fleet for SshFleet {
         let answer = self.call(target, &request, LOOK_DEADLINE).await?;
         answer::look_failure(&answer).map_or_else(|| Ok(answer::logs(&answer)), Err)
     }
+
+    async fn manifest(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        release: &ReleaseDigest,
+    ) -> Result<Option<Manifest>, ContactError> {
+        let request = Request { verb: "manifest", arguments: vec![service.folder(), release.to_string()] };
+        let answer = self.call(target, &request, LOOK_DEADLINE).await?;
+        answer::look_failure(&answer).map_or_else(|| answer::manifest(&answer, release), Err)
+    }
 }
 
 impl std::fmt::Debug for SshFleet {

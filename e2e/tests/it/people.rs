@@ -87,9 +87,20 @@ fn a_restart_is_finished_by_the_next_controller_and_a_pause_holds() -> Result<()
     program.good("v2")?;
     world.wait_not_ready("web", "Paused")?;
     holds(Duration::from_secs(4), "nothing is deployed", || world.expect_version(&world.hosts, PORT, "v1"))?;
+    let differs = world.windlass(&["diff", "service/web"])?.expect(3)?;
+    ensure!(differs.contains("web1: revision 1 -> revision 2"), "the revisions are missing:\n{differs}");
+    let old_and_new = |line: &str| line.contains(".py: ") && line.contains(" -> ") && !line.contains("(none)");
+    ensure!(differs.lines().any(old_and_new), "the changed file is missing:\n{differs}");
+    ensure!(differs.contains("settings: the same"), "nothing but files differs:\n{differs}");
+    let data = world.windlass(&["diff", "service/web", "-o", "json"])?.expect(3)?;
+    let data: serde_json::Value = serde_json::from_str(&data)?;
+    let hash = data[0]["changes"][0]["files"][0]["new"].as_str().unwrap_or_default();
+    ensure!(hash.len() == 64, "no whole hash: {data}");
     let told = world.windlass(&["wait", "service/web"])?;
     ensure!(told.code == 1 && told.stderr.contains("windlass rollout resume service/web"), "{told}");
     world.windlass(&["rollout", "resume", "service/web"])?.expect(0)?;
     world.wait_version("web", PORT, "v2")?;
+    let same = world.windlass(&["diff", "service/web"])?.expect(0)?;
+    ensure!(same.contains("no difference"), "{same}");
     world.passed()
 }

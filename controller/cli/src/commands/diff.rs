@@ -1,32 +1,50 @@
 //! `windlass diff`: what would change.
 
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use windlass_crds::document;
 use windlass_crds::id::ResourceKey;
+use windlass_engine::{Preview, manifests};
+use windlass_hosts::SshFleet;
 use windlass_store::{Key, Store};
 
 use super::ClientArgs;
+use super::plan::{look, within};
+use crate::comparison::{Comparison, compare};
 use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
 use crate::failure::UsageError;
 use crate::fields::{self, FieldChange};
 use crate::output;
+use crate::resources;
+use crate::waiting::TimeoutArgs;
 
 /// Show what would change
 ///
-/// Compares files with what is declared, field by field. Comments and defaults that are spelled out make no difference. Exits with 0 when there is no difference, and with
-/// 3 when there is.
+/// Either what hosts run against what is declared: revisions, files, settings, and what was changed by hand. Or files
+/// against what is declared, field by field; comments and defaults that are spelled out make no difference.
+///
+/// Exits with 0 when there is no difference, with 3 when there is, and with 1 when it cannot be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  windlass diff -f web.yaml")]
+  windlass diff service/web
+  windlass diff -f web.yaml
+  windlass diff -f production/ -R -o json")]
 pub(crate) struct DiffArgs {
+    /// Which Services, against their hosts: service/web, or service web api
+    #[arg(value_name = "RESOURCE", conflicts_with = "files")]
+    resources: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<DiffFormat>,
+    #[command(flatten)]
+    timeout: TimeoutArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,10 +54,40 @@ enum DiffFormat {
 }
 
 pub(super) async fn run(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    if args.files.files.is_empty() {
-        return Err(UsageError("say what: -f FILE".into()).into());
+    match (args.resources.is_empty(), args.files.files.is_empty()) {
+        (true, true) => Err(UsageError("say what: service/NAME, or -f FILE".into()).into()),
+        (true, false) => with_files(args, client).await,
+        (false, _) => with_hosts(args, client).await,
     }
-    with_files(args, client).await
+}
+
+async fn with_hosts(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
+    let services = resources::services(&args.resources, &client.namespace)?;
+    let store = client.connection.connect().await?;
+    let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
+    let looking = async {
+        let mut found = Vec::new();
+        for Preview { service, foreseen } in look(&store, &fleet, &services).await? {
+            let key = ResourceKey::Service(service.clone());
+            let foreseen = foreseen.with_context(|| format!("{key}: nothing is declared that makes sense"))?;
+            let manifests = manifests(fleet.as_ref(), &service, &foreseen).await;
+            found.push(compare(&service, &foreseen, &manifests));
+        }
+        Ok(found)
+    };
+    let found = within(args.timeout.timeout, looking).await?;
+    fleet.close().await;
+    match args.output {
+        Some(DiffFormat::Json) => output::line(serde_json::to_string_pretty(&found)?)?,
+        None => output::data(&found.iter().map(Comparison::to_text).collect::<String>())?,
+    }
+    if found.iter().any(Comparison::differs) {
+        return Ok(Exit::Differences);
+    }
+    match found.iter().flat_map(Comparison::unknown).next() {
+        Some(host) => bail!("nothing is known of {host}, so it cannot be told whether anything would change"),
+        None => Ok(Exit::Done),
+    }
 }
 
 /// What a document says beside what is declared.

@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use windlass_crds::condition::ConditionType;
 use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::span::Span;
 use windlass_engine::{Preview, preview};
 use windlass_hosts::SshFleet;
 use windlass_planner::plan::{Act, Plan, RolloutChange};
+use windlass_store::Store;
 
 use super::ClientArgs;
 use crate::exit::Exit;
@@ -46,23 +48,40 @@ pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<
     let services = services(args, client)?;
     let store = client.connection.connect().await?;
     let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
-    // What is read of sources is of no use to anybody else.
-    let files = tempfile::tempdir().context("cannot make a folder for the files of sources")?;
-    let machine = std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?;
-    let machine = machine.trim().parse().context("/etc/machine-id")?;
-    let looking = preview(&store, Arc::clone(&fleet), files.path(), machine, &services);
-    let timeout = args.timeout.timeout;
-    let previews = match tokio::time::timeout(timeout.duration(), looking).await {
-        Ok(previews) => previews?,
-        Err(_) => return Err(TimedOut(format!("timed out after {timeout} of looking at hosts and sources")).into()),
-    };
+    let previews = within(args.timeout.timeout, look(&store, &fleet, &services)).await?;
     fleet.close().await;
     match args.output {
         Some(PlanFormat::Json) => output::line(serde_json::to_string_pretty(&as_json(&previews))?)?,
         None => output::data(&previews.iter().map(as_text).collect::<String>())?,
     }
-    let idle = previews.iter().all(|preview| preview.plan.as_ref().is_none_or(Plan::is_idle));
+    let idle = previews.iter().all(|preview| preview.plan().is_none_or(Plan::is_idle));
     Ok(if idle { Exit::Done } else { Exit::Differences })
+}
+
+/// Waits for what looks at hosts and sources, for so long at most.
+///
+/// # Errors
+/// When it fails, or takes longer.
+pub(super) async fn within<T>(timeout: Span, looking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let in_time = tokio::time::timeout(timeout.duration(), looking).await;
+    in_time
+        .unwrap_or_else(|_| Err(TimedOut(format!("timed out after {timeout} of looking at hosts and sources")).into()))
+}
+
+/// Looks at Services from here, as the controller does from where it runs.
+///
+/// # Errors
+/// When the store, or this machine's own files, cannot be used.
+pub(super) async fn look(
+    store: &Store,
+    fleet: &Arc<SshFleet>,
+    services: &[ServiceKey],
+) -> anyhow::Result<Vec<Preview>> {
+    // What is read of sources is of no use to anybody else.
+    let files = tempfile::tempdir().context("cannot make a folder for the files of sources")?;
+    let machine = std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?;
+    let machine = machine.trim().parse().context("/etc/machine-id")?;
+    Ok(preview(store, Arc::clone(fleet), files.path(), machine, services).await?)
 }
 
 fn services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Vec<ServiceKey>> {
@@ -98,7 +117,7 @@ fn change(plan: &Plan) -> Option<String> {
 
 fn as_text(preview: &Preview) -> String {
     let mut text = format!("{}\n", ResourceKey::Service(preview.service.clone()));
-    let Some(plan) = &preview.plan else { return text + "  nothing is declared that makes sense\n" };
+    let Some(plan) = preview.plan() else { return text + "  nothing is declared that makes sense\n" };
     if let Some(line) = change(plan) {
         text += &format!("  {line}\n");
     }
@@ -119,7 +138,7 @@ fn as_text(preview: &Preview) -> String {
 
 fn as_json(previews: &[Preview]) -> serde_json::Value {
     let one = |preview: &Preview| {
-        let plan = preview.plan.as_ref();
+        let plan = preview.plan();
         serde_json::json!({
             "service": preview.service.to_string(),
             "rollout": plan.and_then(change),

@@ -1,4 +1,4 @@
-//! `windlass diff -f`: files against what is declared.
+//! `windlass diff`: files against what is declared; what it says of hosts is shown end to end.
 
 use crate::world::{World, service};
 
@@ -67,7 +67,22 @@ fn what_cannot_be_compared_is_told() {
     ");
     insta::assert_snapshot!(world.run(&["diff"]), @"
     -- stderr
-    error: say what: -f FILE
+    error: say what: service/NAME, or -f FILE
     -- exit 2
+    ");
+    insta::assert_snapshot!(world.run(&["diff", "host/web1"]), @"
+    -- stderr
+    error: host/web1 is a Host; this command is for Services
+    -- exit 2
+    ");
+    insta::assert_snapshot!(world.run(&["diff", "service/nothing"]), @"
+    -- stderr
+    error: service/nothing: nothing is declared that makes sense
+    -- exit 1
+    ");
+    // No Host is declared, so nobody knows.
+    world.declare("web");
+    insta::assert_snapshot!(world.run(&["diff", "service/web"]), @"
+    -- exit 1
     ");
 }

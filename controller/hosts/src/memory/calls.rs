@@ -25,6 +25,8 @@ pub enum Call {
     Ask,
     /// For the log.
     Logs,
+    /// For what is in a release.
+    Manifest,
 }
 
 impl Call {
@@ -44,6 +46,7 @@ impl fmt::Display for Call {
             Self::Sample => out.pad("sample"),
             Self::Ask => out.pad("ask"),
             Self::Logs => out.pad("logs"),
+            Self::Manifest => out.pad("manifest"),
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use windlass_crds::digest::PayloadDigest;
+use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
 use windlass_crds::host::Target;
 use windlass_crds::id::{BootId, ServiceKey};
+use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::step::{ContactError, Step, StepError};
 
@@ -138,6 +139,26 @@ impl Fleet for MemoryFleet {
         };
         let result = read.await;
         let _ = self.close(&ticket, result.clone().map_err(contact));
+        result
+    }
+
+    async fn manifest(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        release: &ReleaseDigest,
+    ) -> Result<Option<Manifest>, ContactError> {
+        let ticket = self.open(target, Call::Manifest, Some(service), None);
+        let read = async {
+            self.reach(target, &ticket).await?;
+            let held = self.with(|world, _| {
+                let held = host(world, &ticket.address).services.get(service)?;
+                held.releases.get(release).map(|release| release.manifest.clone())
+            });
+            self.answer(target, &ticket).await.map(|()| held)
+        };
+        let result = read.await;
+        let _ = self.close(&ticket, result.clone().map(drop).map_err(contact));
         result
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
 use windlass_crds::id::{RevisionNumber, Sequence};
+use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{
     ActiveState, Drift, HostFacts, HostObservation, Listener, RunState, Sample, Scope, ServiceObservation, StepRecord,
     StepState, UnitFile,
@@ -369,6 +370,21 @@ pub(crate) fn sample(answer: &Answer) -> Result<Sample, ContactError> {
 /// Reads the answer of `logs`.
 pub(crate) fn logs(answer: &Answer) -> Vec<String> {
     answer.lines.iter().filter_map(|line| line.strip_prefix("log ")).map(str::to_owned).collect()
+}
+
+/// Reads the answer of `manifest`. What is not the release that was asked for is worth nothing.
+pub(crate) fn manifest(answer: &Answer, release: &ReleaseDigest) -> Result<Option<Manifest>, ContactError> {
+    if !answer.lines.iter().any(|line| line == "held") {
+        return Ok(None);
+    }
+    let lines = answer.lines.iter().filter_map(|line| line.strip_prefix("entry "));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    if ReleaseDigest::of(text.as_bytes()) != *release {
+        let detail = format!("the manifest of release {} was changed there", release.short());
+        return Err(ContactError::Garbled { detail });
+    }
+    let manifest = Manifest::from_text(&text);
+    manifest.map(Some).map_err(|error| ContactError::Garbled { detail: error.to_string() })
 }
 
 /// Why a look failed that changes nothing.

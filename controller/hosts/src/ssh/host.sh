@@ -813,7 +813,7 @@ verb_adopt() {
     sync "$dir" 2>/dev/null || sync
 }
 
-# --- sample and logs --------------------------------------------------------------------------------------------
+# --- sample, logs and manifest --------------------------------------------------------------------------------------------
 
 # sample SERVICE PORT|- HEXADECIMAL-PORT|-
 verb_sample() {
@@ -892,6 +892,14 @@ verb_logs() {
     fi
 }
 
+# manifest SERVICE RELEASE: what the release was when it came.
+verb_manifest() {
+    name "$1"
+    [ -f "$home/releases/$2.manifest" ] || return 0
+    echo held
+    sed 's/^/entry /' "$home/releases/$2.manifest"
+}
+
 # ping: nothing but an answer.
 verb_ping() { :; }
 
@@ -948,7 +956,7 @@ serve() {
             count=$((count - 1))
         done
         case $verb in
-        observe | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | ping) ;;
+        observe | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | manifest | ping) ;;
         *) exit 1 ;;
         esac
         if [ "$verb" = stage ]; then

@@ -160,6 +160,7 @@ cases! {
     a_removal_keeps_fence_and_data
     a_purge_takes_the_data_too
     nothing_is_seen_where_nothing_is
+    a_manifest_is_told_as_it_came
 }
 
 async fn a_deploy_is_seen_as_it_is<S: Stand>(case: Case<'_, S>) {
@@ -428,4 +429,18 @@ async fn nothing_is_seen_where_nothing_is<S: Stand>(case: Case<'_, S>) {
     let seen = case.look(Scrutiny::Full).await;
     assert_eq!((seen.unit, seen.present, seen.good), (UnitFile::Absent, false, None));
     assert!(seen.steps.is_empty() && seen.drift.is_empty() && seen.run.pid.is_none(), "{seen:?}");
+}
+
+async fn a_manifest_is_told_as_it_came<S: Stand>(case: Case<'_, S>) {
+    let (one, other) = (case.releases.server("1", 3), case.releases.server("2", 3));
+    let ask = async |release: &Manifest| {
+        let (fleet, target) = (case.stand.fleet(), case.stand.target());
+        fleet.manifest(&target, &case.service, &release.digest()).await.expect("the host answers")
+    };
+    assert_eq!(ask(&one).await, None, "nothing of the service is there");
+    case.deploy(1, 1, &one).await;
+    assert_eq!(ask(&one).await, Some(one.clone()));
+    assert_eq!(ask(&other).await, None, "another release is");
+    case.stand.lay(Hand::EditsFile, &case.service);
+    assert_eq!(ask(&one).await, Some(one), "what was changed since is drift");
 }
