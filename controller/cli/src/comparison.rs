@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use windlass_crds::condition::{ConditionStatus, ConditionType};
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest, ReleasePath};
@@ -29,6 +30,10 @@ pub(crate) struct Comparison {
     hosts: BTreeMap<HostId, HostSide>,
     /// A change for each other revision that hosts run.
     changes: Vec<Change>,
+    /// What stands in the way, in the words of the condition `Ready`.
+    problems: Vec<String>,
+    /// Whether the source could be read: else it may hold anything.
+    source_read: bool,
     /// Whether there is something to do.
     differs: bool,
 }
@@ -97,7 +102,14 @@ pub(crate) fn compare(
     let changes = others.into_iter().filter_map(change).collect();
     let differs = !foreseen.plan.is_idle() || hosts.values().any(HostSide::differs);
     let resource = ResourceKey::Service(service.clone()).to_string();
-    Comparison { resource, declared: number, hosts, changes, differs }
+    let findings = foreseen
+        .plan
+        .report
+        .findings
+        .iter()
+        .filter(|finding| finding.kind == ConditionType::Ready && finding.status != ConditionStatus::True);
+    let problems = findings.map(|finding| format!("{}: {}", finding.reason, finding.message)).collect();
+    Comparison { resource, declared: number, hosts, changes, problems, source_read: foreseen.source.is_some(), differs }
 }
 
 fn side(host: &HostInput, declared: Option<RevisionNumber>) -> HostSide {
@@ -153,9 +165,12 @@ impl Comparison {
         self.differs
     }
 
-    /// The hosts of which nothing is known, so that they may differ.
-    pub(crate) fn unknown(&self) -> impl Iterator<Item = &HostId> {
-        self.hosts.iter().filter(|(_, side)| side.unknown.is_some()).map(|(id, _)| id)
+    /// What nothing is known of, so that it may differ.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        if self.declared.is_some() && !self.source_read {
+            return Some(format!("the source of {}", self.resource));
+        }
+        self.hosts.iter().find(|(_, side)| side.unknown.is_some()).map(|(id, _)| id.to_string())
     }
 
     /// For people.
@@ -169,11 +184,14 @@ impl Comparison {
         for change in &self.changes {
             text += &change_text(change);
         }
+        for problem in &self.problems {
+            text += &format!("  {}\n", printable(problem));
+        }
         match (self.differs, self.hosts.values().any(HostSide::differs)) {
             (true, false) => {
                 text += &format!("  there is something to do; `windlass plan {}` tells it\n", self.resource);
             }
-            (false, _) if self.unknown().next().is_none() => text += "  no difference\n",
+            (false, _) if self.unknown().is_none() => text += "  no difference\n",
             _ => {}
         }
         text

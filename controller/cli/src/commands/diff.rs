@@ -84,8 +84,8 @@ async fn with_hosts(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit
     if found.iter().any(Comparison::differs) {
         return Ok(Exit::Differences);
     }
-    match found.iter().flat_map(Comparison::unknown).next() {
-        Some(host) => bail!("nothing is known of {host}, so it cannot be told whether anything would change"),
+    match found.iter().find_map(Comparison::unknown) {
+        Some(unknown) => bail!("nothing is known of {unknown}, so it cannot be told whether anything would change"),
         None => Ok(Exit::Done),
     }
 }

@@ -83,6 +83,13 @@ fn what_cannot_be_compared_is_told() {
     // No Host is declared, so nobody knows.
     world.declare("web");
     insta::assert_snapshot!(world.run(&["diff", "service/web"]), @"
+    service/web: nothing that can be run is declared
+      web1: unknown (no Host web1 is declared; declare one, or write user@address)
+      web2: unknown (no Host web2 is declared; declare one, or write user@address)
+      web3: unknown (no Host web3 is declared; declare one, or write user@address)
+      SourceUnavailable: the source /srv/src/web is not available on the controller's machine: No such file or directory (os error 2)
+    -- stderr
+    error: nothing is known of web1, so it cannot be told whether anything would change
     -- exit 1
     ");
 }
