@@ -12,6 +12,7 @@ mod host_commands;
 mod https;
 mod idle;
 mod people;
+mod readme;
 mod removal;
 mod security;
 mod telemetry;
