@@ -12,6 +12,7 @@ mod edges;
 mod get;
 mod host;
 mod removal;
+mod roles;
 mod rollout;
 mod serve;
 mod terminal;
