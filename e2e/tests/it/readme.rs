@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use windlass_e2e::{Serve, World, binary};
 
-/// Stands above a block of commands that is meant to fail.
-const FAILS: &str = "<!-- exits with 1 -->";
+/// Stands above a block of commands whose last one exits with something else than 0, which follows.
+const EXITS: &str = "<!-- exits with ";
 
 /// A block of the page between two fences.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ fn blocks(page: &str) -> Vec<Block> {
         match (line.strip_prefix("```"), open) {
             (Some(_), true) => open = false,
             (Some(language), false) => {
-                let exit = i32::from(before == FAILS);
+                let exit = before.strip_prefix(EXITS).and_then(|rest| rest.strip_suffix(" -->"));
+                let exit = exit.map_or(0, |code| code.parse().expect("an exit code"));
                 blocks.push(Block { language: language.to_owned(), text: String::new(), line: index + 2, exit });
                 open = true;
             }
