@@ -21,6 +21,9 @@ pub struct Spare {
     pub inodes: u64,
 }
 
+/// What a disk holds is counted so often before it is said to be in use all the while.
+const MOST_COUNTS: u32 = 10;
+
 impl Host {
     /// Takes the host's link down: new connections fail within seconds with "no route to host",
     /// open ones go silent.
@@ -110,11 +113,19 @@ impl Host {
     /// When the disk cannot be resized.
     pub fn fill_disk(&self, spare: Spare) -> Result<()> {
         let disk = self.site.disk();
-        let usage = rustix::fs::statvfs(&disk).context("looking at the disk")?;
-        let bytes = (usage.f_blocks - usage.f_bfree) * usage.f_frsize + spare.bytes;
-        let inodes = usage.f_files - usage.f_ffree + spare.inodes;
-        // 0 would mean no limit, and less than what is used is refused.
-        self.resize_disk(bytes.max(4096), inodes.max(1))
+        let mut counts = 0;
+        loop {
+            let usage = rustix::fs::statvfs(&disk).context("looking at the disk")?;
+            let bytes = (usage.f_blocks - usage.f_bfree) * usage.f_frsize + spare.bytes;
+            let inodes = usage.f_files - usage.f_ffree + spare.inodes;
+            counts += 1;
+            // 0 would mean no limit, and less than what is used is refused: the host's own journal and the like may
+            // have written since it was counted, which is then counted again.
+            match self.resize_disk(bytes.max(4096), inodes.max(1)) {
+                Err(_) if counts < MOST_COUNTS => {}
+                done => return done,
+            }
+        }
     }
 
     /// Gives the disk its room back.
