@@ -53,7 +53,13 @@ impl<F: Fleet> Controller<F> {
         let view = match found {
             Ok(observation) => {
                 self.in_touch(&host);
-                HostView::Seen(Box::new(observation))
+                match &observation.facts.cluster {
+                    // A look without a stamp is answered by any host; a rollout would only be refused there.
+                    Some(owner) if *owner != self.cluster => {
+                        HostView::Refusing(StepError::OwnedByAnother { owner: owner.clone() })
+                    }
+                    _ => HostView::Seen(Box::new(observation)),
+                }
             }
             Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(&host, error)),
             Err(error @ StepError::TimedOut { .. }) => {
