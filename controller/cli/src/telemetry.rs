@@ -48,7 +48,7 @@ impl Telemetry {
         let spans = traces.as_ref().map(Traces::layer);
         tracing_subscriber::registry().with(log).with(spans).init();
         if let Some(traces) = &traces {
-            tracing::info!(endpoint = traces.endpoint(), protocol = traces.protocol(), "sending traces");
+            tracing::info!(collector = traces.collector(), protocol = traces.protocol(), "sending traces");
         }
         Ok(Self { traces })
     }

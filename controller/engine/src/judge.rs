@@ -133,7 +133,8 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
         {
             last_answer = Some(answer.clone());
         }
-        if !matches!(answer, Some(HealthAnswer::Unknown { .. })) {
+        // Where the host itself does not answer, that nobody can be asked there says nothing more.
+        if sample.is_err() || !matches!(answer, Some(HealthAnswer::Unknown { .. })) {
             asked = Instant::now();
         }
         let pause = match sample {

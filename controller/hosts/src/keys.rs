@@ -47,6 +47,8 @@ pub enum Known {
     Same {
         /// In which file.
         file: PathBuf,
+        /// Which: of the others that the host shows, nothing is known.
+        key: HostKey,
     },
     /// Another key, or that the one it shows must not be trusted.
     Another {
@@ -93,7 +95,8 @@ pub async fn known(address: &str, port: NonZeroU16, shown: &[ShownKey]) -> Resul
     for file in files.into_iter().filter(|file| file.is_file()) {
         match known_in(&file, &name, shown).await? {
             Known::No => {}
-            same @ Known::Same { .. } => answer = same,
+            same @ Known::Same { .. } if answer == Known::No => answer = same,
+            Known::Same { .. } => {}
             // However often another file agrees.
             another @ Known::Another { .. } => return Ok(another),
         }
@@ -110,13 +113,13 @@ async fn known_in(file: &Path, name: &str, shown: &[ShownKey]) -> Result<Known, 
 /// Reads the lines of a known_hosts file that are about a host.
 fn compare(lines: &str, file: &Path, shown: &[ShownKey]) -> Known {
     let is_shown = |key: &HostKey| shown.iter().any(|one| one.key == *key);
-    let (mut any, mut same) = (false, false);
+    let (mut any, mut same) = (false, None);
     for line in lines.lines().filter(|line| !line.starts_with('#')) {
         match line.strip_prefix('@') {
             None => {
                 let Some(key) = key_of_line(line) else { continue };
                 any = true;
-                same |= is_shown(&key);
+                same = same.or(Some(key).filter(is_shown));
             }
             Some(rest) if rest.starts_with("revoked") => {
                 let key = rest.split_once(' ').and_then(|(_, rest)| key_of_line(rest));
@@ -130,8 +133,8 @@ fn compare(lines: &str, file: &Path, shown: &[ShownKey]) -> Known {
     }
     match (any, same) {
         (false, _) => Known::No,
-        (true, true) => Known::Same { file: file.to_owned() },
-        (true, false) => Known::Another { file: file.to_owned() },
+        (true, Some(key)) => Known::Same { file: file.to_owned(), key },
+        (true, None) => Known::Another { file: file.to_owned() },
     }
 }
 
@@ -215,14 +218,21 @@ mod tests {
     }
 
     #[test]
+    fn only_the_key_that_is_known_is_vouched_for() {
+        let strange = ShownKey { key: OTHER.parse().expect("a key"), ..shown() };
+        let known = compare(&format!("a {ONE}\n"), &PathBuf::from("/f"), &[strange, shown()]);
+        assert_eq!(known, Known::Same { file: "/f".into(), key: shown().key });
+    }
+
+    #[test]
     fn what_known_hosts_says_is_told_apart() {
         let file = || PathBuf::from("/f");
         for (lines, expected) in [
             (String::new(), Known::No),
-            (format!("# Host a found: line 1\na {ONE}\n"), Known::Same { file: file() }),
-            (format!("|1|x=|y= {ONE} a comment\n"), Known::Same { file: file() }),
+            (format!("# Host a found: line 1\na {ONE}\n"), Known::Same { file: file(), key: shown().key }),
+            (format!("|1|x=|y= {ONE} a comment\n"), Known::Same { file: file(), key: shown().key }),
             (format!("a {OTHER}\n"), Known::Another { file: file() }),
-            (format!("a {OTHER}\na {ONE}\n"), Known::Same { file: file() }),
+            (format!("a {OTHER}\na {ONE}\n"), Known::Same { file: file(), key: shown().key }),
             (format!("a {ONE}\n@revoked a {ONE}\n"), Known::Another { file: file() }),
             (format!("@revoked a {OTHER}\n@cert-authority a {OTHER}\n"), Known::No),
         ] {

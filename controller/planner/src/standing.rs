@@ -5,7 +5,7 @@ use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, UnitFil
 use windlass_crds::record::{Blocked, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
 use windlass_crds::service::{DeletionPolicy, ServiceSpec};
 use windlass_crds::status::{HostRow, HostState};
-use windlass_crds::step::{DataFate, Step};
+use windlass_crds::step::{DataFate, Step, StepError};
 
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::plan::Act;
@@ -231,6 +231,11 @@ impl Context<'_> {
             }
             HostView::Busy(_) => Standing::idle(carries, HostState::Removing, ""),
             HostView::Unreachable(error) => Standing::idle(None, HostState::Unreachable, error.to_string()),
+            HostView::Refusing(error @ StepError::OwnedByAnother { .. }) => {
+                // It is another store's to keep or to clear away.
+                disown(id, owned);
+                Standing::idle(None, HostState::Removing, error.to_string())
+            }
             HostView::Refusing(error) => Standing::idle(None, HostState::Failed, error.to_string()),
             HostView::NotLookedAt => Standing::idle(None, HostState::Removing, ""),
         }

@@ -5,7 +5,7 @@ use windlass_crds::id::RevisionNumber;
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, SourceOrigin};
 use windlass_crds::service::ServiceSpec;
 
-use crate::input::{Files, Goal, Inputs};
+use crate::input::{Files, Goal, HostView, Inputs};
 
 /// Which revision hosts are brought to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,8 @@ fn number(
     if let Some(known) = inputs.revisions.values().rev().find(|revision| revision.workload == workload) {
         return (known.number, None);
     }
-    let number = inputs.owned.last_revision.next();
+    // Above what hosts carry as well: from before it was disowned, or from a store that is lost.
+    let number = inputs.owned.last_revision.max(highest_on_hosts(inputs)).next();
     let new = Revision {
         number,
         spec: spec.clone(),
@@ -131,4 +132,14 @@ fn number(
         source: origin.clone(),
     };
     (number, Some(new))
+}
+
+/// The highest revision that any host carries something of.
+fn highest_on_hosts(inputs: &Inputs<'_>) -> RevisionNumber {
+    let seen = inputs.hosts.values().filter_map(|host| match &host.view {
+        HostView::Seen(seen) => Some(&seen.service),
+        _ => None,
+    });
+    let numbers = seen.flat_map(|seen| seen.revisions.keys().copied().chain(seen.unit.revision()).chain(seen.good));
+    numbers.max().unwrap_or_default()
 }

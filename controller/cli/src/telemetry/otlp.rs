@@ -28,6 +28,13 @@ const EXPORT: Duration = Duration::from_secs(10);
 /// What still waits when the controller is stopped has so long: whoever stops it waits too.
 const FLUSH: Duration = Duration::from_secs(3);
 
+/// Host and port of a URL.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let whole = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    whole.rsplit_once('@').map_or(whole, |(_, host)| host)
+}
+
 /// Spans on their way to a collector.
 pub(super) struct Traces {
     provider: SdkTracerProvider,
@@ -58,9 +65,9 @@ impl Traces {
         Ok(Some(Self { provider, wanted }))
     }
 
-    /// Where traces go.
-    pub(super) fn endpoint(&self) -> &str {
-        &self.wanted.endpoint
+    /// The machine that traces go to, without whatever else the URL says: people put credentials into it.
+    pub(super) fn collector(&self) -> &str {
+        authority(&self.wanted.endpoint)
     }
 
     /// How they get there.
@@ -159,6 +166,17 @@ impl<E: SpanExporter + 'static> SpanExporter for Delivery<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_named_without_its_secrets() {
+        for (url, named) in [
+            ("http://127.0.0.1:4318", "127.0.0.1:4318"),
+            ("https://me:pass@collector:4318/v1/traces?token=secret", "collector:4318"),
+            ("https://p@ss:w@collector", "collector"),
+        ] {
+            assert_eq!(authority(url), named);
+        }
+    }
 
     #[derive(Debug)]
     struct Stuck;

@@ -633,6 +633,9 @@ put_unit() {
     sync "$home/live" 2>/dev/null || sync
     if [ -z "$same" ]; then
         ready=$unit_dir/.$unit.$1
+        # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
+        # has read, and so tells whoever comes after a switch that was cut off before the reload.
+        touch "$ready" || return 1
         sync "$ready" 2>/dev/null || sync
         mv -f "$ready" "$unit_file" || return 1
     fi

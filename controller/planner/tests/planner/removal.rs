@@ -388,3 +388,31 @@ fn a_machine_with_two_names_is_cleared_once() {
       Available=False Removing: 0 of 0 hosts serve
     ");
 }
+
+#[test]
+fn what_was_disowned_is_no_revision_of_what_is_declared_anew() {
+    let mut world = first();
+    world.spec.deletion_policy = DeletionPolicy::Keep;
+    world.delete();
+    assert!(world.settle().gone);
+    world.owned = windlass_crds::record::Owned::default();
+    world.revisions.clear();
+    world.rollout = None;
+    // The same files, and other settings: a host that only goes by the number would run what was kept.
+    world.spec.runtime.args.push("--other".to_owned());
+    world.declared = true;
+    for machine in world.hosts.values_mut() {
+        machine.placement = Placement::Placed;
+    }
+    let end = world.settle();
+    assert_eq!(end.declared, Some(windlass_crds::id::RevisionNumber(2)));
+    let rows: Vec<_> = end.report.hosts.values().map(|row| row.revision).collect();
+    assert_eq!(rows, [end.declared; 3]);
+}
+
+#[test]
+fn a_host_that_another_store_has_taken_keeps_no_removal_open() {
+    let mut world = deleted(first());
+    world.host("b").link = crate::machine::Link::Foreign;
+    assert!(world.settle().gone, "{:?}", world.log);
+}

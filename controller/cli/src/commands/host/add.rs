@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use windlass_crds::document::Declaration;
-use windlass_crds::host::Target;
+use windlass_crds::host::{HostKey, Target};
 use windlass_crds::id::{Destination, HostId, HostName, ResourceKey};
 use windlass_hosts::SshFleet;
 use windlass_hosts::check::{Around, Row, Verdict, rows};
@@ -109,9 +109,17 @@ pub(super) async fn run(args: &AddArgs, client: &ClientArgs) -> anyhow::Result<E
     let shown = keys::show(&target.address, target.port)
         .await
         .with_context(|| format!("{} port {} does not show its key", target.address, target.port))?;
-    let key = shown.first().context("a host without a key")?;
+    let known = known_key(&target, &shown).await?;
+    // One that is known already is the one to pin: of another that stands beside it nothing is known.
+    let key = match &known {
+        Some((_, known)) => shown.iter().find(|one| one.key == *known),
+        None => shown.first(),
+    };
+    let key = key.context("a host without a key")?;
     introduce(&target, key);
-    compare_with_known_hosts(&target, &shown).await?;
+    if let Some((file, _)) = &known {
+        output::note(format_args!("It is the one in {}.", file.display()));
+    }
     confirm(args, key)?;
 
     let (text, declaration) = draft.pinning(&key.key).declaration()?;
@@ -188,11 +196,11 @@ fn introduce(target: &Target, key: &ShownKey) {
     output::note(format_args!("  ssh-keygen -lf {}", key.file()));
 }
 
-/// A key that ssh knows another of is not to be trusted by a word.
-async fn compare_with_known_hosts(target: &Target, shown: &[ShownKey]) -> anyhow::Result<()> {
+/// The key that ssh knows already, and where it is written. Where ssh knows another, none is to be trusted by a word.
+async fn known_key(target: &Target, shown: &[ShownKey]) -> anyhow::Result<Option<(PathBuf, HostKey)>> {
     match keys::known(&target.address, target.port, shown).await? {
-        Known::No => {}
-        Known::Same { file } => output::note(format_args!("It is the one in {}.", file.display())),
+        Known::No => Ok(None),
+        Known::Same { file, key } => Ok(Some((file, key))),
         Known::Another { file } => {
             let error = anyhow::anyhow!(
                 "ANOTHER KEY of {} is in {}: this is another machine, or somebody is in between; nothing was written",
@@ -203,13 +211,12 @@ async fn compare_with_known_hosts(target: &Target, shown: &[ShownKey]) -> anyhow
                 22 => target.address.clone(),
                 port => format!("[{}]:{port}", target.address),
             };
-            return Err(hinted(
+            Err(hinted(
                 error,
                 format!("where the machine was really set up anew: ssh-keygen -f {} -R '{name}'", file.display()),
-            ));
+            ))
         }
     }
-    Ok(())
 }
 
 /// Whether it is the machine's key, by the fingerprint that was given or by what a person says.
