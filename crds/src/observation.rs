@@ -1,6 +1,7 @@
 //! Observations: what one look at a host found. Facts only; nothing here is a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +159,19 @@ pub enum Drift {
     NotEnabled,
     /// The unit was stopped, and not by us.
     Stopped,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnitChanged => out.write_str("the unit file was changed"),
+            Self::DropIn { paths } => write!(out, "drop-ins change the unit: {}", paths.join(", ")),
+            Self::FilesChanged { paths } => write!(out, "files were changed: {}", paths.join(", ")),
+            Self::RevisionChanged => out.write_str("the revision's unit or environment was changed"),
+            Self::NotEnabled => out.write_str("the unit does not start at boot any more"),
+            Self::Stopped => out.write_str("the unit was stopped"),
+        }
+    }
 }
 
 /// What was found of one service on one host.

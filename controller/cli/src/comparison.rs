@@ -211,20 +211,9 @@ fn host_text(id: &HostId, side: &HostSide) -> String {
     }
     text.push('\n');
     for drift in &side.drift {
-        text += &format!("    drift: {}\n", drift_text(drift));
+        text += &format!("    drift: {}\n", printable(&drift.to_string()));
     }
     text
-}
-
-fn drift_text(drift: &Drift) -> String {
-    match drift {
-        Drift::UnitChanged => "the unit file was changed".to_owned(),
-        Drift::DropIn { paths } => format!("drop-ins change the unit: {}", printable(&paths.join(", "))),
-        Drift::FilesChanged { paths } => format!("files were changed: {}", printable(&paths.join(", "))),
-        Drift::RevisionChanged => "the revision's unit or environment was changed".to_owned(),
-        Drift::NotEnabled => "the unit does not start at boot any more".to_owned(),
-        Drift::Stopped => "the unit was stopped".to_owned(),
-    }
 }
 
 fn change_text(change: &Change) -> String {

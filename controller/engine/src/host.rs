@@ -22,8 +22,8 @@ use crate::controller::{Controller, now};
 use crate::events;
 use crate::goal::complaint;
 use crate::queue::Next;
-use crate::requests::Refused;
-use crate::service::{REQUESTS, stalled};
+use crate::requests::{self, Refused};
+use crate::service::stalled;
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -104,9 +104,7 @@ pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostNam
 
 /// A view with as many requests as one commit can end.
 fn bounded(mut view: ResourceView) -> ResourceView {
-    if let Some(surplus) = view.requests.keys().nth(REQUESTS).cloned() {
-        view.requests.split_off(&surplus);
-    }
+    requests::bound(&mut view.requests);
     view
 }
 
@@ -171,10 +169,8 @@ async fn contact<F: Fleet>(controller: &Controller<F>, target: &Target) -> Resul
         other => other,
     })?;
     controller.in_touch(&target.id);
-    match &seen.facts.cluster {
-        Some(owner) if *owner != controller.cluster => Err(StepError::OwnedByAnother { owner: owner.clone() }),
-        _ => Ok(seen.facts),
-    }
+    controller.check_owner(&seen.facts)?;
+    Ok(seen.facts)
 }
 
 fn findings(found: Result<&HostFacts, &StepError>) -> Vec<Finding> {

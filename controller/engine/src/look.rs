@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ServiceKey};
-use windlass_crds::observation::HealthAnswer;
+use windlass_crds::observation::{HealthAnswer, HostFacts};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
@@ -34,6 +34,18 @@ impl<F: Fleet> Controller<F> {
         if since.elapsed() >= READ_THROUGH { Scrutiny::Full } else { Scrutiny::Quick }
     }
 
+    /// Whether a host is this store's, or nobody's yet. A look without a stamp is answered by any host; whatever else
+    /// is asked would only be refused there.
+    ///
+    /// # Errors
+    /// [`StepError::OwnedByAnother`].
+    pub fn check_owner(&self, facts: &HostFacts) -> Result<(), StepError> {
+        match &facts.cluster {
+            Some(owner) if *owner != self.cluster => Err(StepError::OwnedByAnother { owner: owner.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Looks at a Service on a host, and stamps the host where there is a stamp.
     pub async fn look(
         &self,
@@ -53,12 +65,9 @@ impl<F: Fleet> Controller<F> {
         let view = match found {
             Ok(observation) => {
                 self.in_touch(&host);
-                match &observation.facts.cluster {
-                    // A look without a stamp is answered by any host; a rollout would only be refused there.
-                    Some(owner) if *owner != self.cluster => {
-                        HostView::Refusing(StepError::OwnedByAnother { owner: owner.clone() })
-                    }
-                    _ => HostView::Seen(Box::new(observation)),
+                match self.check_owner(&observation.facts) {
+                    Err(error) => HostView::Refusing(error),
+                    Ok(()) => HostView::Seen(Box::new(observation)),
                 }
             }
             Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(&host, error)),

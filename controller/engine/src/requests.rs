@@ -13,6 +13,16 @@ use windlass_store::RequestId;
 
 use crate::events::News;
 
+/// So many requests are taken in at once: a commit holds 126 writes.
+const MOST: usize = 30;
+
+/// Leaves as many requests as one commit can end; the rest is taken next time.
+pub fn bound(requests: &mut BTreeMap<RequestId, Result<Request, String>>) {
+    if let Some(surplus) = requests.keys().nth(MOST).cloned() {
+        requests.split_off(&surplus);
+    }
+}
+
 /// What the requests for a Service amount to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Asked {

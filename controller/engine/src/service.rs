@@ -67,9 +67,6 @@ const LOSSES: u32 = 3;
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
 
-/// So many requests are taken in at once: a commit holds 126 writes.
-pub(crate) const REQUESTS: usize = 30;
-
 /// Why a Service could not be reconciled this time.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
@@ -299,10 +296,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     async fn scene(&mut self) -> Scene {
         let controller = self.controller;
         let mut view = controller.cache.service(self.key);
-        // A commit holds only so much; the rest is taken next time.
-        if let Some(surplus) = view.requests.keys().nth(REQUESTS).cloned() {
-            view.requests.split_off(&surplus);
-        }
+        requests::bound(&mut view.requests);
         let (accepted, mut complaint) = in_force(&view);
         let around = controller.cache.surroundings();
         let owned = view.owned.as_ref().map(|owned| owned.value.clone()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! How each host of a Service stands: what it needs, whether it is down by our hand, what to say of it.
 
 use windlass_crds::id::{HostId, RevisionNumber};
-use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, UnitFile};
+use windlass_crds::observation::{ActiveState, ServiceObservation, UnitFile};
 use windlass_crds::record::{Blocked, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
 use windlass_crds::service::{DeletionPolicy, ServiceSpec};
 use windlass_crds::status::{HostRow, HostState};
@@ -332,18 +332,7 @@ fn ailment(host: &HostInput, seen: &ServiceObservation) -> Option<String> {
 
 /// What was changed behind our back, in a few words.
 fn drift_message(seen: &ServiceObservation) -> String {
-    let mut words: Vec<String> = seen
-        .drift
-        .iter()
-        .map(|drift| match drift {
-            Drift::UnitChanged => "the unit file was changed".to_owned(),
-            Drift::DropIn { paths } => format!("drop-ins change the unit: {}", paths.join(", ")),
-            Drift::FilesChanged { paths } => format!("files were changed: {}", paths.join(", ")),
-            Drift::RevisionChanged => "the revision's unit or environment was changed".to_owned(),
-            Drift::NotEnabled => "the unit does not start at boot any more".to_owned(),
-            Drift::Stopped => "the unit was stopped".to_owned(),
-        })
-        .collect();
+    let mut words: Vec<String> = seen.drift.iter().map(ToString::to_string).collect();
     if words.is_empty() {
         let word = match seen.unit {
             UnitFile::Absent => "the unit file is gone",
