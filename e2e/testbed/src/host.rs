@@ -32,6 +32,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// `timeout`'s limit for a program inside a host; no test waits that long for one on purpose.
 const EXEC_SECONDS: &str = "120";
 
+/// Runs its arguments in a process of their own: only a child is in the host's PID namespace.
+///
+/// nsenter would fork too, but stops itself when its child is stopped. A shutdown stops every process before it kills
+/// them, so the child would then be a zombie that nobody collects, and no namespace ends before its last zombie.
+const FORK: &str = r#""$@"; exit $?"#;
+
 /// What a host's disk holds until somebody fills it. Memory is used only for what is written.
 pub(crate) const DISK_BYTES: u64 = 2 << 30;
 
@@ -234,7 +240,7 @@ impl Host {
         let init = self.cgroup.init().with_context(|| format!("{} is off", self.name))?;
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", EXEC_SECONDS, "nsenter", "--target", &init.to_string()]);
-        command.args(["--all", "--root", "--"]).args(arguments);
+        command.args(["--all", "--root", "--no-fork", "--", "sh", "-c", FORK, "sh"]).args(arguments);
         command.env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("HOME", "/root").env("LANG", "C.UTF-8");

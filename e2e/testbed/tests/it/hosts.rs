@@ -173,6 +173,25 @@ fn a_host_that_reboots_itself_comes_back() -> Result<()> {
     Ok(())
 }
 
+/// A shutdown stops every process of the host before it kills them; what the testbed runs there on
+/// behalf of a test is no exception, and nobody outside may wait for it to go on.
+#[test]
+fn what_runs_there_for_a_test_does_not_hold_a_reboot_up() -> Result<()> {
+    let (_testbed, host) = one_host()?;
+    std::thread::scope(|scope| {
+        let asleep: Vec<_> = (0..8).map(|_| scope.spawn(|| host.exec(&["sleep", "100"]))).collect();
+        while host.run(&["pgrep", "--count", "sleep"])?.trim_end() != "8" {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        host.reboot()?;
+        for thread in asleep {
+            let ended = thread.join().expect("no panic")?;
+            assert!(matches!(ended.code, 137 | 143), "killed with its host: {ended:?}");
+        }
+        anyhow::Ok(())
+    })
+}
+
 #[test]
 fn a_partitioned_host_boots_all_the_same() -> Result<()> {
     let (_testbed, host) = one_host()?;
