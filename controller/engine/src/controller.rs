@@ -15,7 +15,7 @@ use windlass_crds::step::ContactError;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Health, HostView};
 use windlass_sources::{Release, Sources};
-use windlass_store::{Leadership, Store};
+use windlass_store::{CommitError, Leadership, Store, StoreRevision, Write};
 
 use crate::cache::Cache;
 use crate::complaints::Complaints;
@@ -172,6 +172,18 @@ impl<F: Fleet> Controller<F> {
     /// For a spectator, who never records anything.
     pub fn leadership(&self) -> &Leadership {
         self.leadership.as_ref().expect("only a leader records anything")
+    }
+
+    /// Writes all of it while we lead, or nothing.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn commit(&self, writes: &[Write]) -> Result<StoreRevision, CommitError> {
+        let committed = self.store.commit(self.leadership(), writes).await;
+        if let Err(CommitError::LeaseGone(_)) = &committed {
+            self.events.forget_lease().await;
+        }
+        committed
     }
 
     /// Whether the term is less than a minute old.

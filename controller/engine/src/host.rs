@@ -240,7 +240,7 @@ async fn say<F: Fleet, S: Said>(
         return Ok(());
     }
     writes.extend(controller.events.writes(&controller.store, key, now, happened).await);
-    let revision = controller.store.commit(controller.leadership(), &writes).await?;
+    let revision = controller.commit(&writes).await?;
     controller.cache.reach(revision).await;
     Ok(())
 }
@@ -252,7 +252,7 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
     let request = |id: &windlass_store::RequestId| Write::delete(Key::Request { target: key.clone(), id: id.clone() });
     writes.extend(requests.keys().map(request));
     if !writes.is_empty() {
-        let revision = controller.store.commit(controller.leadership(), &writes).await?;
+        let revision = controller.commit(&writes).await?;
         controller.cache.reach(revision).await;
     }
     Ok(unless_asked(controller, key, Next::Never))

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use windlass_crds::digest::ReleaseDigest;
-use windlass_crds::id::{HostId, MachineId, ServiceKey};
+use windlass_crds::id::{MachineId, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::record::{Revision, RolloutState};
+use windlass_crds::record::RolloutState;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::HostView;
 use windlass_planner::plan::Plan;
@@ -33,23 +33,6 @@ impl Preview {
     /// The plan, where there is one.
     pub fn plan(&self) -> Option<&Plan> {
         self.foreseen.as_ref().map(|foreseen| &foreseen.plan)
-    }
-}
-
-impl Foreseen {
-    /// The revision of what is declared, recorded already or not.
-    pub fn declared(&self) -> Option<&Revision> {
-        let number = self.plan.declared?;
-        let new = self.plan.new_revision.as_ref().filter(|new| new.number == number);
-        new.or_else(|| self.revisions.get(&number))
-    }
-
-    /// The release that a host runs: that of the revision which its unit names.
-    pub fn running(&self, host: &HostId) -> Option<ReleaseDigest> {
-        let HostView::Seen(seen) = &self.hosts.get(host)?.view else { return None };
-        let revision = seen.service.unit.revision()?;
-        let recorded = || self.revisions.get(&revision).map(|revision| revision.release);
-        seen.service.revisions.get(&revision).copied().or_else(recorded)
     }
 }
 

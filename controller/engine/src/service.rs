@@ -3,6 +3,12 @@
 //! Level-triggered: everything is read afresh on every turn, so a lost event costs only time. A turn looks at hosts,
 //! plans, records, and sends errands; while errands are out it waits for the first of them, or for news.
 
+mod arrivals;
+mod foreseen;
+mod nonsense;
+mod record;
+mod scene;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,37 +19,31 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument as _, Span};
-use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
+use tracing::Instrument as _;
+use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
-use windlass_crds::id::{Generation, HostId, ResourceKey, RevisionNumber, Sequence, ServiceKey};
-use windlass_crds::manifest::Manifest;
+use windlass_crds::id::{HostId, ResourceKey, Sequence, ServiceKey};
 use windlass_crds::observation::{StepRecord, StepState};
-use windlass_crds::record::{Accepted, Owned, Revision, Rollout, RolloutState, StepFailure};
-use windlass_crds::service::{ServiceSpec, Transport};
-use windlass_crds::status::{Finding, ServiceStatus, conditions};
-use windlass_crds::step::{ContactError, Step, StepError, Verb};
+use windlass_crds::record::{Owned, Rollout, RolloutState};
+use windlass_crds::service::ServiceSpec;
+use windlass_crds::status::Finding;
+use windlass_crds::step::{Step, Verb};
 use windlass_hosts::fleet::{Fleet, Stamp};
-use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
+use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::status::Work;
-use windlass_planner::{record, restart, target};
-use windlass_sources::ScanMode;
-use windlass_store::{CommitError, Key, SequenceError, Write};
+use windlass_store::{CommitError, SequenceError};
 
-use crate::cache::{ServiceView, Surroundings};
+pub use self::foreseen::{Foreseen, foresee};
+pub use self::nonsense::stalled;
+use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
-use crate::commit::{Records, json, rollouts, status};
 use crate::controller::{Controller, Memory, Pulse, Scan, now};
-use crate::events::News;
 use crate::execute::{Errand, Outcome};
-use crate::goal::{Places, in_force, places};
-use crate::judge::Rules;
 use crate::look::Looked;
-use crate::narrate;
 use crate::queue::Next;
 use crate::removals;
-use crate::requests::{self, Refused, Subject};
+use crate::requests::Refused;
 
 /// A host that has not answered by then is passed over for now, so that it holds nobody up.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
@@ -60,9 +60,6 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What waits for hosts that are down is looked at again after this.
 const WAITING: Duration = Duration::from_secs(3);
-
-/// A host that loses contact in the middle of so many errands in a row counts as failing, and the key backs off.
-const LOSSES: u32 = 3;
 
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
@@ -113,32 +110,6 @@ struct Turn<'a, F> {
     stopping: bool,
 }
 
-/// What is known at the beginning of a turn.
-struct Scene {
-    view: ServiceView,
-    accepted: Option<Accepted>,
-    complaint: Option<Complaint>,
-    around: Surroundings,
-    owned: Owned,
-    rollout: Option<Rollout>,
-    placements: BTreeMap<HostId, (Target, Placement)>,
-    default_transports: BTreeMap<HostId, Transport>,
-    files: Files,
-}
-
-/// What would be done next for one Service, and what that was found out from.
-#[derive(Debug, Clone)]
-pub struct Foreseen {
-    /// What would be done.
-    pub plan: Plan,
-    /// Its hosts as they were found.
-    pub hosts: BTreeMap<HostId, HostInput>,
-    /// The revisions that are recorded.
-    pub revisions: BTreeMap<RevisionNumber, Revision>,
-    /// What the source holds, where it could be read.
-    pub source: Option<Arc<Manifest>>,
-}
-
 /// Moves one Service to its declaration, until there is nothing more to do for now.
 ///
 /// # Errors
@@ -159,53 +130,6 @@ pub async fn reconcile<F: Fleet>(
         controller.remember(key, memory);
     }
     result
-}
-
-/// What would be done next for one Service, and what is said of it; nothing is recorded or changed anywhere.
-///
-/// `None` where it is neither declared nor owned, or was never declared in a way that makes sense.
-pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey) -> Option<Foreseen> {
-    let stop = CancellationToken::new();
-    let mut turn = Turn::new(controller, key, Memory::default(), &stop);
-    let scene = turn.scene().await;
-    scene.accepted.as_ref()?;
-    turn.observe(&scene).await;
-    while !turn.looking.is_empty()
-        && let Some(returned) = turn.out.next().await
-    {
-        turn.take_in(returned);
-    }
-    let (plan, owned, _) = turn.decide(&scene);
-    let source =
-        turn.memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|found| Arc::clone(&found.manifest));
-    let revisions = scene.view.revisions.clone();
-    let mut hosts = turn.hosts(&scene);
-    let foreseen = |plan, hosts| Some(Foreseen { plan, hosts, revisions, source });
-    let RolloutChange::Open { purpose, revision, above } = plan.rollout else { return foreseen(plan, hosts) };
-    // The rollout would begin; what it would do first is what somebody who asks wants to know.
-    let seen = hosts.clone();
-    for host in hosts.values_mut() {
-        if let HostView::Seen(seen) = &mut host.view {
-            seen.service.sequence = above.next();
-        }
-    }
-    let begun = Rollout {
-        sequence: above.next(),
-        purpose,
-        revision,
-        term: controller.term,
-        started: now(),
-        progressed: now(),
-        state: RolloutState::Active,
-        touched: BTreeSet::new(),
-        restage: BTreeSet::new(),
-        verdicts: BTreeMap::new(),
-        failures: BTreeMap::new(),
-    };
-    let mut next = windlass_planner::plan::plan(&turn.inputs(&scene, &owned, Some(&begun), &hosts));
-    next.rollout = plan.rollout;
-    next.new_revision = plan.new_revision.or(next.new_revision);
-    foreseen(next, seen)
 }
 
 impl<'a, F: Fleet> Turn<'a, F> {
@@ -288,63 +212,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             if plan.rollout == RolloutChange::Keep && plan.stamp.is_empty() {
                 self.wait(&fingerprint).await;
-            }
-        }
-    }
-
-    /// Reads everything afresh.
-    async fn scene(&mut self) -> Scene {
-        let controller = self.controller;
-        let mut view = controller.cache.service(self.key);
-        requests::bound(&mut view.requests);
-        let (accepted, mut complaint) = in_force(&view);
-        let around = controller.cache.surroundings();
-        let owned = view.owned.as_ref().map(|owned| owned.value.clone()).unwrap_or_default();
-        let rollout = view.rollouts.values().next_back().map(|stored| stored.value.clone());
-        let declared = view.declared.is_some();
-        let asked = view.requests.values().any(|request| {
-            matches!(request, Ok(windlass_crds::request::Request::Reconcile | windlass_crds::request::Request::Retry))
-        });
-        let mut files = Files::AsBefore;
-        if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
-            self.read_source(accepted, asked).await;
-            let (found, trouble) = controller.files(self.key, accepted, &view, &self.memory);
-            files = found;
-            complaint = complaint.or(trouble);
-        }
-        let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let Places { placements, default_transports } = places(spec, &owned, &around).await;
-        if declared
-            && complaint.is_none()
-            && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
-        {
-            let labels = spec.map(|spec| spec.placement.selector.iter().map(|(key, value)| format!("{key}={value}")));
-            let labels = labels.map(|labels| labels.collect::<Vec<_>>().join(",")).unwrap_or_default();
-            let message = format!(
-                "spec.placement: the selector {labels} matches no Host; `windlass get hosts -o yaml` shows the labels that there are"
-            );
-            complaint = Some(Complaint { reason: Reason::NoHosts, message });
-        }
-        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, files }
-    }
-
-    /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.
-    async fn read_source(&mut self, accepted: &Accepted, asked: bool) {
-        let controller = self.controller;
-        let before = self.memory.scan.clone();
-        match Controller::<F>::scan_due(accepted, &self.memory, asked) {
-            None => {}
-            Some(ScanMode::Ask) => {
-                self.memory.scan = controller.scan(accepted, ScanMode::Ask, before).await;
-            }
-            Some(ScanMode::Interval) if self.scanning => {}
-            Some(ScanMode::Interval) => {
-                self.scanning = true;
-                let accepted = accepted.clone();
-                let scan = async move {
-                    Returned::Scan(controller.scan(&accepted, ScanMode::Interval, before).await.map(Box::new))
-                };
-                self.out.push(scan.boxed());
             }
         }
     }
@@ -476,7 +343,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 _ => None,
             };
             let Some(revision) = confirmed else { continue };
-            let Some(rules) = rules(scene, plan, revision, id) else { continue };
+            let Some(rules) = scene.rules(plan, revision, id) else { continue };
             let before = self.memory.health.get(id).cloned();
             let due = Controller::<F>::pulse_due(&rules.spec, before.as_ref());
             if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
@@ -577,160 +444,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
         (plan, owned, rollout)
     }
 
-    fn take_requests(&mut self, scene: &Scene, hosts: &BTreeMap<HostId, HostInput>, owned: &mut Owned) {
-        if scene.view.requests.is_empty() {
-            return;
-        }
-        let before = owned.clone();
-        let inputs = self.inputs(scene, &before, scene.rollout.as_ref(), hosts);
-        let choice = target::choose(&inputs);
-        let declared = choice.declared.and_then(|number| scene.view.revisions.get(&number).or(choice.new.as_ref()));
-        let leaving = hosts.iter().filter(|(_, host)| host.placement == Placement::Unplaced).map(|(id, _)| id.clone());
-        let mut subject = Subject {
-            owned,
-            revisions: &scene.view.revisions,
-            declared,
-            leaving: leaving.collect(),
-            aim: &choice.aim,
-            since: restart::since(&inputs),
-            now: now(),
-        };
-        self.refused = requests::take(&scene.view.requests, &mut subject).refused;
-    }
-
-    fn take_outcome(
-        &mut self,
-        scene: &Scene,
-        host: &HostId,
-        outcome: Outcome,
-        owned: &mut Owned,
-        rollout: &mut Rollout,
-    ) {
-        match outcome {
-            Outcome::Done => {
-                self.losses.remove(host);
-            }
-            Outcome::Failed(failure) => record::failed(rollout, host, failure),
-            Outcome::Unhealthy { revision, evidence } => {
-                let (Some(known), Some(accepted)) = (scene.view.revisions.get(&revision), &scene.accepted) else {
-                    return;
-                };
-                record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, now());
-                self.failed |= rollout.state == RolloutState::Halted;
-            }
-            Outcome::Unsure(error) => self.lost(host, error, rollout),
-            Outcome::Superseded | Outcome::Cancelled => {}
-        }
-    }
-
-    /// Contact was lost in the middle of an errand: the host is looked at again, and gets a few more chances.
-    fn lost(&mut self, host: &HostId, error: ContactError, rollout: &mut Rollout) {
-        let losses = self.losses.entry(host.clone()).or_default();
-        *losses += 1;
-        if *losses >= LOSSES {
-            let failure = StepFailure { step: "contact".to_owned(), error: StepError::Contact { error } };
-            record::failed(rollout, host, failure);
-        }
-    }
-
-    /// Records what was decided before anything of it is done; returns the rollout that holds from here on.
-    async fn record(
-        &mut self,
-        scene: &Scene,
-        plan: &Plan,
-        owned: &Owned,
-        last: Option<Rollout>,
-    ) -> Result<Option<Rollout>, ReconcileError> {
-        let controller = self.controller;
-        let drawn = match &plan.rollout {
-            RolloutChange::Open { above, .. } => {
-                let sequence = controller.store.next_sequence(controller.leadership(), above.next()).await?;
-                reached(Checkpoint::SequenceDrawn);
-                Some(sequence)
-            }
-            _ => None,
-        };
-        if matches!(plan.rollout, RolloutChange::Close(_)) {
-            reached(Checkpoint::BeforeClose);
-        }
-        let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
-        let blocked = was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
-        let as_recorded = *owned == scene.owned && last == scene.rollout;
-        let now = now();
-        let records = rollouts(last, plan, drawn, controller.term, now);
-        let current = records.opened.clone().or_else(|| records.last.clone());
-        let before: ServiceStatus = scene
-            .view
-            .status
-            .as_ref()
-            .and_then(|stored| serde_json::from_slice(&stored.value).ok())
-            .unwrap_or_default();
-        let generation = self.generation(scene);
-        Span::current().record("generation", generation.0);
-        narrate::under_way(current.as_ref());
-        if as_recorded && self.knows_nothing_new(scene, plan) && before.observed_generation == generation {
-            // Somebody has just begun to lead. What was said before is still the best that is known.
-            return Ok(current);
-        }
-        let mut said = status(plan, current.as_ref(), generation, &before, now);
-        said.release = said.release.or_else(|| {
-            let target = plan.aim.revision()?;
-            scene.view.revisions.get(&target).map(|revision| revision.release)
-        });
-        let limit = scene
-            .accepted
-            .as_ref()
-            .map_or(usize::MAX, |accepted| accepted.spec.rollout.revision_history_limit.get() as usize);
-        let resource = ResourceKey::Service(self.key.clone());
-        let mut writes = Records {
-            key: self.key,
-            view: &scene.view,
-            plan,
-            owned,
-            rollouts: &records,
-            status: &said,
-            history_limit: limit,
-        }
-        .writes();
-        if !plan.gone {
-            let mut news = crate::events::transitions(&before.conditions, &said.conditions);
-            news.extend(self.refused.drain(..).map(News::from));
-            news.extend(plan.left_behind.iter().map(|left| News::new(Reason::HostReplaced, left.to_string())));
-            writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
-        }
-        if writes.is_empty() {
-            return Ok(current);
-        }
-        let committed = controller.store.commit(controller.leadership(), &writes).await;
-        if let Err(CommitError::LeaseGone(_)) = &committed {
-            controller.events.forget_lease().await;
-        }
-        let revision = committed?;
-        let accepted = plan.new_revision.as_ref();
-        narrate::recorded(self.key, scene.rollout.as_ref(), &records, accepted, &controller.metrics);
-        controller.cache.reach(revision).await;
-        if drawn.is_some() {
-            reached(Checkpoint::RolloutOpened);
-        }
-        if blocked {
-            reached(Checkpoint::BlockRecorded);
-        }
-        if matches!(plan.rollout, RolloutChange::Close(_)) {
-            reached(Checkpoint::AfterClose);
-        }
-        Ok(current)
-    }
-
-    /// Whether a host was not looked at yet, and nothing is to be done or answered meanwhile.
-    fn knows_nothing_new(&self, scene: &Scene, plan: &Plan) -> bool {
-        plan.is_idle() && scene.view.requests.is_empty() && !self.placements_seen(scene)
-    }
-
-    fn generation(&self, scene: &Scene) -> Generation {
-        let declared = scene.view.declared.as_ref().map(|read| Generation(read.at.0));
-        declared.or_else(|| scene.accepted.as_ref().map(|accepted| accepted.generation)).unwrap_or_default()
-    }
-
     /// Sends the errands of a plan.
     fn send(&mut self, scene: &Scene, plan: &Plan, rollout: Option<&Rollout>) {
         let Some(stamp) = self.stamp(rollout) else { return };
@@ -749,8 +462,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let activity = if carried && judged { Activity::Disruptive } else { Activity::Quiet };
             let number = plan.aim.revision();
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
-            let judged_by = number.and_then(|number| rules(scene, plan, number, id));
-            let judged_by = judged_by.unwrap_or_else(|| rules_of(scene, &accepted.spec, id));
+            let judged_by = number.and_then(|number| scene.rules(plan, number, id));
+            let judged_by = judged_by.unwrap_or_else(|| scene.rules_of(&accepted.spec, id));
             let cancel = CancellationToken::new();
             let errand = Errand {
                 host: id.clone(),
@@ -846,82 +559,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
         Next::After(waits.into_iter().min().unwrap_or(LOOK_EVERY))
     }
-
-    /// Says of a declaration that never made sense what is wrong with it.
-    async fn nonsense(&mut self, scene: &Scene) -> Result<Next, ReconcileError> {
-        let controller = self.controller;
-        let resource = ResourceKey::Service(self.key.clone());
-        let mut writes: Vec<Write> = Vec::new();
-        match &scene.complaint {
-            Some(complaint) => {
-                let now = now();
-                let before: ServiceStatus = scene
-                    .view
-                    .status
-                    .as_ref()
-                    .and_then(|stored| serde_json::from_slice(&stored.value).ok())
-                    .unwrap_or_default();
-                let said = ServiceStatus {
-                    observed_generation: self.generation(scene),
-                    conditions: conditions(stalled(complaint), self.generation(scene), &before.conditions, now),
-                    ..ServiceStatus::default()
-                };
-                let bytes = json(&said);
-                if scene.view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
-                    let news = crate::events::transitions(&before.conditions, &said.conditions);
-                    writes.push(Write::put(Key::Status(resource.clone()), bytes));
-                    writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
-                }
-            }
-            // Neither declared nor owned: only what was said of it is left.
-            None => writes.extend(scene.view.status.as_ref().map(|_| Write::delete(Key::Status(resource.clone())))),
-        }
-        let request =
-            |id: &windlass_store::RequestId| Write::delete(Key::Request { target: resource.clone(), id: id.clone() });
-        writes.extend(scene.view.requests.keys().map(request));
-        if !writes.is_empty() {
-            let revision = controller.store.commit(controller.leadership(), &writes).await?;
-            controller.cache.reach(revision).await;
-        }
-        let more = controller.cache.is_asked(&resource);
-        Ok(if more { Next::After(Duration::ZERO) } else { Next::Never })
-    }
 }
 
 /// Whether a plan begins anew what has just halted.
 fn reopens_what_halted(plan: &Plan, last: Option<&Rollout>) -> bool {
     let halted = last.is_some_and(|last| last.state == RolloutState::Halted && last.revision == plan.aim.revision());
     halted && matches!(plan.rollout, RolloutChange::Open { .. })
-}
-
-/// By whose rules a revision is judged on a host: what is declared by what is declared, what was gone back to by what
-/// it was declared with.
-fn rules(scene: &Scene, plan: &Plan, revision: RevisionNumber, host: &HostId) -> Option<Rules> {
-    let spec = if plan.declared == Some(revision) {
-        scene.accepted.as_ref().map(|accepted| &accepted.spec)
-    } else {
-        scene.view.revisions.get(&revision).map(|revision| &revision.spec)
-    };
-    spec.map(|spec| rules_of(scene, spec, host))
-}
-
-fn rules_of(scene: &Scene, spec: &ServiceSpec, host: &HostId) -> Rules {
-    // Whoever is asked is placed there, and has a default; if ever one had not, the strictest would be right.
-    let default_transport = scene.default_transports.get(host).copied().unwrap_or(Transport::Https);
-    Rules { spec: spec.clone(), default_transport }
-}
-
-/// The conditions of something that makes no sense.
-pub fn stalled(complaint: &Complaint) -> Vec<Finding> {
-    let finding = |kind, status| Finding { kind, status, reason: complaint.reason, message: complaint.message.clone() };
-    vec![
-        finding(ConditionType::Ready, ConditionStatus::False),
-        Finding {
-            kind: ConditionType::Reconciling,
-            status: ConditionStatus::False,
-            reason: Reason::AsExpected,
-            message: String::new(),
-        },
-        finding(ConditionType::Stalled, ConditionStatus::True),
-    ]
 }

@@ -1,0 +1,79 @@
+//! What has arrived since the last turn, taken into the records: requests of people, and what came back from hosts.
+
+use std::collections::BTreeMap;
+
+use windlass_crds::id::HostId;
+use windlass_crds::record::{Owned, Rollout, RolloutState, StepFailure};
+use windlass_crds::step::{ContactError, StepError};
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::{HostInput, Placement};
+use windlass_planner::{record, restart, target};
+
+use super::Turn;
+use super::scene::Scene;
+use crate::controller::now;
+use crate::execute::Outcome;
+use crate::requests::{self, Subject};
+
+/// A host that loses contact in the middle of so many errands in a row counts as failing, and the key backs off.
+const LOSSES: u32 = 3;
+
+impl<F: Fleet> Turn<'_, F> {
+    /// Takes in what people ask.
+    pub(super) fn take_requests(&mut self, scene: &Scene, hosts: &BTreeMap<HostId, HostInput>, owned: &mut Owned) {
+        if scene.view.requests.is_empty() {
+            return;
+        }
+        let before = owned.clone();
+        let inputs = self.inputs(scene, &before, scene.rollout.as_ref(), hosts);
+        let choice = target::choose(&inputs);
+        let declared = choice.declared.and_then(|number| scene.view.revisions.get(&number).or(choice.new.as_ref()));
+        let leaving = hosts.iter().filter(|(_, host)| host.placement == Placement::Unplaced).map(|(id, _)| id.clone());
+        let mut subject = Subject {
+            owned,
+            revisions: &scene.view.revisions,
+            declared,
+            leaving: leaving.collect(),
+            aim: &choice.aim,
+            since: restart::since(&inputs),
+            now: now(),
+        };
+        self.refused = requests::take(&scene.view.requests, &mut subject).refused;
+    }
+
+    /// Takes in how an errand ended.
+    pub(super) fn take_outcome(
+        &mut self,
+        scene: &Scene,
+        host: &HostId,
+        outcome: Outcome,
+        owned: &mut Owned,
+        rollout: &mut Rollout,
+    ) {
+        match outcome {
+            Outcome::Done => {
+                self.losses.remove(host);
+            }
+            Outcome::Failed(failure) => record::failed(rollout, host, failure),
+            Outcome::Unhealthy { revision, evidence } => {
+                let (Some(known), Some(accepted)) = (scene.view.revisions.get(&revision), &scene.accepted) else {
+                    return;
+                };
+                record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, now());
+                self.failed |= rollout.state == RolloutState::Halted;
+            }
+            Outcome::Unsure(error) => self.lost(host, error, rollout),
+            Outcome::Superseded | Outcome::Cancelled => {}
+        }
+    }
+
+    /// Contact was lost in the middle of an errand: the host is looked at again, and gets a few more chances.
+    fn lost(&mut self, host: &HostId, error: ContactError, rollout: &mut Rollout) {
+        let losses = self.losses.entry(host.clone()).or_default();
+        *losses += 1;
+        if *losses >= LOSSES {
+            let failure = StepFailure { step: "contact".to_owned(), error: StepError::Contact { error } };
+            record::failed(rollout, host, failure);
+        }
+    }
+}

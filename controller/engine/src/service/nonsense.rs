@@ -1,0 +1,68 @@
+//! What is said of a declaration that never made sense.
+
+use std::time::Duration;
+
+use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::ResourceKey;
+use windlass_crds::status::{Finding, ServiceStatus, conditions};
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::Complaint;
+use windlass_store::{Key, Write};
+
+use super::scene::Scene;
+use super::{ReconcileError, Turn};
+use crate::commit::json;
+use crate::controller::now;
+use crate::queue::Next;
+
+impl<F: Fleet> Turn<'_, F> {
+    /// Says of a declaration that never made sense what is wrong with it.
+    pub(super) async fn nonsense(&mut self, scene: &Scene) -> Result<Next, ReconcileError> {
+        let controller = self.controller;
+        let resource = ResourceKey::Service(self.key.clone());
+        let mut writes: Vec<Write> = Vec::new();
+        match &scene.complaint {
+            Some(complaint) => {
+                let now = now();
+                let before = scene.said();
+                let said = ServiceStatus {
+                    observed_generation: scene.generation(),
+                    conditions: conditions(stalled(complaint), scene.generation(), &before.conditions, now),
+                    ..ServiceStatus::default()
+                };
+                let bytes = json(&said);
+                if scene.view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
+                    let news = crate::events::transitions(&before.conditions, &said.conditions);
+                    writes.push(Write::put(Key::Status(resource.clone()), bytes));
+                    writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
+                }
+            }
+            // Neither declared nor owned: only what was said of it is left.
+            None => writes.extend(scene.view.status.as_ref().map(|_| Write::delete(Key::Status(resource.clone())))),
+        }
+        let request =
+            |id: &windlass_store::RequestId| Write::delete(Key::Request { target: resource.clone(), id: id.clone() });
+        writes.extend(scene.view.requests.keys().map(request));
+        if !writes.is_empty() {
+            let revision = controller.commit(&writes).await?;
+            controller.cache.reach(revision).await;
+        }
+        let more = controller.cache.is_asked(&resource);
+        Ok(if more { Next::After(Duration::ZERO) } else { Next::Never })
+    }
+}
+
+/// The conditions of something that makes no sense.
+pub fn stalled(complaint: &Complaint) -> Vec<Finding> {
+    let finding = |kind, status| Finding { kind, status, reason: complaint.reason, message: complaint.message.clone() };
+    vec![
+        finding(ConditionType::Ready, ConditionStatus::False),
+        Finding {
+            kind: ConditionType::Reconciling,
+            status: ConditionStatus::False,
+            reason: Reason::AsExpected,
+            message: String::new(),
+        },
+        finding(ConditionType::Stalled, ConditionStatus::True),
+    ]
+}

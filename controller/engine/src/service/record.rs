@@ -1,0 +1,134 @@
+//! Records what a turn decided, before anything of it is done.
+
+use jiff::Timestamp;
+use tracing::Span;
+use windlass_crds::condition::Reason;
+use windlass_crds::id::{ResourceKey, Sequence};
+use windlass_crds::record::{Owned, Rollout, RolloutState};
+use windlass_crds::status::ServiceStatus;
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::plan::{Plan, RolloutChange};
+use windlass_store::{SequenceError, Write};
+
+use super::scene::Scene;
+use super::{ReconcileError, Turn};
+use crate::checkpoint::{Checkpoint, reached};
+use crate::commit::{Records, RolloutRecords, rollouts, status};
+use crate::controller::{Controller, now};
+use crate::events::{self, News};
+use crate::narrate;
+
+/// What a turn came to, as it shall be recorded.
+struct Decision<'a> {
+    plan: &'a Plan,
+    owned: &'a Owned,
+    rollouts: RolloutRecords,
+    /// What was said before.
+    before: ServiceStatus,
+    now: Timestamp,
+}
+
+impl Decision<'_> {
+    /// The rollout that holds from here on.
+    fn current(&self) -> Option<&Rollout> {
+        self.rollouts.opened.as_ref().or(self.rollouts.last.as_ref())
+    }
+
+    /// The status that follows from it.
+    fn said(&self, scene: &Scene) -> ServiceStatus {
+        let mut said = status(self.plan, self.current(), scene.generation(), &self.before, self.now);
+        said.release = said.release.or_else(|| {
+            let target = self.plan.aim.revision()?;
+            scene.view.revisions.get(&target).map(|revision| revision.release)
+        });
+        said
+    }
+}
+
+impl<F: Fleet> Turn<'_, F> {
+    /// Records what was decided before anything of it is done; returns the rollout that holds from here on.
+    pub(super) async fn record(
+        &mut self,
+        scene: &Scene,
+        plan: &Plan,
+        owned: &Owned,
+        last: Option<Rollout>,
+    ) -> Result<Option<Rollout>, ReconcileError> {
+        let drawn = draw(self.controller, plan).await?;
+        let closes = matches!(plan.rollout, RolloutChange::Close(_));
+        if closes {
+            reached(Checkpoint::BeforeClose);
+        }
+        let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
+        let blocked = was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
+        let as_recorded = *owned == scene.owned && last == scene.rollout;
+        let now = now();
+        let rollouts = rollouts(last, plan, drawn, self.controller.term, now);
+        let decision = Decision { plan, owned, rollouts, before: scene.said(), now };
+        let current = decision.current().cloned();
+        Span::current().record("generation", scene.generation().0);
+        narrate::under_way(current.as_ref());
+        let spoken_of = decision.before.observed_generation == scene.generation();
+        if as_recorded && self.knows_nothing_new(scene, plan) && spoken_of {
+            // Somebody has just begun to lead. What was said before is still the best that is known.
+            return Ok(current);
+        }
+        let writes = self.writes(scene, &decision).await;
+        if writes.is_empty() {
+            return Ok(current);
+        }
+        let revision = self.controller.commit(&writes).await?;
+        let accepted = plan.new_revision.as_ref();
+        let metrics = &self.controller.metrics;
+        narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
+        self.controller.cache.reach(revision).await;
+        if drawn.is_some() {
+            reached(Checkpoint::RolloutOpened);
+        }
+        if blocked {
+            reached(Checkpoint::BlockRecorded);
+        }
+        if closes {
+            reached(Checkpoint::AfterClose);
+        }
+        Ok(current)
+    }
+
+    /// Whether a host was not looked at yet, and nothing is to be done or answered meanwhile.
+    fn knows_nothing_new(&self, scene: &Scene, plan: &Plan) -> bool {
+        plan.is_idle() && scene.view.requests.is_empty() && !self.placements_seen(scene)
+    }
+
+    /// Everything that has to be written; nothing where everything is as it was.
+    async fn writes(&mut self, scene: &Scene, decision: &Decision<'_>) -> Vec<Write> {
+        let Decision { plan, owned, rollouts, before, now } = decision;
+        let said = decision.said(scene);
+        let limit = scene.accepted.as_ref().map(|accepted| accepted.spec.rollout.revision_history_limit.get() as usize);
+        let mut writes = Records {
+            key: self.key,
+            view: &scene.view,
+            plan,
+            owned,
+            rollouts,
+            status: &said,
+            history_limit: limit.unwrap_or(usize::MAX),
+        }
+        .writes();
+        if !plan.gone {
+            let mut news = events::transitions(&before.conditions, &said.conditions);
+            news.extend(self.refused.drain(..).map(News::from));
+            news.extend(plan.left_behind.iter().map(|left| News::new(Reason::HostReplaced, left.to_string())));
+            let resource = ResourceKey::Service(self.key.clone());
+            writes.extend(self.controller.events.writes(&self.controller.store, &resource, *now, news).await);
+        }
+        writes
+    }
+}
+
+/// Draws the number of the rollout that begins, where one does.
+async fn draw<F: Fleet>(controller: &Controller<F>, plan: &Plan) -> Result<Option<Sequence>, SequenceError> {
+    let RolloutChange::Open { above, .. } = &plan.rollout else { return Ok(None) };
+    let sequence = controller.store.next_sequence(controller.leadership(), above.next()).await?;
+    reached(Checkpoint::SequenceDrawn);
+    Ok(Some(sequence))
+}

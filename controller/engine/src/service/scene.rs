@@ -1,0 +1,125 @@
+//! The scene of a turn: everything that is known at its beginning, read afresh.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use windlass_crds::condition::Reason;
+use windlass_crds::host::Target;
+use windlass_crds::id::{Generation, HostId, RevisionNumber};
+use windlass_crds::record::{Accepted, Owned, Rollout};
+use windlass_crds::request::Request;
+use windlass_crds::service::{ServiceSpec, Transport};
+use windlass_crds::status::ServiceStatus;
+use windlass_hosts::fleet::Fleet;
+use windlass_planner::input::{Complaint, Files, Placement};
+use windlass_planner::plan::Plan;
+use windlass_sources::ScanMode;
+
+use super::{Returned, Turn};
+use crate::cache::{ServiceView, Surroundings};
+use crate::controller::Controller;
+use crate::goal::{Places, in_force, places};
+use crate::judge::Rules;
+use crate::requests;
+
+/// What is known at the beginning of a turn.
+pub(super) struct Scene {
+    pub(super) view: ServiceView,
+    pub(super) accepted: Option<Accepted>,
+    pub(super) complaint: Option<Complaint>,
+    pub(super) around: Surroundings,
+    pub(super) owned: Owned,
+    pub(super) rollout: Option<Rollout>,
+    pub(super) placements: BTreeMap<HostId, (Target, Placement)>,
+    pub(super) default_transports: BTreeMap<HostId, Transport>,
+    pub(super) files: Files,
+}
+
+impl Scene {
+    /// The generation that is spoken of: that of the declaration, or of the last one that there was.
+    pub(super) fn generation(&self) -> Generation {
+        let declared = self.view.declared.as_ref().map(|read| Generation(read.at.0));
+        declared.or_else(|| self.accepted.as_ref().map(|accepted| accepted.generation)).unwrap_or_default()
+    }
+
+    /// What was said of it before.
+    pub(super) fn said(&self) -> ServiceStatus {
+        let stored = self.view.status.as_ref();
+        stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default()
+    }
+
+    /// By whose rules a revision is judged on a host: what is declared by what is declared, what was gone back to by
+    /// what it was declared with.
+    pub(super) fn rules(&self, plan: &Plan, revision: RevisionNumber, host: &HostId) -> Option<Rules> {
+        let spec = if plan.declared == Some(revision) {
+            self.accepted.as_ref().map(|accepted| &accepted.spec)
+        } else {
+            self.view.revisions.get(&revision).map(|revision| &revision.spec)
+        };
+        spec.map(|spec| self.rules_of(spec, host))
+    }
+
+    /// The rules of a declaration, on a host.
+    pub(super) fn rules_of(&self, spec: &ServiceSpec, host: &HostId) -> Rules {
+        // Whoever is asked is placed there, and has a default; if ever one had not, the strictest would be right.
+        let default_transport = self.default_transports.get(host).copied().unwrap_or(Transport::Https);
+        Rules { spec: spec.clone(), default_transport }
+    }
+}
+
+impl<F: Fleet> Turn<'_, F> {
+    /// Reads everything afresh.
+    pub(super) async fn scene(&mut self) -> Scene {
+        let controller = self.controller;
+        let mut view = controller.cache.service(self.key);
+        requests::bound(&mut view.requests);
+        let (accepted, mut complaint) = in_force(&view);
+        let around = controller.cache.surroundings();
+        let owned = view.owned.as_ref().map(|owned| owned.value.clone()).unwrap_or_default();
+        let rollout = view.rollouts.values().next_back().map(|stored| stored.value.clone());
+        let declared = view.declared.is_some();
+        let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
+        let mut files = Files::AsBefore;
+        if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
+            self.read_source(accepted, asked).await;
+            let (found, trouble) = controller.files(self.key, accepted, &view, &self.memory);
+            files = found;
+            complaint = complaint.or(trouble);
+        }
+        let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
+        let Places { placements, default_transports } = places(spec, &owned, &around).await;
+        if declared
+            && complaint.is_none()
+            && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
+        {
+            let labels = spec.map(|spec| spec.placement.selector.iter().map(|(key, value)| format!("{key}={value}")));
+            let labels = labels.map(|labels| labels.collect::<Vec<_>>().join(",")).unwrap_or_default();
+            let message = format!(
+                "spec.placement: the selector {labels} matches no Host; `windlass get hosts -o yaml` shows the labels that there are"
+            );
+            complaint = Some(Complaint { reason: Reason::NoHosts, message });
+        }
+        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, files }
+    }
+
+    /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.
+    async fn read_source(&mut self, accepted: &Accepted, asked: bool) {
+        let controller = self.controller;
+        let before = self.memory.scan.clone();
+        match Controller::<F>::scan_due(accepted, &self.memory, asked) {
+            None => {}
+            Some(ScanMode::Ask) => {
+                self.memory.scan = controller.scan(accepted, ScanMode::Ask, before).await;
+            }
+            Some(ScanMode::Interval) if self.scanning => {}
+            Some(ScanMode::Interval) => {
+                self.scanning = true;
+                let accepted = accepted.clone();
+                let scan = async move {
+                    Returned::Scan(controller.scan(&accepted, ScanMode::Interval, before).await.map(Box::new))
+                };
+                self.out.push(scan.boxed());
+            }
+        }
+    }
+}
