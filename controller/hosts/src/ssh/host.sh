@@ -431,8 +431,12 @@ verb_stage() {
     fi
     sync -f "$build" 2>/dev/null || sync
     take_lock "$wait"
-    raise_sequence
-    (install)
+    # Owner and sequence may have changed while the payload was on its way.
+    (
+        check_owner claim
+        raise_sequence
+        install
+    )
     code=$?
     drop_lock_later=$code
     wipe "$build"

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use windlass_crds::id::ClusterId;
 use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{ActiveState, UnitFile};
 use windlass_crds::step::{DataFate, StepError};
-use windlass_hosts::fleet::Scrutiny;
+use windlass_hosts::fleet::{Adoption, Fleet, Scrutiny};
 use windlass_testbed::Testbed;
 
-use crate::contract::{Case, revision};
+use crate::contract::{Case, Stand, cluster, revision};
 use crate::real::Login;
 
 /// How long anything may take that takes a second or two.
@@ -39,6 +40,35 @@ async fn wait_for(login: &Login<'_>, text: &str, word: &str) {
 /// Waits until the program has said how it will take SIGTERM.
 async fn ready(login: &Login<'_>, case: &Case<'_, Login<'_>>) {
     wait_for(login, &format!("ls /var/lib/windlass/{}/", case.service.folder()), "ready").await;
+}
+
+/// A host that is adopted while a stage of its old store is on its way takes nothing of it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_is_overtaken_by_an_adoption_is_refused() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let case = Case::new(&login, "late");
+    let mut release = case.releases.server("1", 0);
+    let large: Vec<u8> = (0..64_usize << 20).map(|index| (index * 31 + (index >> 8) * 7) as u8).collect();
+    case.releases.add(&mut release, "large", &large, false);
+    case.stamp(1).await.expect("stamp");
+    let next: ClusterId = "00000000000000ff".to_owned().try_into().expect("an id");
+    let adoption = Adoption { from: cluster(), to: next.clone() };
+    let place = format!("{}/default.late", login.dir());
+    let adopter = async {
+        // It has passed the fence, and asks it again for what it has received, once nobody else holds the lock.
+        wait_for(&login, &format!("ls {place}/incoming 2>/dev/null || true"), ".part.").await;
+        let lock = format!("{}/fence/default.late/lock", login.dir());
+        login.run(&format!("systemd-run --quiet --unit=hold flock -n {lock} sh -c 'touch /run/held; exec sleep 600'"));
+        wait_for(&login, "ls /run", "held").await;
+        login.fleet().adopt(&login.target(), &adoption).await.expect("adopt");
+        login.run("systemctl stop hold");
+    };
+    let (outcome, ()) = tokio::join!(case.stage(1, 1, &release, &[]), adopter);
+    assert_eq!(outcome, Err(StepError::OwnedByAnother { owner: next }));
+    let left = login.run(&format!("find {place} ! -type d; cat {}/fence/default.late/steps/stage", login.dir()));
+    assert!(left.contains(" begun ") && left.lines().count() == 1, "{left}");
 }
 
 /// With `KillUserProcesses=yes`, whatever a session has started dies with it; the switch does not.
