@@ -51,6 +51,15 @@ impl Program {
         self.write(version, 200, file)
     }
 
+    /// A version that is well, and takes no notice of being asked to stop.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn deaf(&self, version: &str) -> Result<()> {
+        let deaf = "import signal\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n";
+        self.put("server.py", &format!("{deaf}{}", server(version, 200, "")))
+    }
+
     /// A version that ends as soon as it starts.
     ///
     /// # Errors
@@ -71,7 +80,10 @@ impl Program {
     }
 
     fn write(&self, version: &str, status: u16, needs: &str) -> Result<()> {
-        let server = SERVER.replace("@VERSION@", version).replace("@NEEDS@", needs);
-        self.put("server.py", &server.replace("@STATUS@", &status.to_string()))
+        self.put("server.py", &server(version, status, needs))
     }
+}
+
+fn server(version: &str, status: u16, needs: &str) -> String {
+    SERVER.replace("@VERSION@", version).replace("@NEEDS@", needs).replace("@STATUS@", &status.to_string())
 }

@@ -16,6 +16,7 @@ mod people;
 mod readme;
 mod removal;
 mod security;
+mod slow_stops;
 mod telemetry;
 mod verdict;
 

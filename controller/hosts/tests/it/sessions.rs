@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use windlass_crds::id::ClusterId;
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{ActiveState, UnitFile};
-use windlass_crds::step::{DataFate, StepError};
+use windlass_crds::observation::{ActiveState, StepState, UnitFile};
+use windlass_crds::step::{DataFate, Step, StepError, Verb};
 use windlass_hosts::fleet::{Adoption, Fleet, Scrutiny};
 use windlass_testbed::Testbed;
 
@@ -103,5 +103,33 @@ async fn an_activation_outlives_a_session_that_takes_everything_with_it() {
     let seen = case.look(Scrutiny::Quick).await;
     assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(2)), ActiveState::Active), "{seen:?}");
     case.activate(2, 2).await.expect("answered from its record");
+    case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+/// A stop that outlasts what systemctl is given is neither done nor failed: it goes on there, and is asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_outlasts_its_time_is_unknown() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = Case::new(&login, "slow");
+    case.spec.lifecycle.force_after = "600s".parse().expect("a span");
+    case.deploy(1, 1, &slow_to_stop(&case, 500)).await;
+    ready(&login, &case).await;
+    // The order allows 10 s, and 30 s more for SIGKILL, which this unit's own settings put off for longer.
+    let outcome = case.act(2, Step::Stop).await;
+    match &outcome {
+        Err(StepError::TimedOut { detail }) => {
+            assert!(detail.contains("systemctl stop did not end within"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!(seen.run.active, ActiveState::Deactivating, "the job goes on: {seen:?}");
+    assert_eq!(seen.steps[&Verb::Stop].state, StepState::Begun, "nobody knows how it ends");
+    login.run("systemctl kill --signal=SIGKILL windlass-default.slow.service");
+    case.act(2, Step::Stop).await.expect("it has ended meanwhile");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!(seen.steps[&Verb::Stop].state, StepState::Ok);
     case.remove(3, DataFate::Purge).await.expect("remove");
 }
