@@ -76,11 +76,13 @@ pub(crate) fn windlass(environment: &[(String, String)], arguments: &[&str], inp
 const AT_HOME: &str = r#"own=$(getent passwd "$(id -u)" | cut -d: -f6) && mkdir -p "$own/.ssh" &&
 mount --bind "$HOME/.ssh" "$own/.ssh" && exec "$@""#;
 
+/// What starts a program as a user whose `.ssh` is that of `$HOME`.
+pub const USER_OF_HOME: &[&str] = &["unshare", "--mount", "sh", "-c", AT_HOME, "sh"];
+
 /// As [`windlass`], with the `.ssh` of `$HOME` as this user's own.
 pub(crate) fn windlass_at_home(environment: &[(String, String)], arguments: &[&str]) -> Result<Ran> {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT_SECONDS, "unshare", "--mount", "sh", "-c", AT_HOME, "sh"]);
-    command.arg(binary("windlass")?).args(arguments);
+    command.args(["--kill-after=5", LIMIT_SECONDS]).args(USER_OF_HOME).arg(binary("windlass")?).args(arguments);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let output = command.stdin(Stdio::null()).output().context("starting windlass in a mount namespace")?;
     Ok(ran(arguments, &output))

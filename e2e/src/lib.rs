@@ -18,7 +18,7 @@ mod wait;
 mod world;
 
 pub use collector::{Collector, Span};
-pub use command::{Ran, binary};
+pub use command::{Ran, USER_OF_HOME, binary};
 pub use controller::{Controller, Serve};
 pub use declare::{Declaration, broken_lines, host, service, zone};
 pub use http::{Answer, get};

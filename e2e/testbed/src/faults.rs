@@ -167,7 +167,7 @@ umount /run/small-disk"#;
     }
 
     /// Adds a line such as `AllowTcpForwarding no` to sshd's settings and restarts it; open
-    /// connections go on as they are.
+    /// connections go on as they are. Of two values for one setting sshd takes the first.
     ///
     /// # Errors
     /// When the host is off, or sshd refuses the line.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use windlass_e2e::{World, eventually, service, within};
 
 use crate::{PORT, Running};
@@ -99,6 +99,60 @@ fn what_runs_goes_on_without_etcd() -> Result<()> {
     }
     world.etcd.restart()?;
     world.wait_version("web", PORT, "v2")?;
+    controller.check_alive()?;
+    world.passed()
+}
+
+/// When the power goes in the middle of a rollout.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// While files arrive.
+    Upload,
+    /// After the switch, while the old program is being stopped.
+    Stop,
+    /// While the new program is judged.
+    Verdict,
+}
+
+/// Waits until the host is there.
+fn wait_for(world: &World, cut: Cut, version: &str) -> Result<()> {
+    let web1 = &world.hosts[0];
+    eventually(format_args!("the time of {cut:?}"), || {
+        let found = match cut {
+            Cut::Upload => web1.run(&["find", "/opt/windlass/default.web/incoming", "-size", "+1000k"])?,
+            Cut::Stop => web1.run(&["systemctl", "list-units", "--state=deactivating", "windlass-*"])?,
+            Cut::Verdict => {
+                world.version_on(web1, PORT).map(|found| if found == version { found } else { String::new() })?
+            }
+        };
+        ensure!(found.contains("default.web") || found == version, "{found:?}");
+        Ok(())
+    })
+}
+
+/// Power goes at the worst times; whatever it leaves, the host ends at what is declared, and the program is whole.
+#[test]
+fn a_power_cut_in_a_rollout_ends_at_what_is_declared() -> Result<()> {
+    let change = |web: windlass_e2e::Declaration| {
+        web.with("/spec/lifecycle/forceAfter", "5s").with("/spec/rollout/minHealthyTime", "3s")
+    };
+    let Running { world, mut controller, program, .. } = Running::changed(World::new(1)?, change)?;
+    let web1 = &world.hosts[0];
+    for (cut, version) in [(Cut::Upload, "v2"), (Cut::Stop, "v3"), (Cut::Verdict, "v4")] {
+        if matches!(cut, Cut::Upload) {
+            program.put("large", &"0123456789abcdef".repeat(6 << 20))?;
+        }
+        program.deaf(version)?;
+        wait_for(&world, cut, version)?;
+        web1.power_cut()?;
+        ensure!(!world.service("web")?.is("Ready"), "{cut:?}: it was done before");
+        web1.boot()?;
+        world.wait_version("web", PORT, version).with_context(|| format!("after a power cut: {cut:?}"))?;
+        let left = web1.run(&["find", "/opt/windlass/default.web/incoming", "-mindepth", "1"])?;
+        ensure!(left.is_empty(), "{cut:?} left {left}");
+        let plan = world.windlass(&["diff", "service/web"])?;
+        ensure!(plan.code == 0, "{cut:?}: {plan}");
+    }
     controller.check_alive()?;
     world.passed()
 }

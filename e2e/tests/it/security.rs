@@ -1,9 +1,10 @@
 //! Who is talked to at all: plaintext, wrong host keys, refused logins.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{World, eventually, holds, host, service, zone};
+use windlass_e2e::{Serve, USER_OF_HOME, World, eventually, holds, host, service, zone};
 
 use crate::{PORT, check_clean, wait_gone};
 
@@ -92,7 +93,8 @@ fn a_wrong_host_key_and_a_refused_login_are_told() -> Result<()> {
         let status = world.service("web")?;
         status.expect("Ready", "False", None)?;
         ensure!(status.host("web3")?.state == "ready", "web3: {:?}", status.host("web3")?);
-        ensure!(status.host("web1")?.message.contains("host key"), "web1: {:?}", status.host("web1")?);
+        let told = status.host("web1")?.message;
+        ensure!(told.contains("host key") && told.contains("sent by the remote host is SHA256:"), "web1: {told}");
         ensure!(status.host("web2")?.message.contains("login"), "web2: {:?}", status.host("web2")?);
         Ok(())
     })?;
@@ -103,6 +105,47 @@ fn a_wrong_host_key_and_a_refused_login_are_told() -> Result<()> {
     // The key is really its new one, and the login gets a key that is let in.
     world.put(&host(web1)?)?;
     world.put(&host(web2)?)?;
+    world.wait_version("web", PORT, "v1")?;
+    world.passed()
+}
+
+/// Where no key is pinned, what the controller's user knows of the host counts, and nothing is learnt by connecting.
+#[test]
+fn a_key_in_known_hosts_is_as_good_as_a_pinned_one() -> Result<()> {
+    let world = World::new(1)?;
+    let web1 = &world.hosts[0];
+    let ssh = world.dir().join("home/.ssh");
+    fs::create_dir_all(&ssh)?;
+    fs::copy(web1.key_file(), ssh.join("id_ed25519"))?;
+    let known_hosts = ssh.join("known_hosts");
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIECbeTt7MaivvwPRiStQ28iE+cqpkpYOTB5dQVSHigMW";
+    let home = vec![("HOME".to_owned(), world.dir().join("home").display().to_string())];
+    let serve = Serve { name: "serve", environment: home, wrapper: USER_OF_HOME, ..Serve::default() };
+    let mut controller = world.start(&serve)?;
+    controller.wait_until_up()?;
+
+    // By nothing but its address, as ssh would log in to it.
+    let program = world.program("web", "v1")?;
+    let destination = format!("deploy@{}", web1.address());
+    world.put(&zone(&world.testbed.cidr()))?;
+    world.put(&service("web", PORT, program.dir(), &[&destination]))?;
+    let refused = |words: &'static str| {
+        eventually(format_args!("its key is refused: {words}"), || {
+            let status = world.service("web")?;
+            status.expect("Ready", "False", "HostKeyRejected")?;
+            let row = status.host(&destination)?;
+            ensure!(row.message.contains(words), "{row:?}");
+            Ok(())
+        })
+    };
+    refused("No ED25519 host key is known")?;
+    refused("`windlass host add` shows its key")?;
+    ensure!(!known_hosts.exists() || fs::read_to_string(&known_hosts)?.is_empty(), "it was learnt by connecting");
+    fs::write(&known_hosts, format!("{} {other}\n", web1.address()))?;
+    refused("Offending ED25519 key in")?;
+    refused("ssh-keygen -lf")?;
+    ensure!(web1.accepted_logins()? == 0, "somebody logged in to a host that is not known");
+    fs::write(&known_hosts, format!("{}\n", web1.known_hosts_line()?))?;
     world.wait_version("web", PORT, "v1")?;
     world.passed()
 }

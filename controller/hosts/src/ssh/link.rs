@@ -127,7 +127,9 @@ impl Link {
     async fn hello_on<'a>(&self, connection: &'a Connection) -> Result<&'a Hello, ContactError> {
         let first = async {
             let (shell, hello) = self.open_alone(connection).await.map_err(|error| match error {
-                OpenError::Refused(detail) => ContactError::Refused { detail },
+                OpenError::Refused(detail) => ContactError::Refused {
+                    detail: format!("no session; see MaxSessions in its sshd_config: {detail}"),
+                },
                 OpenError::Contact(error) => error,
             })?;
             connection.put_back(shell);

@@ -289,6 +289,34 @@ fn said(log: &str) -> String {
     if text.is_empty() { "ssh said nothing".to_owned() } else { text }
 }
 
+/// What ssh says of every key that is not the known one, of which a status needs none.
+const ALARM: [&str; 8] = [
+    "IT IS POSSIBLE",
+    "Someone could",
+    "It is also possible",
+    "Please contact",
+    "Add correct host key",
+    "remove with:",
+    "ssh-keygen -f",
+    "Host key verification failed",
+];
+
+/// What ssh says of a key that it does not know, and what to do about it. Where pinned keys lie is nobody's business:
+/// they are in the declaration.
+fn about_key(log: &str) -> String {
+    let ours = format!("/{PREFIX}");
+    let alarms = |line: &str| ALARM.iter().any(|alarm| line.starts_with(alarm)) || line.contains(&ours);
+    let words: Vec<&str> = log.lines().map(str::trim).filter(|line| !alarms(line)).collect();
+    let said = said(&words.join("\n")).replace("host is; SHA256", "host is SHA256");
+    let advice = if log.contains("is known for") {
+        "`windlass host add` shows its key and pins it"
+    } else {
+        "if it has another key now, compare that with what the host itself says (`ssh-keygen -lf` with the file in \
+         /etc/ssh) before you let it be known"
+    };
+    format!("{said}; {advice}")
+}
+
 /// What kept ssh from connecting, by its words. Words that nobody knows are kept, and count as a refusal.
 fn classify(log: &str) -> ContactError {
     let has = |words: &[&str]| words.iter().any(|word| log.contains(word));
@@ -300,7 +328,7 @@ fn classify(log: &str) -> ContactError {
         "no matching host key type",
         "REVOKED HOST KEY",
     ]) {
-        ContactError::HostKey { detail }
+        ContactError::HostKey { detail: about_key(log) }
     } else if has(&["Permission denied", "Too many authentication failures", "No supported authentication methods"]) {
         ContactError::Login { detail }
     } else if has(&["Could not resolve hostname"]) {
@@ -335,6 +363,30 @@ mod tests {
             let error = format!("{:?}", classify(log));
             assert!(error.starts_with(kind), "{log:?} is {error}");
         }
+    }
+
+    /// What is told of a key begins with what matters, and ends with what to do.
+    #[test]
+    fn a_changed_key_is_told_without_alarm() {
+        let changed = |file: &str| {
+            classify(&format!(
+                "@@@@@\r\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r\n@@@@@\r\nIT IS POSSIBLE THAT \
+                 SOMEONE IS DOING SOMETHING NASTY!\r\nSomeone could be eavesdropping on you right now \
+                 (man-in-the-middle attack)!\r\nIt is also possible that a host key has just been changed.\r\nThe \
+                 fingerprint for the ED25519 key sent by the remote host is\nSHA256:ZuH.\r\nPlease contact your system \
+                 administrator.\r\nAdd correct host key in {file} to get rid of this message.\r\nOffending ED25519 key \
+                 in {file}:1\r\n  remove with:\r\n  ssh-keygen -f \"{file}\" -R \"web1\"\r\nHost key for web1 has \
+                 changed and you have requested strict checking.\r\nHost key verification failed.\r\n"
+            ))
+            .to_string()
+        };
+        let told = "its host key is not the one that is pinned or known: The fingerprint for the ED25519 key sent by \
+                    the remote host is SHA256:ZuH.; ";
+        let known = changed("/root/.ssh/known_hosts");
+        assert!(known.starts_with(&format!("{told}Offending ED25519 key in /root/.ssh/known_hosts:1; ")), "{known}");
+        let pinned = changed("/tmp/wl-abcdef/0/known_hosts");
+        assert!(pinned.starts_with(&format!("{told}Host key for web1 has changed")), "{pinned}");
+        assert!(pinned.contains("ssh-keygen -lf"), "{pinned}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ async fn ask(case: &Case<'_, Login<'_>>, path: &str) -> HealthAnswer {
 }
 
 /// What the server says, once it does.
-async fn said(case: &Case<'_, Login<'_>>) -> serde_json::Value {
+pub(crate) async fn said(case: &Case<'_, Login<'_>>) -> serde_json::Value {
     let started = Instant::now();
     loop {
         match ask(case, "/").await {
@@ -534,6 +534,7 @@ async fn sshd_may_be_strict(host: &Host) {
     said(&case).await;
     let looks = (0..6).map(|_| case.look(Scrutiny::Quick));
     assert!(futures::future::join_all(looks).await.iter().all(|seen| seen.unit == UnitFile::Revision(revision(1))));
+    sessions_are_few(&login, &case).await;
     set("AllowTcpForwarding no");
     login.fleet().close().await;
     for probe in [Probe::Http("/".to_owned()), Probe::Connect] {
@@ -546,6 +547,43 @@ async fn sshd_may_be_strict(host: &Host) {
         );
     }
     case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+/// However few sessions sshd grants, all that is asked is answered; a shell that ended makes room for the next one a
+/// moment later, and that one is asked for again. Where sshd grants none, that is what is told.
+async fn sessions_are_few(login: &Login<'_>, case: &Case<'_, Login<'_>>) {
+    let set = async |line: &str| {
+        // Of two lines sshd goes by the first.
+        tokio::task::block_in_place(|| login.host.clear_sshd_options().and_then(|()| login.host.set_sshd_option(line)))
+            .expect(line);
+        login.fleet().close().await;
+    };
+    let release = case.releases.server("2", 3);
+    for (sequence, line) in (2..).zip(["MaxSessions 1", "MaxSessions 2", "MaxSessions 3"]) {
+        set(line).await;
+        let broken = Material {
+            contents: Arc::new(|digest| format!("/nowhere/{digest}").into()),
+            ..case.releases.material(&case.spec, &release, &[])
+        };
+        let order = case.order(sequence, Step::Stage { revision: revision(sequence), release: release.digest() });
+        let target = login.target();
+        for _ in 0..3 {
+            // Ends its shell, for nobody knows what is still on the line.
+            let stage = login.fleet().stage(&target, &order, &broken);
+            let looks = futures::future::join_all((0..6).map(|_| case.look(Scrutiny::Quick)));
+            let (failed, looks) = tokio::join!(stage, looks);
+            assert!(matches!(failed, Err(StepError::Contact { error: ContactError::Local { .. } })), "{failed:?}");
+            assert!(looks.iter().all(|seen| seen.unit == UnitFile::Revision(revision(1))), "{line}");
+        }
+    }
+    set("MaxSessions 0").await;
+    match case.stamp(9).await {
+        Err(StepError::Contact { error: ContactError::Refused { detail } }) => {
+            assert!(detail.contains("MaxSessions"), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+    set("MaxSessions 10").await;
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod contract;
+mod cut_switches;
 mod faults;
 mod memory;
 mod real;
