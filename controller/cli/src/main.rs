@@ -12,6 +12,7 @@ mod exit;
 mod failure;
 mod field_places;
 mod fields;
+mod first_steps;
 mod happenings;
 mod inventory;
 mod live;

@@ -15,6 +15,7 @@ use crate::asking::Asked;
 use crate::connection;
 use crate::evidence::evidence;
 use crate::failure::{Interrupted, TimedOut, hinted};
+use crate::first_steps;
 use crate::inventory::{Inventory, Resource};
 use crate::outlook;
 use crate::output::{self, Label};
@@ -149,6 +150,8 @@ pub(crate) struct Watch {
     reached: StoreRevision,
     timeout: Span,
     deadline: Instant,
+    /// Whether it has still to be said that no controller runs, where none does.
+    warns: bool,
 }
 
 impl Watch {
@@ -164,6 +167,7 @@ impl Watch {
             reached: StoreRevision::default(),
             timeout,
             deadline: Instant::now() + timeout.duration(),
+            warns: false,
         };
         while watch.reached == StoreRevision::default() {
             match watch.next(&mut Silent).await {
@@ -172,6 +176,13 @@ impl Watch {
             }
         }
         Ok(watch)
+    }
+
+    /// Says so when there is something to wait for and no controller runs. Whoever wrote something first, and then
+    /// waits, has said it already.
+    pub(crate) fn warning_without_controller(mut self) -> Self {
+        self.warns = true;
+        self
     }
 
     /// Waits until every target is met, and tells each as it is.
@@ -202,9 +213,12 @@ impl Watch {
                 let wanted = open.take().unwrap_or_else(|| {
                     targets.iter().map(|target| target.wanted(self.inventory.get(&target.key))).collect()
                 });
-                let still = self.unmet(wanted, listener)?;
+                let still = self.unmet(wanted, listener).await?;
                 if still.is_empty() {
                     return Ok(());
+                }
+                if std::mem::take(&mut self.warns) {
+                    connection::warn_without_controller(&self.store).await;
                 }
                 open = Some(still);
             }
@@ -223,7 +237,7 @@ impl Watch {
     }
 
     /// Those of `wanted` that may still come.
-    fn unmet(&self, wanted: Vec<Wanted>, listener: &mut impl Listener) -> anyhow::Result<Vec<Wanted>> {
+    async fn unmet(&self, wanted: Vec<Wanted>, listener: &mut impl Listener) -> anyhow::Result<Vec<Wanted>> {
         let mut still = Vec::new();
         for one in wanted {
             let resource = self.inventory.get(&one.key);
@@ -233,6 +247,9 @@ impl Watch {
             match settling::judge(&one, resource) {
                 Progress::Met => listener.met(&one.key, resource)?,
                 Progress::Waiting(_) => still.push(one),
+                Progress::Never(Why::NotDeclared) => {
+                    return Err(first_steps::not_there(&self.store, anyhow!("{} is not declared", one.key)).await);
+                }
                 Progress::Never(why) => return Err(never(&one, &why, resource)),
             }
         }
@@ -305,7 +322,6 @@ fn steps(update: Update) -> Vec<Update> {
 /// Why it cannot be met any more, with what is known about it.
 fn never(wanted: &Wanted, why: &Why, resource: Option<&Resource>) -> anyhow::Error {
     let error = match why {
-        Why::NotDeclared => anyhow!("{} is not declared", wanted.key),
         Why::Refused(_) => anyhow!("{}: {why}", wanted.key),
         _ => anyhow!("{} is not {}: {why}{}", wanted.key, wanted.goal, details(why, resource)),
     };

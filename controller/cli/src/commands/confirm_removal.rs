@@ -13,6 +13,7 @@ use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::{Inventory, Resource};
 use crate::output::{self, Label};
 use crate::resources::{self, Selection};
@@ -65,6 +66,7 @@ pub(super) async fn run(args: &ConfirmRemovalArgs, client: &ClientArgs) -> anyho
     };
     if waiting.is_empty() {
         output::note("no removal waits for confirmation");
+        first_steps::tell_if_empty(&store).await?;
         return Ok(Exit::Done);
     }
     let confirming = args.all || named.is_some();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Args;
 use windlass_crds::document::Declaration;
 use windlass_crds::id::{HostId, HostName, Kind, ResourceKey};
@@ -15,6 +15,7 @@ use crate::connection::warn_without_controller;
 use crate::declarations::{self, FileArgs};
 use crate::exit::Exit;
 use crate::failure::UsageError;
+use crate::first_steps;
 use crate::inventory::{Inventory, scope_of};
 use crate::output::{self, Label};
 use crate::resources::{self, Selection};
@@ -81,7 +82,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
     }
     if !missing.is_empty() && !args.ignore_not_found {
         let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        bail!("not found: {}", missing.join(", "));
+        return Err(first_steps::not_there(&store, anyhow!("not found: {}", missing.join(", "))).await);
     }
     Ok(Exit::Done)
 }

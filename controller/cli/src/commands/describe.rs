@@ -10,6 +10,7 @@ use windlass_store::{Scope, Store};
 use super::ClientArgs;
 use crate::description::{Subject, describe};
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::happenings::{self, Pick};
 use crate::inventory::{Inventory, Resource};
 use crate::output;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &DescribeArgs, client: &ClientArgs) -> anyhow::Res
     let selection = Selection::Named(resources::keys(&args.resources, &client.namespace)?);
     let store = client.connection.connect().await?;
     let inventory = Inventory::read(&store, &selection).await?;
-    let keys = inventory.require(&selection)?;
+    let keys = first_steps::require(&store, &inventory, &selection).await?;
     let events = happenings::read(&store).await?;
     // A Host's screen names the Services that it carries.
     let everything = if keys.iter().any(|key| matches!(key, ResourceKey::Host(_))) {

@@ -12,7 +12,7 @@ use windlass_hosts::SshFleet;
 use windlass_store::{Key, Store};
 
 use super::ClientArgs;
-use super::plan::{look, within};
+use super::plan::{look, require, within};
 use crate::comparison::{Comparison, compare};
 use crate::declarations::{self, FileArgs, Loaded};
 use crate::exit::Exit;
@@ -64,6 +64,7 @@ pub(super) async fn run(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<
 async fn with_hosts(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let services = resources::services(&args.resources, &client.namespace)?;
     let store = client.connection.connect().await?;
+    require(&store, &services).await?;
     let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
     let looking = async {
         let mut found = Vec::new();

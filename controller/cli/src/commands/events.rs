@@ -9,6 +9,7 @@ use windlass_store::{Change, Scope, Section, Store, Update};
 
 use super::ClientArgs;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::happenings::{self, Pick};
 use crate::output::{self, Label};
 use crate::resources;
@@ -72,6 +73,7 @@ pub(super) async fn run(args: &EventsArgs, client: &ClientArgs) -> anyhow::Resul
         None if events.is_empty() => {
             output::note("nothing happened within the hour for which events are kept");
             output::labelled(Label::Hint, "`windlass describe` tells how a resource stands now");
+            first_steps::tell_if_empty(&store).await?;
         }
         None => output::data(&table(&mut Columns::default(), &events, true))?,
     }

@@ -10,7 +10,10 @@ use windlass_crds::id::{Kind, ResourceKey};
 use windlass_store::{Scope, Store, Update};
 
 use super::ClientArgs;
+use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::failure::UsageError;
+use crate::first_steps::{self, Told};
 use crate::inventory::{Inventory, Resource, SECTIONS, scope_of};
 use crate::output::{self, Label, OutputError};
 use crate::resources::{self, Selection};
@@ -23,13 +26,14 @@ use crate::table::Columns;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  windlass get                              Everything, in every namespace
   windlass get services
   windlass get svc,hosts -A -o wide
   windlass get service/web -o yaml
   windlass get all -w")]
 pub(crate) struct GetArgs {
-    /// Which: services; services,hosts; all; service/web; service web api
-    #[arg(value_name = "RESOURCE", required = true)]
+    /// Which: services; services,hosts; all; service/web; service web api. Everything unless told
+    #[arg(value_name = "RESOURCE")]
     resources: Vec<String>,
     /// How to print them
     #[arg(short, long, value_name = "FORMAT")]
@@ -55,13 +59,8 @@ enum Format {
 }
 
 pub(super) async fn run(args: &GetArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    let selection = resources::selection(&args.resources, &client.namespace)?;
+    let query = query(args, client)?;
     let store = client.connection.connect().await?;
-    let query = Query {
-        selection,
-        namespace: (!args.all_namespaces).then(|| client.namespace.or_default()),
-        format: args.output,
-    };
     if args.watch {
         return tokio::select! {
             ended = watch(&store, query) => ended,
@@ -70,14 +69,30 @@ pub(super) async fn run(args: &GetArgs, client: &ClientArgs) -> anyhow::Result<E
         };
     }
     let inventory = Inventory::read(&store, &query.selection).await?;
-    inventory.require(&query.selection)?;
+    if query.is_for_people() {
+        first_steps::require(&store, &inventory, &query.selection).await?;
+    } else {
+        inventory.require(&query.selection)?;
+    }
     let found: Vec<&Resource> = inventory.all().filter(|resource| query.matches(&resource.key)).collect();
     query.print(&found)?;
-    if found.is_empty() {
-        query.say_nothing_found();
+    if query.is_for_people() {
+        query.say_what_is_missing(&store, &inventory, &found).await;
     }
     query.warn_of_strays(&inventory);
     Ok(Exit::Done)
+}
+
+/// What was asked for. Whoever names nothing means everything, wherever it is.
+fn query(args: &GetArgs, client: &ClientArgs) -> Result<Query, UsageError> {
+    let everything = args.resources.is_empty();
+    let words = if everything { &["all".to_owned()] } else { args.resources.as_slice() };
+    let anywhere = args.all_namespaces || (everything && client.namespace.namespace.is_none());
+    Ok(Query {
+        selection: resources::selection(words, &client.namespace)?,
+        namespace: (!anywhere).then(|| client.namespace.or_default()),
+        format: args.output,
+    })
 }
 
 /// What is asked for, and how it is shown.
@@ -140,7 +155,7 @@ impl Query {
         }
     }
 
-    /// A table for each kind, in the order in which the kinds were asked for.
+    /// A table for each kind, in the order in which the kinds were asked for; below its name, where there are several.
     fn print_tables(&self, found: &[&Resource]) -> Result<(), OutputError> {
         let mut kinds: Vec<Kind> = match &self.selection {
             Selection::Kinds(kinds) => kinds.clone(),
@@ -157,20 +172,51 @@ impl Query {
             let mut rows = vec![summary::headings(kind, detail)];
             let of_kind = found.iter().filter(|one| one.key.kind() == kind);
             rows.extend(of_kind.map(|one| summary::row(one, detail, now)));
-            Columns::default().render(&rows)
+            let title = if detail.kind { format!("{kind}s\n") } else { String::new() };
+            title + &Columns::default().render(&rows)
         });
         output::data(&tables.collect::<Vec<_>>().join("\n"))
     }
 
-    fn say_nothing_found(&self) {
-        let Selection::Kinds(kinds) = &self.selection else { return };
-        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
+    /// Whether people read it, who may be told what to type next.
+    fn is_for_people(&self) -> bool {
+        !matches!(self.format, Some(Format::Json | Format::Yaml))
+    }
+
+    /// Says what there is nothing of, and what to type next; and where nobody acts on what there is.
+    async fn say_what_is_missing(&self, store: &Store, inventory: &Inventory, found: &[&Resource]) {
+        match &self.selection {
+            Selection::Kinds(kinds) if found.is_empty() => {
+                self.say_nothing_found(kinds);
+                self.say_what_comes_next(kinds, store, inventory).await;
+            }
+            _ if found.iter().any(|resource| !resource.is_observed()) => warn_without_controller(store).await,
+            _ => {}
+        }
+    }
+
+    fn say_nothing_found(&self, kinds: &[Kind]) {
         let place = match &self.namespace {
-            Some(namespace) if kinds.contains(&Kind::Service.plural()) => format!(" in namespace {namespace}"),
+            Some(namespace) if kinds.contains(&Kind::Service) => format!(" in namespace {namespace}"),
             _ => String::new(),
         };
-        output::note(format_args!("no {} found{place}", kinds.join(", ")));
-        output::labelled(Label::Hint, "declare one: `windlass apply -f FILE`");
+        if kinds.len() == Kind::ALL.len() {
+            return output::note(format_args!("nothing found{place}"));
+        }
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
+        output::note(format_args!("no {} found{place}", names.join(", ")));
+    }
+
+    async fn say_what_comes_next(&self, kinds: &[Kind], store: &Store, inventory: &Inventory) {
+        if inventory.all().any(|resource| kinds.contains(&resource.key.kind())) {
+            output::labelled(Label::Hint, "-A looks in every namespace");
+        } else if first_steps::tell(store, inventory).await == Told::Nothing {
+            let command = match kinds {
+                [Kind::Host] => "windlass host add NAME --address USER@ADDRESS",
+                _ => "windlass apply -f FILE",
+            };
+            output::labelled(Label::Hint, format_args!("declare one: `{command}`"));
+        }
     }
 
     fn warn_of_strays(&self, inventory: &Inventory) {
@@ -201,6 +247,7 @@ async fn watch(store: &Store, query: Query) -> anyhow::Result<Exit> {
         Selection::Kinds(_) => Scope::sections(&SECTIONS),
     };
     let mut follower = store.follow(scope);
+    let mut fresh = true;
     let mut inventory = Inventory::default();
     let mut printed = Printed::default();
     loop {
@@ -209,8 +256,12 @@ async fn watch(store: &Store, query: Query) -> anyhow::Result<Exit> {
             output::labelled(Label::Warning, format_args!("{error}; waiting for the store"));
             continue;
         }
+        let first = matches!(update, Update::Snapshot { .. }) && std::mem::take(&mut fresh);
         let changed = inventory.take(update);
         let keys: Vec<&ResourceKey> = changed.iter().filter(|key| query.matches(key)).collect();
+        if first && keys.is_empty() && query.is_for_people() {
+            query.say_what_is_missing(store, &inventory, &[]).await;
+        }
         for key in keys {
             printed.show(&query, key, inventory.get(key).filter(|resource| resource.exists()))?;
         }

@@ -19,10 +19,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::connection::{ConnectionArgs, NamespaceArgs};
 use crate::exit::Exit;
+use crate::first_steps::FIRST_STEPS;
 
 /// Drives services on machines that you reach by SSH to where their declarations say, and keeps them there.
 #[derive(Debug, Parser)]
-#[command(name = "windlass", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "windlass", version, max_term_width = 100, after_help = format!("{FIRST_STEPS}\n\n{EXAMPLES}"))]
 pub(crate) struct Windlass {
     #[command(flatten)]
     client: ClientArgs,
@@ -66,9 +67,8 @@ enum Command {
     Delete(delete::DeleteArgs),
     ConfirmRemoval(confirm_removal::ConfirmRemovalArgs),
     Rollout(rollout::RolloutArgs),
-    Completion(completion::CompletionArgs),
-    #[command(hide = true)]
     Host(host::HostArgs),
+    Completion(completion::CompletionArgs),
 }
 
 impl Windlass {

@@ -15,8 +15,10 @@ use windlass_store::Store;
 use super::ClientArgs;
 use crate::exit::Exit;
 use crate::failure::{TimedOut, UsageError};
+use crate::first_steps;
+use crate::inventory::Inventory;
 use crate::output;
-use crate::resources;
+use crate::resources::{self, Selection};
 use crate::waiting::TimeoutArgs;
 
 /// Show what the controller would do next, without doing it
@@ -47,6 +49,7 @@ enum PlanFormat {
 pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let services = services(args, client)?;
     let store = client.connection.connect().await?;
+    require(&store, &services).await?;
     let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
     let previews = within(args.timeout.timeout, look(&store, &fleet, &services)).await?;
     fleet.close().await;
@@ -66,6 +69,16 @@ pub(super) async fn within<T>(timeout: Span, looking: impl Future<Output = anyho
     let in_time = tokio::time::timeout(timeout.duration(), looking).await;
     in_time
         .unwrap_or_else(|_| Err(TimedOut(format!("timed out after {timeout} of looking at hosts and sources")).into()))
+}
+
+/// That each of these Services is declared, or still carried by hosts.
+///
+/// # Errors
+/// When one is not: with what to type next.
+pub(super) async fn require(store: &Store, services: &[ServiceKey]) -> anyhow::Result<()> {
+    let selection = Selection::Named(services.iter().cloned().map(ResourceKey::Service).collect());
+    first_steps::require(store, &Inventory::read(store, &selection).await?, &selection).await?;
+    Ok(())
 }
 
 /// Looks at Services from here, as the controller does from where it runs.

@@ -7,6 +7,7 @@ use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::{Inventory, scope_of};
 use crate::output;
 use crate::resources::{self, Selection};
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &ReconcileArgs, client: &ClientArgs) -> anyhow::Re
     let selection = Selection::Named(resources::keys(&args.resources, &client.namespace)?);
     let store = client.connection.connect().await?;
     let inventory = Inventory::read(&store, &selection).await?;
-    let keys = inventory.require(&selection)?;
+    let keys = first_steps::require(&store, &inventory, &selection).await?;
     let watch = args.wait.begin(&store, scope_of(keys)).await?;
     let mut targets = Vec::new();
     for key in keys {

@@ -40,7 +40,7 @@ pub(super) async fn run(args: &WaitForArgs, client: &ClientArgs) -> anyhow::Resu
     let scope = scope_of(&keys);
     let targets: Vec<Target> = keys.into_iter().map(|key| Target::new(key, args.goal)).collect();
     let watch = Watch::begin(&store, args.timeout.timeout, scope).await?;
-    watch.until(&targets, &mut Shown::new(Quiet(args.goal))).await?;
+    watch.warning_without_controller().until(&targets, &mut Shown::new(Quiet(args.goal))).await?;
     Ok(Exit::Done)
 }
 

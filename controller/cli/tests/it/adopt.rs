@@ -85,6 +85,7 @@ fn it_is_shown_whose_it_is_and_asked_for_in_that_owners_name() {
     insta::assert_snapshot!(world.run(&["host", "adopt", "web2", "--yes"]), @"
     -- stderr
     error: not found: host/web2
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
 }

@@ -79,13 +79,17 @@ fn passwords_come_from_the_environment_or_a_file() {
     insta::assert_snapshot!(with(&[("WINDLASS_PASSWORD", "hunter2")], &["--user", "root"]), @"
     -- stderr
     no services found in namespace default
-    hint: declare one: `windlass apply -f FILE`
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
     -- exit 0
     ");
     insta::assert_snapshot!(with(&[], &["--user", "root", "--password-file", "password"]), @"
     -- stderr
     no services found in namespace default
-    hint: declare one: `windlass apply -f FILE`
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
     -- exit 0
     ");
     insta::assert_snapshot!(with(&[], &["--user", "root", "--password-file", "nothing"]), @"
@@ -114,7 +118,9 @@ fn tls_is_asked_for_by_files() {
     insta::assert_snapshot!(plain(run(&variables, &["get", "services"])), @"
     -- stderr
     no services found in namespace default
-    hint: declare one: `windlass apply -f FILE`
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
     -- exit 0
     ");
     // How etcd tells that it wants a certificate depends on who of the two is quicker.

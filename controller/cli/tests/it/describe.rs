@@ -142,6 +142,7 @@ fn what_is_new_broken_or_gone_is_described() {
     insta::assert_snapshot!(world.run(&["describe", "svc/none", "host/none"]), @"
     -- stderr
     error: not found: service/none, host/none
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
     insta::assert_snapshot!(world.run(&["describe"]), @"
@@ -217,6 +218,7 @@ fn events_come_in_the_order_of_time() {
     -- stderr
     nothing happened within the hour for which events are kept
     hint: `windlass describe` tells how a resource stands now
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 0
     ");
     world.happen(15, "service/web", Reason::Converged, "revision 3 runs on 3 of 3 hosts");

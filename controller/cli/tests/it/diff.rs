@@ -77,7 +77,8 @@ fn what_cannot_be_compared_is_told() {
     ");
     insta::assert_snapshot!(world.run(&["diff", "service/nothing"]), @"
     -- stderr
-    error: service/nothing: nothing is declared that makes sense
+    error: not found: service/nothing
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
     // No Host is declared, so nobody knows.

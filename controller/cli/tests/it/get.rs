@@ -44,6 +44,7 @@ fn tables_show_everything_that_is_there() {
     -- exit 0
     ");
     insta::assert_snapshot!(world.run(&["get", "all", "-A"]), @"
+    Services
     NAMESPACE   NAME              READY   STATUS               REVISION   SINCE
     default     service/api       1/3     RollingOut           3          4d
     default     service/bad       3/3     RolledBack           3          4d
@@ -53,14 +54,17 @@ fn tables_show_everything_that_is_there() {
     default     service/web       3/3     Converged            3          4d
     prod        service/web       -       NotObserved          -          -
 
+    Hosts
     NAME        ADDRESS            STATUS        MACHINE
     host/web1   198.18.0.11:2222   NotObserved   -
 
+    NetworkZones
     NAME              LOCATION       CIDRS           ENCRYPTION   STATUS
     networkzone/lan   localNetwork   198.18.0.0/24   optional     NotObserved
     -- exit 0
     ");
     insta::assert_snapshot!(world.run(&["get", "svc,hosts", "-o", "wide"]), @"
+    Services
     NAME              READY   STATUS               REVISION   SINCE   TARGET   RELEASE        ROLLOUT   HOSTS
     service/api       1/3     RollingOut           3          4d      3        8b5b9db0c13d   12        web1,web2,web3
     service/bad       3/3     RolledBack           3          4d      2        8b5b9db0c13d   12        web1,web2,web3
@@ -69,6 +73,7 @@ fn tables_show_everything_that_is_there() {
     service/old       -       Removing             -          -       -        -              -         -
     service/web       3/3     Converged            3          4d      3        8b5b9db0c13d   12        web1,web2,web3
 
+    Hosts
     NAME        ADDRESS            STATUS        MACHINE   USER     SCOPE   SYSTEMD   LABELS
     host/web1   198.18.0.11:2222   NotObserved   -         deploy   -       -         role=web
     -- exit 0
@@ -93,7 +98,7 @@ fn an_empty_store_names_the_next_command() {
     insta::assert_snapshot!(world.run(&["get", "services"]), @"
     -- stderr
     no services found in namespace default
-    hint: declare one: `windlass apply -f FILE`
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 0
     ");
     insta::assert_snapshot!(world.run(&["get", "hosts,zones", "-o", "json"]), @r#"
@@ -102,16 +107,96 @@ fn an_empty_store_names_the_next_command() {
       "items": [],
       "kind": "List"
     }
-    -- stderr
-    no hosts, networkzones found
-    hint: declare one: `windlass apply -f FILE`
     -- exit 0
     "#);
     insta::assert_snapshot!(world.run(&["get", "service/web"]), @"
     -- stderr
     error: not found: service/web
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
+}
+
+#[test]
+fn what_comes_next_depends_on_what_is_there() {
+    let world = World::empty();
+    insta::assert_snapshot!(world.run(&["get"]), @"
+    -- stderr
+    nothing found
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run(&["get", "-o", "yaml"]), @"-- exit 0");
+    insta::assert_snapshot!(world.run(&["get", "service/web", "-o", "json"]), @"
+    -- stderr
+    error: not found: service/web
+    -- exit 1
+    ");
+    let host = "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web1}\nspec: {address: 198.18.0.11}\n";
+    world.put("declared/hosts/web1", host);
+    insta::assert_snapshot!(world.run(&["get", "services"]), @"
+    -- stderr
+    no services found in namespace default
+    hint: no service is declared: `windlass apply -f FILE` declares one
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
+    -- exit 0
+    ");
+    world.declare("web");
+    insta::assert_snapshot!(world.run(&["get", "services", "-n", "prod"]), @"
+    -- stderr
+    no services found in namespace prod
+    hint: -A looks in every namespace
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run(&["get", "zones"]), @"
+    -- stderr
+    no networkzones found
+    hint: declare one: `windlass apply -f FILE`
+    -- exit 0
+    ");
+    world.delete("declared/hosts/web1");
+    insta::assert_snapshot!(world.run(&["get", "hosts"]), @"
+    -- stderr
+    no hosts found
+    hint: declare one: `windlass host add NAME --address USER@ADDRESS`
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run(&["get"]), @"
+    Services
+    NAMESPACE   NAME          READY   STATUS        REVISION   SINCE
+    default     service/web   -       NotObserved   -          -
+    -- stderr
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
+    -- exit 0
+    ");
+}
+
+#[test]
+fn without_a_resource_everything_is_shown() {
+    let world = fleet();
+    assert_eq!(world.run(&["get"]), world.run(&["get", "all", "-A"]));
+    assert_eq!(world.run(&["get", "-n", "prod", "-o", "name"]), world.run(&["get", "all", "-n", "prod", "-o", "name"]));
+    let output = world.command(&["get", "-o", "json"]).output().expect("the binary runs");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let kinds: Vec<_> = list["items"].as_array().expect("items").iter().map(|item| item["kind"].clone()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "Service").count(), 7);
+    assert!(kinds.contains(&"Host".into()) && kinds.contains(&"NetworkZone".into()), "{kinds:?}");
+}
+
+#[test]
+fn a_watch_of_nothing_says_what_comes_next() {
+    let world = World::empty();
+    let mut watch = world.start(&["get", "-w"]);
+    let mut errors = watch.errors();
+    let mut next = || errors.next().expect("a line").expect("UTF-8");
+    assert_eq!(next(), "nothing found");
+    assert!(next().starts_with("hint: no machine and no service is declared: `windlass host add"));
+    watch.interrupt();
+    assert_eq!(watch.end(), "-- exit 0");
 }
 
 #[test]
@@ -121,7 +206,7 @@ fn keys_that_name_nothing_are_told() {
     insta::assert_snapshot!(world.run(&["get", "services"]), @"
     -- stderr
     no services found in namespace default
-    hint: declare one: `windlass apply -f FILE`
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     warning: declared/services/web names no resource, so nothing is done with it
     hint: keys are declared/services/<namespace>/<name>, declared/hosts/<name> and declared/networkzones/<name>
     -- exit 0

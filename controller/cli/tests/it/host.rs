@@ -24,6 +24,7 @@ fn without_hosts_there_is_nothing_to_check() {
     insta::assert_snapshot!(world.run(&["host", "check", "web1"]), @"
     -- stderr
     error: not found: host/web1
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
     insta::assert_snapshot!(world.run(&["host", "check", "service/web"]), @"

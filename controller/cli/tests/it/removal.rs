@@ -23,6 +23,7 @@ fn delete_confirms_what_it_names() {
     host/web1 deleted
     -- stderr
     error: not found: service/nope
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
     assert_eq!(world.value(&world.request_for("web")).trim(), r#"{"request":"confirmRemoval"}"#);
@@ -34,6 +35,7 @@ fn delete_confirms_what_it_names() {
     insta::assert_snapshot!(world.run(&["delete", "-f", "api.yaml"]), @"
     -- stderr
     error: not found: service/api
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
     insta::assert_snapshot!(world.run(&["delete", "-f", "api.yaml", "--ignore-not-found"]), @"-- exit 0");
@@ -93,6 +95,7 @@ fn removals_that_wait_are_shown_and_confirmed() {
     insta::assert_snapshot!(world.run(&["confirm-removal"]), @"
     -- stderr
     no removal waits for confirmation
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 0
     ");
     let generation = world.declare("web");

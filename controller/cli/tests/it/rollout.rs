@@ -82,6 +82,7 @@ fn status_tells_the_truth_about_the_end() {
     insta::assert_snapshot!(world.run(&["rollout", "status", "service/nope"]), @"
     -- stderr
     error: service/nope is not declared
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
 }
@@ -154,6 +155,7 @@ fn history_marks_what_can_be_gone_back_to() {
     insta::assert_snapshot!(world.run(&["rollout", "history", "service/nope"]), @"
     -- stderr
     error: not found: service/nope
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
     world.declare("fresh");
@@ -176,6 +178,7 @@ fn undo_asks_for_a_revision_that_is_there() {
     insta::assert_snapshot!(world.run(&["rollout", "undo", "service/nope"]), @"
     -- stderr
     error: not found: service/nope
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
     insta::assert_snapshot!(world.run(&["rollout", "undo", "service/web", "--to-revision", "9"]), @"
@@ -294,6 +297,7 @@ fn restart_waits_until_every_host_is_well_again() {
     insta::assert_snapshot!(world.run(&["rollout", "restart", "service/nope"]), @"
     -- stderr
     error: not found: service/nope
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
 }

@@ -29,6 +29,7 @@ fn what_holds_already_is_met_at_once() {
     insta::assert_snapshot!(world.run(&["wait", "svc/gone"]), @"
     -- stderr
     error: service/gone is not declared
+    hint: `windlass get` shows what there is
     -- exit 1
     ");
 }
@@ -65,6 +66,8 @@ fn time_runs_out_with_what_is_known() {
     world.delete("control/leader");
     insta::assert_snapshot!(world.run(&["wait", "service/web", "--for=delete", "--timeout", "100ms"]), @"
     -- stderr
+    warning: no controller runs on this store, so nothing happens yet
+    hint: start one: `windlass serve`
     error: timed out after 100ms
     service/web is not gone: it is still declared
       web2 is starting
@@ -153,6 +156,7 @@ fn a_deletion_ends_a_wait_for_ready() {
     insta::assert_snapshot!(wait.end(), @"
     -- stderr
     error: service/web is not declared
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
 }
@@ -163,6 +167,7 @@ fn reconcile_waits_until_the_request_is_done_and_work_is_over() {
     insta::assert_snapshot!(world.run(&["reconcile", "service/web"]), @"
     -- stderr
     error: not found: service/web
+    hint: no machine and no service is declared: `windlass host add NAME --address USER@ADDRESS` declares a machine, `windlass apply -f FILE` a service
     -- exit 1
     ");
     let generation = world.declare("web");

@@ -7,7 +7,7 @@ fn what_makes_no_sense_exits_with_2() {
     let world = World::new();
     for (arguments, message) in [
         (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
-        (&["get"], "<RESOURCE>..."),
+        (&["describe"], "<RESOURCE>..."),
         (&["get", "pods"], "\"pods\" is no kind; there are service (svc), host, networkzone (zone), configrepo"),
         (&["get", "service/Web"], "service/Web: \"Web\" is not a DNS label"),
         (&["get", "services", "-o", "xml"], "invalid value 'xml' for '--output <FORMAT>'"),
@@ -69,6 +69,7 @@ fn every_command_has_help_with_examples() {
       delete           Take declarations back, and confirm what that removes
       confirm-removal  Let removals go on that wait for a person
       rollout          Follow rollouts, hold them, restart programs, and go back to earlier revisions
+      host             Add machines, check them, and take them over from another store
       completion       Print a script with which a shell completes commands and options
       help             Print this message or the help of the given subcommand(s)
 
@@ -92,6 +93,14 @@ fn every_command_has_help_with_examples() {
                                   [default: /windlass]
           --data-dir <DIR>        The controller's own directory; see `windlass serve --help` [env:
                                   WINDLASS_DATA_DIR]
+
+    First steps, with an etcd on this machine:
+      windlass serve                            Run the controller; leave it running
+      windlass apply -f office.yaml             Declare a network, if it may carry plain http
+      windlass host add web1 --address deploy@192.0.2.11
+                                                Declare a machine, once its key is confirmed
+      windlass apply -f web.yaml --wait         Declare a service, and wait until it runs
+      windlass get                              See all of it, and how it stands
 
     Examples:
       windlass serve                            Run the controller

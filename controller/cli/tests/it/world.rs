@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use tempfile::TempDir;
 use windlass_testbed::{Etcd, EtcdVersion};
@@ -152,6 +152,11 @@ impl Running<'_> {
     /// Its stdout, line by line.
     pub(crate) fn lines(&mut self) -> Lines<BufReader<ChildStdout>> {
         BufReader::new(self.child.stdout.take().expect("stdout")).lines()
+    }
+
+    /// Its stderr, line by line.
+    pub(crate) fn errors(&mut self) -> Lines<BufReader<ChildStderr>> {
+        BufReader::new(self.child.stderr.take().expect("stderr")).lines()
     }
 
     /// Types Ctrl-C.

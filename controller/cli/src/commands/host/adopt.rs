@@ -13,6 +13,7 @@ use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
 use crate::failure::{UsageError, hinted};
+use crate::first_steps;
 use crate::inventory::{Inventory, scope_of_request};
 use crate::output;
 use crate::resources::Selection;
@@ -50,7 +51,7 @@ pub(super) async fn run(args: &AdoptArgs, client: &ClientArgs) -> anyhow::Result
     let store = client.connection.connect().await?;
     let key = ResourceKey::Host(args.host.clone());
     let inventory = Inventory::read(&store, &Selection::Kinds(vec![Kind::Host, Kind::Service])).await?;
-    inventory.require(&Selection::Named(vec![key.clone()]))?;
+    first_steps::require(&store, &inventory, &Selection::Named(vec![key.clone()])).await?;
     let Some(owner) = owner(&inventory, &key)? else {
         output::line(format_args!("{key} belongs to this store already"))?;
         return Ok(Exit::Done);

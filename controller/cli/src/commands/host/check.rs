@@ -19,6 +19,7 @@ use super::surroundings::{Surroundings, read_surroundings};
 use crate::connection::tell_where_the_controller_is;
 use crate::exit::Exit;
 use crate::failure::UsageError;
+use crate::first_steps;
 use crate::output::{self, Label};
 use crate::resources::{self, Selection};
 use crate::table::Columns;
@@ -78,7 +79,7 @@ pub(super) async fn run(args: &CheckArgs, client: &ClientArgs) -> anyhow::Result
             (declared, read_surroundings(&store).await?)
         }
     };
-    if targets.is_empty() && broken == 0 {
+    if targets.is_empty() && broken == 0 && args.output.is_none() {
         output::note("no hosts are declared");
         output::labelled(Label::Hint, "declare one: `windlass host add NAME --address USER@ADDRESS`");
         return Ok(Exit::Done);
@@ -129,7 +130,7 @@ async fn declared(store: &Store, args: &CheckArgs, client: &ClientArgs) -> anyho
         Selection::Named(names(&args.hosts, client)?.into_iter().map(ResourceKey::Host).collect())
     };
     let inventory = crate::inventory::Inventory::read(store, &selection).await?;
-    inventory.require(&selection)?;
+    first_steps::require(store, &inventory, &selection).await?;
     let (mut targets, mut broken) = (Vec::new(), 0);
     for resource in inventory.all().filter(|resource| resource.key.kind() == Kind::Host) {
         let ResourceKey::Host(name) = &resource.key else { continue };

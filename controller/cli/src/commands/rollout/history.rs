@@ -1,6 +1,6 @@
 //! `windlass rollout history`: the revisions that can be gone back to.
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use windlass_crds::document::API_VERSION;
@@ -10,7 +10,9 @@ use windlass_crds::status::ServiceStatus;
 use windlass_store::{Scope, Store};
 
 use super::super::ClientArgs;
+use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::{Inventory, Resource};
 use crate::output;
 use crate::resources::{self, Selection};
@@ -48,7 +50,9 @@ pub(super) async fn run(args: &HistoryArgs, client: &ClientArgs) -> anyhow::Resu
     let inventory = Inventory::read(&store, &Selection::Named(vec![key.clone()])).await?;
     let resource = match inventory.get(&key) {
         Some(resource) => resource.clone(),
-        None if revisions.is_empty() => bail!("not found: {key}"),
+        None if revisions.is_empty() => {
+            return Err(first_steps::not_there(&store, anyhow!("not found: {key}")).await);
+        }
         None => Resource::new(key.clone()),
     };
     let (owned, told) = (resource.owned_record().unwrap_or_default(), resource.service_status());
@@ -62,7 +66,10 @@ pub(super) async fn run(args: &HistoryArgs, client: &ClientArgs) -> anyhow::Resu
                 json!({"apiVersion": API_VERSION, "kind": "RevisionList", "items": items})
             ))?;
         }
-        None if marked.is_empty() => output::note(format_args!("{key} has no revision yet")),
+        None if marked.is_empty() => {
+            output::note(format_args!("{key} has no revision yet"));
+            warn_without_controller(&store).await;
+        }
         None => {
             let headings = ["REVISION", "CREATED", "RELEASE", "STATE", "SOURCE"].map(str::to_owned).to_vec();
             let rows = marked.iter().map(|(revision, marks)| marks.row(revision));

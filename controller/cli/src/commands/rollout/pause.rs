@@ -9,6 +9,7 @@ use super::is_paused;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::Inventory;
 use crate::output::{self, Label};
 use crate::resources::{self, Selection};
@@ -32,7 +33,7 @@ pub(super) async fn run(args: &PauseArgs, client: &ClientArgs) -> anyhow::Result
     let store = client.connection.connect().await?;
     let selection = Selection::Named(vec![key.clone()]);
     let inventory = Inventory::read(&store, &selection).await?;
-    inventory.require(&selection)?;
+    first_steps::require(&store, &inventory, &selection).await?;
     if is_paused(&inventory, &key) {
         output::line(format_args!("{key} is paused already"))?;
         return Ok(Exit::Done);

@@ -7,6 +7,7 @@ use windlass_crds::request::Request;
 use super::super::ClientArgs;
 use super::ask_and_wait;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::Inventory;
 use crate::resources::{self, Selection};
 use crate::settling::Ending;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &RestartArgs, client: &ClientArgs) -> anyhow::Resu
     let service = resources::service(&args.resource, &client.namespace)?;
     let store = client.connection.connect().await?;
     let selection = Selection::Named(vec![ResourceKey::Service(service.clone())]);
-    Inventory::read(&store, &selection).await?.require(&selection)?;
+    first_steps::require(&store, &Inventory::read(&store, &selection).await?, &selection).await?;
     // Where a person went back, the older revision is what is restarted.
     ask_and_wait(&store, &service, &Request::Restart, Ending::Restarted, &args.wait).await
 }

@@ -7,6 +7,7 @@ use windlass_crds::request::Request;
 use super::super::ClientArgs;
 use super::ask_and_wait;
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::Inventory;
 use crate::resources::{self, Selection};
 use crate::settling::Ending;
@@ -29,6 +30,6 @@ pub(super) async fn run(args: &RetryArgs, client: &ClientArgs) -> anyhow::Result
     let service = resources::service(&args.resource, &client.namespace)?;
     let store = client.connection.connect().await?;
     let selection = Selection::Named(vec![ResourceKey::Service(service.clone())]);
-    Inventory::read(&store, &selection).await?.require(&selection)?;
+    first_steps::require(&store, &Inventory::read(&store, &selection).await?, &selection).await?;
     ask_and_wait(&store, &service, &Request::Retry, Ending::Declared, &args.wait).await
 }

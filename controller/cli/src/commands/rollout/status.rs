@@ -33,7 +33,10 @@ pub(super) async fn run(args: &StatusArgs, client: &ClientArgs) -> anyhow::Resul
     let key = ResourceKey::Service(resources::service(&args.resource, &client.namespace)?);
     let store = client.connection.connect().await?;
     let watch = Watch::begin(&store, args.timeout.timeout, scope_of(std::slice::from_ref(&key))).await?;
-    watch.until(&[Target::declared(key)], &mut Shown::unless_piped(Aloud::default())).await?;
+    watch
+        .warning_without_controller()
+        .until(&[Target::declared(key)], &mut Shown::unless_piped(Aloud::default()))
+        .await?;
     Ok(Exit::Done)
 }
 

@@ -8,6 +8,7 @@ use windlass_crds::request::Request;
 use super::super::ClientArgs;
 use super::{ask_and_wait, history};
 use crate::exit::Exit;
+use crate::first_steps;
 use crate::inventory::Inventory;
 use crate::resources::{self, Selection};
 use crate::settling::Ending;
@@ -38,7 +39,7 @@ pub(super) async fn run(args: &UndoArgs, client: &ClientArgs) -> anyhow::Result<
     let store = client.connection.connect().await?;
     let key = ResourceKey::Service(service.clone());
     let selection = Selection::Named(vec![key.clone()]);
-    Inventory::read(&store, &selection).await?.require(&selection)?;
+    first_steps::require(&store, &Inventory::read(&store, &selection).await?, &selection).await?;
     if let Some(wanted) = args.to_revision {
         let kept: Vec<RevisionNumber> =
             history::revisions(&store, &service).await?.iter().map(|revision| revision.number).collect();
