@@ -395,7 +395,12 @@ impl World {
 
     /// What users set so that commands find the store.
     fn environment(&self) -> Vec<(String, String)> {
-        vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoint())]
+        let mut environment = vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoint())];
+        if let Some(tls) = self.etcd.certificates() {
+            let files = [("CACERT", &tls.authority), ("CERT", &tls.client), ("KEY", &tls.client_key)];
+            environment.extend(files.map(|(name, file)| (format!("WINDLASS_{name}"), file.display().to_string())));
+        }
+        environment
     }
 
     /// The loopback address that etcd has for itself in this process.

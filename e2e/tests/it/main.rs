@@ -9,6 +9,7 @@ mod controllers;
 mod deploy;
 mod drift;
 mod faults;
+mod guarded_store;
 mod host_commands;
 mod https;
 mod idle;
