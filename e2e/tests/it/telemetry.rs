@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use windlass_e2e::{Collector, Serve, Span, World, service, within};
+use windlass_testbed::{Authority, Validity};
 
 use crate::PORT;
 
@@ -46,6 +47,61 @@ fn a_deploy_is_told_in_traces_logs_and_metrics() -> Result<()> {
     ensure!(!tokens.is_empty() && tokens.iter().all(|token| token == "sesame"), "{tokens:?}");
     check_log(&log)?;
     world.passed()
+}
+
+/// How a collector is spoken to, and where what comes must have gone.
+const WAYS: [(&str, &str); 2] =
+    [("http/protobuf", "/v1/traces"), ("grpc", "/opentelemetry.proto.collector.trace.v1.TraceService/Export")];
+
+/// Spans reach a collector by HTTP and by gRPC, in the open and inside TLS; one whose certificate nobody vouches for
+/// gets nothing, and that is told.
+#[test]
+fn spans_reach_a_collector_in_every_way() -> Result<()> {
+    let world = World::new(0)?;
+    let authority = Authority::create(&world.dir().join("tls"), "authority")?;
+    let keys = authority.issue("collector", "collector", "IP:127.0.0.1", Validity::AMonth)?;
+    let stranger = Authority::create(&world.dir().join("stranger"), "stranger")?;
+    let trusted = authority.certificate.display().to_string();
+    for (protocol, path) in WAYS {
+        for collector in [Collector::start()?, Collector::start_with_tls(&keys)?] {
+            let what = format!("{protocol} to {}", collector.endpoint());
+            let log = send_to(&world, &collector, protocol, &trusted)?;
+            let spans = collector.spans().context(what.clone())?;
+            ensure!(spans.iter().any(|span| span.name == "reconcile"), "{what}: {spans:?}\n{log}");
+            ensure!(spans.iter().all(|span| span.resource["service.name"] == "windlass"), "{what}: {spans:?}");
+            ensure!(collector.paths().iter().all(|found| found == path), "{what}: {:?}", collector.paths());
+            ensure!(collector.tokens().iter().any(|token| token == "sesame"), "{what}: {:?}", collector.tokens());
+            ensure!(!log.contains("cannot be delivered"), "{what}: {log}");
+        }
+        let collector = Collector::start_with_tls(&keys)?;
+        let log = send_to(&world, &collector, protocol, &stranger.certificate.display().to_string())?;
+        ensure!(collector.spans()?.is_empty(), "{protocol}: a stranger's collector got {:?}", collector.spans()?);
+        ensure!(log.contains("traces cannot be delivered"), "{protocol}: nothing was told:\n{log}");
+    }
+    world.passed()
+}
+
+/// Lets a controller do something while it sends to a collector, and hands out what it logged.
+fn send_to(world: &World, collector: &Collector, protocol: &str, authorities: &str) -> Result<String> {
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned()),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", authorities.to_owned()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=sesame".to_owned()),
+    ];
+    let name = "sender";
+    let _ = std::fs::remove_file(world.dir().join("sender.log"));
+    let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+    let mut controller = world.start(&Serve { name, environment, ..Serve::default() })?;
+    controller.wait_until_leading(Duration::from_secs(30))?;
+    let generation = world.put(&windlass_e2e::zone("198.18.0.0/15"))?;
+    within(Duration::from_secs(30), "the zone is in force", || {
+        ensure!(world.status("networkzones/internal")?.generation() == generation, "not yet");
+        Ok(())
+    })?;
+    let log = world.dir().join("sender.log");
+    controller.stop(Duration::from_secs(30))?;
+    std::fs::read_to_string(log).context("its log")
 }
 
 fn check_spans(spans: &[Span]) -> Result<()> {
