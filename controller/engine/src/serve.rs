@@ -117,12 +117,38 @@ pub async fn serve<F: Fleet>(
     let mut tasks = JoinSet::new();
     tasks.spawn(answer(listener, Arc::new(told)));
     tracing::info!(address = %address, "listening");
-    let Some(store) = connect(&options.store, &health, &shutdown).await? else { return Ok(()) };
-    let counted = Arc::clone(&metrics);
+    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics };
+    let ended = terms(&options, &shared, &shutdown, &mut tasks).await;
+    // Whoever starts the next one finds the address free.
+    tasks.shutdown().await;
+    ended
+}
+
+/// What one term as leader hands on to the next.
+struct Shared<F> {
+    fleet: Arc<F>,
+    sources: Sources,
+    machine: MachineId,
+    health: Arc<Health>,
+    cache: Arc<Cache>,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+}
+
+/// Follows the store, and leads whenever nobody else does, until `shutdown`.
+async fn terms<F: Fleet>(
+    options: &ServeOptions,
+    shared: &Shared<F>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), ServeError> {
+    let Shared { fleet, sources, machine, health, cache, queue, metrics } = shared;
+    let Some(store) = connect(&options.store, health, shutdown).await? else { return Ok(()) };
+    let counted = Arc::clone(metrics);
     let store = store.reporting_to(Arc::new(move |report| counted.called(report)));
     let cluster = store.cluster_id().await?;
-    tasks.spawn(follow(store.clone(), Arc::clone(&cache), Arc::clone(&queue), Arc::clone(&health)));
-    let identity = Identity { cluster, machine };
+    tasks.spawn(follow(store.clone(), Arc::clone(cache), Arc::clone(queue), Arc::clone(health)));
+    let identity = Identity { cluster, machine: machine.clone() };
     loop {
         let campaign = store.campaign(&options.identity, LEADERSHIP_TTL);
         let leadership = tokio::select! {
@@ -131,14 +157,14 @@ pub async fn serve<F: Fleet>(
         };
         let parts = Parts {
             store: store.clone(),
-            cache: Arc::clone(&cache),
-            fleet: Arc::clone(&fleet),
+            cache: Arc::clone(cache),
+            fleet: Arc::clone(fleet),
             sources: sources.clone(),
             identity: identity.clone(),
-            queue: Arc::clone(&queue),
-            metrics: Arc::clone(&metrics),
+            queue: Arc::clone(queue),
+            metrics: Arc::clone(metrics),
         };
-        if lead(parts, leadership, &health, &shutdown).await {
+        if lead(parts, leadership, health, shutdown).await {
             return Ok(());
         }
     }

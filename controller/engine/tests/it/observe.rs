@@ -1,11 +1,16 @@
 //! What the controller tells of itself while it works.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use windlass_crds::condition::Reason;
-use windlass_hosts::memory::{Behaviour, Link};
+use windlass_engine::{ServeOptions, serve};
+use windlass_hosts::memory::{Behaviour, Link, MemoryFleet};
+use windlass_store::ConnectOptions;
 
-use crate::world::World;
+use crate::world::{World, free_address};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_and_a_rollback_are_counted() -> anyhow::Result<()> {
@@ -104,4 +109,32 @@ async fn what_is_no_question_is_refused() -> anyhow::Result<()> {
     assert!(slow.is_err() || slow.is_ok_and(|answer| !answer.contains(" 200 ")));
     assert!(began.elapsed() < Duration::from_secs(20));
     world.stop().await
+}
+
+/// On one thread, so that nothing of it can have gone on beside this test.
+#[tokio::test]
+async fn a_controller_that_has_ended_has_given_up_its_port() -> anyhow::Result<()> {
+    let data = tempfile::tempdir()?;
+    let listen = free_address()?;
+    let shutdown = CancellationToken::new();
+    // Nobody is there; the port is answered all the same.
+    let options = ServeOptions {
+        store: ConnectOptions::new([format!("http://{}", free_address()?)]),
+        data_dir: data.path().to_owned(),
+        listen,
+        identity: "test".to_owned(),
+    };
+    let serving = serve(options, Arc::new(MemoryFleet::new()), shutdown.clone());
+    let stopping = async {
+        while TcpStream::connect(listen).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(serving, stopping);
+    // No await in between: what was only told to end would still be there.
+    let again = std::net::TcpListener::bind(listen);
+    ended?;
+    again?;
+    Ok(())
 }

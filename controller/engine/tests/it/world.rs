@@ -1,7 +1,7 @@
 //! A controller on a real etcd, with hosts in memory and a source directory.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,6 +16,7 @@ use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
 use windlass_crds::status::{ServiceStatus, condition};
 use windlass_engine::events::Event;
+use windlass_engine::goal::chain;
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
 use windlass_store::{ConnectOptions, Entry, Key, RequestId, Scope, Section, Store};
@@ -34,6 +35,8 @@ pub(crate) struct World {
     listen: SocketAddr,
     shutdown: CancellationToken,
     controller: JoinHandle<Result<(), ServeError>>,
+    /// Why the controller ended, once it has.
+    ended: Arc<OnceLock<String>>,
 }
 
 impl World {
@@ -56,15 +59,13 @@ impl World {
         let data = tempfile::tempdir()?;
         let listen = free_address()?;
         let shutdown = CancellationToken::new();
-        let serving = serve(
-            ServeOptions { store: options, data_dir: data.path().to_owned(), listen, identity: "test".to_owned() },
-            Arc::new(fleet.clone()),
-            shutdown.clone(),
-        );
-        let controller = tokio::spawn(serving);
+        let serving =
+            ServeOptions { store: options, data_dir: data.path().to_owned(), listen, identity: "test".to_owned() };
+        let ended = Arc::default();
+        let controller = run(serving, &fleet, &shutdown, &ended);
         let source = tempfile::tempdir()?;
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Ok(Self { etcd, fleet, store, hosts, source, data, listen, shutdown, controller })
+        Ok(Self { etcd, fleet, store, hosts, source, data, listen, shutdown, controller, ended })
     }
 
     /// Ends the controller and starts another on the same store and data.
@@ -89,7 +90,8 @@ impl World {
             listen: self.listen,
             identity: "again".to_owned(),
         };
-        self.controller = tokio::spawn(serve(options, Arc::new(self.fleet.clone()), self.shutdown.clone()));
+        self.ended = Arc::default();
+        self.controller = run(options, &self.fleet, &self.shutdown, &self.ended);
         Ok(())
     }
 
@@ -209,7 +211,7 @@ impl World {
         let deadline = Instant::now() + DEADLINE;
         while !holds().await {
             if self.controller.is_finished() {
-                bail!("the controller ended while waiting for {what}");
+                bail!("the controller ended while waiting for {what}: {:?}", self.ended.get());
             }
             ensure!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}; {:#?}", self.fleet.changes());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -259,9 +261,27 @@ impl World {
     }
 }
 
-/// An address of this machine that nobody uses.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Runs a controller, and keeps why it ended.
+fn run(
+    options: ServeOptions,
+    fleet: &MemoryFleet,
+    shutdown: &CancellationToken,
+    ended: &Arc<OnceLock<String>>,
+) -> JoinHandle<Result<(), ServeError>> {
+    let serving = serve(options, Arc::new(fleet.clone()), shutdown.clone());
+    let ended = Arc::clone(ended);
+    tokio::spawn(async move {
+        let result = serving.await;
+        ended.get_or_init(|| result.as_ref().map_or_else(|error| chain(error), |()| "it was stopped".to_owned()));
+        result
+    })
+}
+
+/// An address of this machine that nobody uses. Other processes have other addresses, so that none takes the port
+/// while nobody listens there.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ok(TcpListener::bind((Ipv4Addr::new(127, 128 + high % 64, middle, low), 0))?.local_addr()?)
 }
 
 pub(crate) fn resource(path: &str) -> ResourceKey {
