@@ -1,4 +1,4 @@
-//! How long a key that failed waits before it is tried again.
+//! How long what failed waits before it is tried again.
 
 use std::time::Duration;
 
@@ -11,7 +11,12 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// The wait after the `failures`th failure in a row, from 1: doubled each time, with jitter of up to a fifth, so that
 /// what failed together is not tried again together.
 pub fn wait(failures: u32, jitter: u64) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
+    wait_at_most(LONGEST, failures, jitter)
+}
+
+/// The same, growing to `longest` only.
+pub fn wait_at_most(longest: Duration, failures: u32, jitter: u64) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     let fifth = doubled.as_millis() as u64 / 5;
     doubled - Duration::from_millis(if fifth == 0 { 0 } else { jitter % fifth })
 }

@@ -11,7 +11,6 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{ClusterId, HostId, MachineId, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::step::ContactError;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Health, HostView};
 use windlass_sources::{Release, Sources};
@@ -19,6 +18,7 @@ use windlass_store::{CommitError, Leadership, Store, StoreRevision, Write};
 
 use crate::cache::Cache;
 use crate::complaints::Complaints;
+use crate::contacts::Contacts;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -61,8 +61,8 @@ pub struct Controller<F> {
     began: Instant,
     memories: Mutex<BTreeMap<ServiceKey, Memory>>,
     host_locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Why hosts are out of reach, as it was said first.
-    contacts: Mutex<BTreeMap<HostId, ContactError>>,
+    /// Which hosts are out of reach.
+    pub contacts: Contacts,
     manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
 }
 
@@ -161,7 +161,7 @@ impl<F: Fleet> Controller<F> {
             began: Instant::now(),
             memories: Mutex::default(),
             host_locks: Mutex::default(),
-            contacts: Mutex::default(),
+            contacts: Contacts::default(),
             manifests: Mutex::default(),
         }
     }
@@ -224,27 +224,6 @@ impl<F: Fleet> Controller<F> {
         let name = format!("{}:{}", target.address, target.port);
         let mut locks = self.host_locks.lock().expect("no panic happens under this lock");
         Arc::clone(locks.entry(name).or_default())
-    }
-
-    /// Why a host is out of reach, in the words in which that was said first: ssh has several for one trouble, and a
-    /// status that changed with them would be written again at every look. Where the words say what to put right, they
-    /// are always the last ones.
-    pub fn out_of_touch(&self, host: &HostId, error: ContactError) -> ContactError {
-        use ContactError::{Lost, NoAddress, Refused, Timeout};
-        if !matches!(error, Timeout { .. } | Refused { .. } | NoAddress { .. } | Lost { .. }) {
-            return error;
-        }
-        let mut contacts = self.contacts.lock().expect("no panic happens under this lock");
-        let known = contacts.entry(host.clone()).or_insert_with(|| error.clone());
-        if std::mem::discriminant(known) != std::mem::discriminant(&error) {
-            *known = error;
-        }
-        known.clone()
-    }
-
-    /// A host answers.
-    pub fn in_touch(&self, host: &HostId) {
-        self.contacts.lock().expect("no panic happens under this lock").remove(host);
     }
 
     /// The manifest of a release whose files are here.

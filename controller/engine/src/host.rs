@@ -165,10 +165,12 @@ async fn contact<F: Fleet>(controller: &Controller<F>, target: &Target) -> Resul
     let service: ServiceKey = "windlass/host".parse().expect("two DNS labels");
     let look = Look { service, stamp: None, scrutiny: Scrutiny::Quick };
     let seen = controller.fleet.observe(target, &look).await.map_err(|error| match error {
-        StepError::Contact { error } => StepError::Contact { error: controller.out_of_touch(&target.id, error) },
+        StepError::Contact { error } => StepError::Contact { error: controller.contacts.failed(target, error).0 },
         other => other,
     })?;
-    controller.in_touch(&target.id);
+    // Its Services find that out when they look next: one that cannot be looked at for a reason of its own would be
+    // woken again and again.
+    controller.contacts.answered(&target.id);
     controller.check_owner(&seen.facts)?;
     Ok(seen.facts)
 }

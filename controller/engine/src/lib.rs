@@ -9,6 +9,7 @@ pub mod census;
 pub mod checkpoint;
 pub mod commit;
 pub mod complaints;
+pub mod contacts;
 pub mod controller;
 pub mod events;
 pub mod execute;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use windlass_crds::host::Target;
-use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
 use windlass_crds::observation::{HealthAnswer, HostFacts};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
 
+use crate::contacts::News;
 use crate::controller::{Controller, Memory, Pulse};
 use crate::judge::{Rules, question};
 
@@ -55,6 +56,9 @@ impl<F: Fleet> Controller<F> {
         stamp: Option<Stamp>,
         scrutiny: Scrutiny,
     ) -> Looked {
+        if let Some(error) = self.contacts.held(target) {
+            return Looked { host, view: HostView::Unreachable(error), read_through: false };
+        }
         let mut look = Look { service: service.clone(), stamp, scrutiny };
         let mut found = self.fleet.observe(target, &look).await;
         if let Err(StepError::Superseded { .. }) = &found {
@@ -64,20 +68,40 @@ impl<F: Fleet> Controller<F> {
         }
         let view = match found {
             Ok(observation) => {
-                self.in_touch(&host);
+                self.in_touch(target);
                 match self.check_owner(&observation.facts) {
                     Err(error) => HostView::Refusing(error),
                     Ok(()) => HostView::Seen(Box::new(observation)),
                 }
             }
-            Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(&host, error)),
+            Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(target, error)),
             Err(error @ StepError::TimedOut { .. }) => {
-                HostView::Unreachable(self.out_of_touch(&host, ContactError::Lost { detail: error.to_string() }))
+                HostView::Unreachable(self.out_of_touch(target, ContactError::Lost { detail: error.to_string() }))
             }
             Err(error) => HostView::Refusing(error),
         };
         let read_through = scrutiny == Scrutiny::Full && matches!(view, HostView::Seen(_));
         Looked { host, view, read_through }
+    }
+
+    /// A host does not answer; what is said of it is to change too, if that is news. Tells why.
+    fn out_of_touch(&self, target: &Target, error: ContactError) -> ContactError {
+        let (error, news) = self.contacts.failed(target, error);
+        self.told_of(&target.id, news);
+        error
+    }
+
+    /// A host answers.
+    fn in_touch(&self, target: &Target) {
+        let news = self.contacts.answered(&target.id);
+        self.told_of(&target.id, news);
+    }
+
+    /// The Host itself is looked at once a minute only, and would be said to be what it was until then.
+    fn told_of(&self, host: &HostId, news: News) {
+        if let (HostId::Named(name), News::Yes) = (host, news) {
+            self.queue.push(ResourceKey::Host(name.clone()));
+        }
     }
 
     /// Whether it is time to ask a Service how it is.

@@ -88,6 +88,9 @@ impl<F: Fleet> Turn<'_, F> {
         }
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
         let Places { placements, default_transports } = places(spec, &owned, &around).await;
+        if asked {
+            placements.keys().for_each(|host| controller.contacts.try_at_once(host));
+        }
         if declared
             && complaint.is_none()
             && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
