@@ -109,8 +109,12 @@ digest! {
     SpecDigest
 }
 digest! {
-    /// The SHA-256 of a payload on its way to a host.
+    /// The SHA-256 of what makes up a payload on its way to a host: its name there.
     PayloadDigest
+}
+digest! {
+    /// The SHA-256 of a unit's text, or of an environment's.
+    UnitDigest
 }
 
 #[cfg(test)]

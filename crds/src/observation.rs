@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{PayloadDigest, ReleaseDigest};
+use crate::digest::{PayloadDigest, ReleaseDigest, UnitDigest};
 use crate::id::{BootId, ClusterId, MachineId, RevisionNumber, Sequence};
 use crate::step::Verb;
 
@@ -188,6 +188,8 @@ pub struct ServiceObservation {
     pub revisions: BTreeMap<RevisionNumber, ReleaseDigest>,
     /// The releases whose files are there.
     pub releases: BTreeSet<ReleaseDigest>,
+    /// The units of its revisions.
+    pub units: BTreeSet<UnitDigest>,
     /// What systemd says.
     pub run: RunState,
     /// The host's records, by verb.

@@ -11,7 +11,7 @@ use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
 use windlass_crds::record::{Evidence, Revision, StepFailure};
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
-use windlass_hosts::fleet::{Fleet, Material, Order, Stamp};
+use windlass_hosts::fleet::{Fleet, Material, Order, Seen, Stamp};
 use windlass_planner::plan::Act;
 
 use crate::checkpoint::{Checkpoint, reached};
@@ -39,6 +39,8 @@ pub struct Errand {
     pub force_after: Duration,
     /// Releases that hosts may have.
     pub history: Vec<windlass_crds::digest::ReleaseDigest>,
+    /// What has just been seen on the host.
+    pub seen: Option<Seen>,
     /// Ends waiting for a verdict.
     pub cancel: CancellationToken,
 }
@@ -214,6 +216,7 @@ impl<F: Fleet> Controller<F> {
             manifest: (*manifest).clone(),
             bases,
             contents: Arc::new(move |digest| sources.contents().path(digest)),
+            seen: errand.seen.clone(),
         })
     }
 

@@ -1,17 +1,17 @@
 //! What the engine asks of hosts, whichever they are: real ones over SSH, or those in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_crds::digest::{FileDigest, ReleaseDigest};
+use windlass_crds::digest::{FileDigest, ReleaseDigest, UnitDigest};
 use windlass_crds::host::Target;
 use windlass_crds::id::{ClusterId, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, ServiceObservation};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, Step, StepError};
 
@@ -73,6 +73,25 @@ pub struct Material {
     pub bases: BTreeMap<ReleaseDigest, Manifest>,
     /// Where the files' contents are.
     pub contents: ContentPath,
+    /// What has just been seen on the host, to save asking again; a host that has changed since then says so.
+    pub seen: Option<Seen>,
+}
+
+/// What a stage can build on, as a look found it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Releases that are there.
+    pub releases: BTreeSet<ReleaseDigest>,
+    /// Units that are there.
+    pub units: BTreeSet<UnitDigest>,
+    /// Whether an upload has arrived in part.
+    pub uploads: bool,
+}
+
+impl From<&ServiceObservation> for Seen {
+    fn from(seen: &ServiceObservation) -> Self {
+        Self { releases: seen.releases.clone(), units: seen.units.clone(), uploads: seen.incoming.is_some() }
+    }
 }
 
 /// A question to a service: is it well?
@@ -133,6 +152,20 @@ pub trait Fleet: Send + Sync + 'static {
     /// [`StepError::Contact`] where the host cannot be talked to; where it was to be stamped, also
     /// [`StepError::Superseded`] and [`StepError::OwnedByAnother`].
     fn observe(&self, target: &Target, look: &Look) -> impl Future<Output = Result<HostObservation, StepError>> + Send;
+
+    /// Stamps a host that has just been looked at: it refuses everything older from now on.
+    ///
+    /// # Errors
+    /// As for a look that stamps.
+    fn stamp(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        stamp: &Stamp,
+    ) -> impl Future<Output = Result<(), StepError>> + Send {
+        let look = Look { service: service.clone(), stamp: Some(stamp.clone()), scrutiny: Scrutiny::Quick };
+        async move { self.observe(target, &look).await.map(drop) }
+    }
 
     /// Brings a release and a revision to a host: `order.step` is [`Step::Stage`].
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use windlass_crds::digest::ReleaseDigest;
+use windlass_crds::digest::{ReleaseDigest, UnitDigest};
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
@@ -17,7 +17,7 @@ use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError};
 
 use crate::check::Survey;
-use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny};
+use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny, Seen, Stamp};
 use crate::traffic::Traffic;
 
 mod answer;
@@ -33,7 +33,7 @@ mod unit;
 
 use answer::Have;
 use link::{Link, Shared};
-use payload::{Base, Payload, Seal};
+use payload::{Base, Payload, Seal, Texts};
 use shell::{Answer, Request};
 use tally::Tally;
 
@@ -268,21 +268,50 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     async fn run(&self) -> Result<(), StepError> {
+        if let Some(have) = self.guess().await? {
+            let texts = self.texts(&have).await?;
+            let base = choose_base(&have, &self.release, self.material);
+            match self.send(&base, texts, &have).await {
+                Err(StepError::Base { detail }) => {
+                    tracing::info!(%detail, service = %self.order.service, "the host is not as it was seen");
+                }
+                result => return result,
+            }
+        }
         let have = self.have().await?;
         if have.staged {
             return Ok(());
         }
         let texts = self.texts(&have).await?;
         let base = choose_base(&have, &self.release, self.material);
-        match self.send(&base, texts.clone(), &have).await {
+        match self.send(&base, texts, &have).await {
             // What is there turned out to be no good: all of it travels.
-            Err(StepError::Base { detail }) if base != Base::Nothing => {
+            Err(StepError::Base { detail }) => {
                 tracing::info!(%detail, service = %self.order.service, "the base is not usable");
-                let have = self.have().await?;
+                let have = Have { units: BTreeSet::new(), ..self.have().await? };
+                let texts = self.texts(&have).await?;
                 self.send(&Base::Nothing, texts, &have).await
             }
             result => result,
         }
+    }
+
+    /// What a look has found, where that says enough: nothing of the release is there, no upload has begun, and it is
+    /// known what runs the program. The host refuses what it is not.
+    async fn guess(&self) -> Result<Option<Have>, StepError> {
+        let Some(seen) = &self.material.seen else { return Ok(None) };
+        if seen.uploads || seen.releases.contains(&self.release) {
+            return Ok(None);
+        }
+        let program = match unit::interpreter(self.material.spec.runtime.target) {
+            None => None,
+            Some(name) => match self.link.program(name).await.map_err(contact)? {
+                None => return Ok(None),
+                known => known,
+            },
+        };
+        let Seen { releases, units, uploads: _ } = seen.clone();
+        Ok(Some(Have { releases, units, program, ..Have::default() }))
     }
 
     async fn have(&self) -> Result<Have, StepError> {
@@ -291,14 +320,19 @@ impl Stage<'_> {
         arguments.extend([padded(self.revision.0), self.release.to_string(), program.to_owned()]);
         let request = Request { verb: "have", arguments };
         let answer = self.link.call(&request, None, FULL_LOOK_DEADLINE).await.map_err(contact)?;
-        match answer::step_failure(&answer, self.order) {
-            Some(error) => Err(error),
-            None => answer::have(&answer).map_err(contact),
+        if let Some(error) = answer::step_failure(&answer, self.order) {
+            return Err(error);
         }
+        let mut have = answer::have(&answer).map_err(contact)?;
+        have.units = self.material.seen.as_ref().map(|seen| seen.units.clone()).unwrap_or_default();
+        if let Some(path) = have.program.as_ref().filter(|path| !path.is_empty()) {
+            self.link.learn_program(program, path).await.map_err(contact)?;
+        }
+        Ok(have)
     }
 
     /// The unit and the environment.
-    async fn texts(&self, have: &Have) -> Result<(String, String), StepError> {
+    async fn texts(&self, have: &Have) -> Result<Texts, StepError> {
         let hello = self.link.hello().await.map_err(contact)?;
         let spec = &self.material.spec;
         let program = have.program.as_deref();
@@ -313,10 +347,16 @@ impl Stage<'_> {
             scope: answer::scope(&hello).map_err(contact)?,
             program,
         };
-        Ok((unit::unit(&place, spec), unit::environment(spec)))
+        let (unit, environment) = (unit::unit(&place, spec), unit::environment(spec));
+        let unit_travels = !have.units.contains(&UnitDigest::of(unit.as_bytes()));
+        Ok(Texts { unit, environment, unit_travels })
     }
 
-    async fn send(&self, base: &Base, texts: (String, String), have: &Have) -> Result<(), StepError> {
+    async fn send(&self, base: &Base, texts: Texts, have: &Have) -> Result<(), StepError> {
+        let sums = [&texts.unit, &texts.environment].map(|text| UnitDigest::of(text.as_bytes()).to_string());
+        let program = have.program.as_deref().filter(|path| !path.is_empty());
+        let program = program.zip(unit::interpreter(self.material.spec.runtime.target));
+        let (path, name) = program.unwrap_or(("-", "-"));
         let base_manifest = match base {
             Base::Release(digest, _) if *digest == self.release => Some(&self.material.manifest),
             Base::Release(digest, _) => self.material.bases.get(digest),
@@ -330,6 +370,8 @@ impl Stage<'_> {
         arguments.extend([padded(self.revision.0), self.revision.to_string(), self.release.to_string(), base.word()]);
         arguments.extend([digest.to_string(), length.to_string(), offset.to_string()]);
         arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_string()]);
+        arguments.extend(sums);
+        arguments.extend([name, path].map(str::to_owned));
         let request = Request { verb: "stage", arguments };
         tracing::debug!(service = %self.order.service, base = base.word(), length, offset, "stage");
         let chunks = stream(payload, offset);
@@ -338,7 +380,7 @@ impl Stage<'_> {
     }
 }
 
-/// Reads a payload once, on a thread of its own.
+/// Names and measures a payload, on a thread of its own: it looks at every file.
 async fn seal(payload: &Arc<Payload>) -> Result<Seal, StepError> {
     let payload = Arc::clone(payload);
     let sealed = tokio::task::spawn_blocking(move || payload.seal()).await;
@@ -369,6 +411,13 @@ impl Fleet for SshFleet {
         }
         let hello = link.hello().await.map_err(contact)?;
         answer::observation(&answer, &hello, &folder).map_err(contact)
+    }
+
+    async fn stamp(&self, target: &Target, service: &ServiceKey, stamp: &Stamp) -> Result<(), StepError> {
+        let arguments = vec![service.folder(), stamp.cluster.to_string(), padded(stamp.sequence.0)];
+        let request = Request { verb: "stamp", arguments };
+        let answer = self.call(target, &request, LOOK_DEADLINE).await.map_err(contact)?;
+        answer::failure(&answer, stamp.sequence, RevisionNumber(0)).map_or(Ok(()), Err)
     }
 
     async fn stage(&self, target: &Target, order: &Order, material: &Material) -> Result<(), StepError> {

@@ -454,6 +454,7 @@ impl Held {
             good: self.good,
             revisions: whole.map(|(number, staged)| (*number, staged.release)).collect(),
             releases: self.releases.keys().copied().collect(),
+            units: BTreeSet::new(),
             run: self.run_state(now, monotonic),
             steps: self.steps.clone(),
             drift: self.drift(scrutiny, now),

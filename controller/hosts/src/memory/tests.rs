@@ -78,6 +78,7 @@ fn material(revision: u64) -> Material {
         manifest: manifest(revision),
         bases: BTreeMap::new(),
         contents: Arc::new(|_| PathBuf::new()),
+        seen: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
+use windlass_crds::digest::{PayloadDigest, ReleaseDigest, UnitDigest};
 use windlass_crds::id::{RevisionNumber, Sequence};
 use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{
@@ -275,8 +275,9 @@ impl Look {
                 .strip_prefix(folder)
                 .and_then(|path| path.strip_prefix("/revisions/")?.strip_suffix("/seal"))
                 .ok_or_else(|| garbled(line))?;
-            let release = text.split(' ').next().unwrap_or_default();
-            self.service.revisions.insert(read(revision, line)?, read(release, line)?);
+            let mut words = text.split(' ');
+            self.service.revisions.insert(read(revision, line)?, read(words.next().unwrap_or_default(), line)?);
+            self.service.units.extend(words.next().and_then(|unit| unit.parse::<UnitDigest>().ok()));
         }
         Ok(())
     }
@@ -323,6 +324,8 @@ pub(crate) struct Have {
     pub(crate) program: Option<String>,
     /// Releases that are there.
     pub(crate) releases: BTreeSet<ReleaseDigest>,
+    /// Units that are there.
+    pub(crate) units: BTreeSet<UnitDigest>,
     /// The release that is wanted is there, and these of its paths are damaged.
     pub(crate) damaged: Option<BTreeSet<String>>,
     /// Payloads that have arrived in part.

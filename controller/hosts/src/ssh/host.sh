@@ -1,15 +1,16 @@
 #!/bin/sh
 # The host's side of Windlass: every verb that the controller asks for. It is kept in <remoteDir>/bin by its SHA-256.
 #
-#   sh FILE serve SCOPE DIR SHELL                  reads requests from standard input until it ends
-#   sh FILE once SCOPE DIR SHELL VERB ARGUMENT...  does one verb; the switch calls itself so, in a unit of its own
+#   sh FILE serve SCOPE DIR SHELL  looks whether the host will do, and goes on as
+#   sh FILE loop SCOPE DIR SHELL   in a unit of its own: reads requests from standard input until it ends
 #
 # A request is a line `<id> <verb> <count>` and <count> lines, an argument each; a payload follows the arguments of
 # `stage`. An answer is lines `key value...`, `Key=Value` as systemctl writes them, or `path:text` as grep writes
 # them, and a last line `end <id> <exit code>`.
 #
 # One verb at a time runs in a subshell, so whatever fails there cannot end the loop. `read` takes byte by byte,
-# so that nothing of a payload is read ahead. Every process counts: a look is to cost tens of milliseconds.
+# so that nothing of a payload is read ahead. Every process counts: each costs two milliseconds or more, and a look
+# is to cost tens of them.
 #
 # `-ef` is not POSIX, but dash and busybox have it; `a && b || c` is meant where c is for the failure of either.
 # shellcheck disable=SC3013,SC2015
@@ -17,7 +18,6 @@ set -uf
 LC_ALL=C QUOTING_STYLE=literal
 export LC_ALL QUOTING_STYLE
 umask 022
-tab=$(printf '\t')
 nothing=00000000000000000000
 
 # Exit codes, each of which the controller knows by number.
@@ -149,7 +149,11 @@ begin_step() {
         esac
     fi
     record "$step" begun 0
-    sync "$fence/seq" "$fence/steps/$step" 2>/dev/null || sync
+    case $step in
+    # Done twice or half they do no harm, and their end is synced.
+    stage | confirm) [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync ;;
+    *) sync "$fence/seq" "$fence/steps/$step" 2>/dev/null || sync ;;
+    esac
 }
 
 # What a replayed step has to do before it may answer; stage takes its payload off the line.
@@ -293,19 +297,29 @@ $env_sum  env" ] || return 1
 
 # --- observe ----------------------------------------------------------------------------------------------------
 
+# Refuses everything older from now on.
+stamp() {
+    check_owner look
+    make_fence
+    take_lock 5
+    check_owner claim
+    raise_sequence
+    [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync
+    drop_lock
+}
+
+# stamp SERVICE CLUSTER SEQUENCE: for whoever has just looked.
+verb_stamp() {
+    name "$1"
+    cluster=$2 sequence=$3 revision=$nothing
+    stamp
+}
+
 # observe SERVICE CLUSTER SEQUENCE|- quick|full
 verb_observe() {
     name "$1"
     cluster=$2 sequence=$3 revision=$nothing
-    if [ "$sequence" != - ]; then
-        check_owner look
-        make_fence
-        take_lock 5
-        check_owner claim
-        raise_sequence
-        [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync
-        drop_lock
-    fi
+    [ "$sequence" = - ] || stamp
     date +'clock %s'
     stat -f -c 'free %a %S' "$dir"
     cd "$dir" || exit 1
@@ -402,31 +416,38 @@ adopt_parts() {
     set -f
 }
 
-# stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT FILES, then the payload.
+# stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT FILES UNIT ENV
+#   PROGRAM PATH, then the payload.
 # BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
 # FILES: how many files and links of the release are in the payload.
+# UNIT, ENV: SHA-256 of the two. A unit that a revision here has need not travel.
+# PROGRAM, PATH: where the unit expects what runs it, or `-`.
 verb_stage() {
     exec 7<&0 </dev/null
     name "$1"
     cluster=$2 sequence=$3 revision=$4 number=$5 release=$6 base=$7
     payload=$8 length=$9
     shift 9
-    offset=$1 wait=$2 files=$3
+    offset=$1 wait=$2 files=$3 unit_sum=$4 env_sum=$5
     replayed() {
         dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >/dev/null 2>&1
     }
     begin_step stage "$wait"
     drop_lock
-    mkdir -p "$home/incoming" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
+    [ "$6" = - ] || [ "$(command -v "$6")" = "$7" ] || give_up $BASE "$6 is not $7"
+    for folder in "$home/incoming" "$home/releases" "$home/revisions" "$home/live" "$unit_dir"; do
+        [ -d "$folder" ] || mkdir -p "$folder" || exit 1
+    done
     receive
     build=$home/incoming/build.$$
     wipe "$build"
     mkdir "$build" || exit 1
     (unpack) 7<&-
     code=$?
+    # Before the sync, so that the disk never has to take it.
+    rm -f "$part"
     if [ $code -ne 0 ]; then
         wipe "$build"
-        rm -f "$part"
         exit $code
     fi
     sync -f "$build" 2>/dev/null || sync
@@ -438,14 +459,13 @@ verb_stage() {
         install
     )
     code=$?
-    drop_lock_later=$code
     wipe "$build"
-    rm -f "$part"
     sync -f "$home" 2>/dev/null || sync
-    end_step "$drop_lock_later"
+    end_step "$code"
 }
 
-# Takes the payload off the line and checks it. The part belongs to us by its name as long as we run.
+# Takes the payload off the line. The part belongs to us by its name as long as we run. Whether it is what was sent
+# shows when it is unpacked: every file of it, the manifest, the unit and the environment have their SHA-256.
 receive() {
     part=$home/incoming/$payload.part.$$
     if [ "$offset" -gt 0 ]; then
@@ -462,34 +482,38 @@ receive() {
         mv -f "$part" "$home/incoming/$payload.part"
         give_up $DAMAGED 'the payload ended early'
     fi
-    if [ "$(sha256sum <"$part")" != "$payload  -" ]; then
-        rm -f "$part"
-        give_up $DAMAGED 'the payload is not what was sent'
-    fi
 }
 
-# Builds the release beside the others and checks all of it. Nothing is visible yet.
+# Builds the release and the revision beside the others and checks all of them. Nothing is visible yet.
 unpack() {
     cd "$build" || exit 1
-    tar -xf "$part" meta || exit 1
-    [ "$base" != keep ] || return 0
-    trouble=$DAMAGED
-    if [ "$base" = - ]; then
-        mkdir files || exit 1
-    else
+    manifest=meta/$release.manifest
+    trouble=$DAMAGED torn=1
+    # What had arrived before the host went down may not be what was sent.
+    [ "$offset" -eq 0 ] || torn=$DAMAGED
+    case $base in
+    keep) tar -xf "$part" revision || exit $torn ;;
+    -)
+        tar -xf "$part" || exit $torn
+        [ "$files" -gt 0 ] || mkdir files || exit 1
+        ;;
+    *)
+        tar -xf "$part" meta revision || exit $torn
         trouble=$BASE
-        sed -f meta/edit "$home/releases/$base.manifest" >meta/manifest || exit 1
+        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit 1
         link_base
+        ;;
+    esac
+    take_texts
+    [ "$base" != keep ] || return 0
+    [ "$(sha256sum <"$manifest")" = "$release  -" ] || give_up "$trouble" 'the manifest is not the one of the release'
+    if [ "$base" != - ] && [ "$files" -gt 0 ]; then
+        tar -xf "$part" files || exit $torn
     fi
-    [ "$(sha256sum <meta/manifest)" = "$release  -" ] || give_up "$trouble" 'the manifest is not the one of the release'
-    if [ "$files" -gt 0 ]; then
-        tar -xf "$part" files || exit 1
-    fi
-    check_unpacked
     if [ "$scope" = user ]; then
         find files -mindepth 1 -type d -exec chmod 0555 {} + || exit 1
     fi
-    (cd files && listing) >meta/list || exit 1
+    check_unpacked
 }
 
 # Hard links to the base's files, but for those that are not the same any more. Never written through.
@@ -497,42 +521,84 @@ link_base() {
     cp -al "$home/releases/$base" files || give_up $BASE "cannot link to the release $base"
     [ "$scope" = system ] || find files -type d -exec chmod 0755 {} + || exit 1
     find files -type l -exec rm -f {} + || exit 1
-    # What is not as it was; `removed` holds what cannot be trusted besides.
-    grep -vxF -f meta/manifest "$home/releases/$base.manifest" |
-        sed -e '/^lnk /d' -e 's/^[^ ]* [^ ]* [^ ]* [^ ]*  //' >>meta/removed
-    if [ -s meta/removed ]; then
-        (cd files && tr '\n' '\0' <../meta/removed | xargs -0 rm -f --) || give_up $BASE 'cannot take files off the base'
-        # Folders that are empty now; the others refuse.
-        find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
-    fi
+    [ ! -s meta/removed ] || (cd files && xargs -0 rm -f -- <../meta/removed) ||
+        give_up $BASE 'cannot take files off the base'
+    # Folders that are empty now; the others refuse.
+    [ ! -e meta/fewer ] || find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
 }
 
+# The unit and the environment, and the seal over them. A unit that did not travel is a revision's that is here.
+take_texts() {
+    if [ ! -f revision/unit ]; then
+        trouble=$BASE
+        find_unit || give_up $BASE 'no revision here has that unit'
+    fi
+    sums=$(cd revision && sha256sum unit env) && [ "$sums" = "$unit_sum  unit
+$env_sum  env" ] || give_up "$trouble" 'the unit or the environment is not what was sent'
+    ln -s "../../releases/$release" revision/release || exit 1
+    printf '%s\n' "$release $unit_sum $env_sum" >revision/seal || exit 1
+}
+
+find_unit() {
+    set +f
+    for at in "$home"/revisions/*; do
+        read -r _ sum _ 2>/dev/null <"$at/seal" || continue
+        [ "$sum" != "$unit_sum" ] || { cp "$at/unit" revision/unit && return 0; }
+    done
+    return 1
+}
+
+# Every path, size, mode and time of what was unpacked, against the manifest; of the files that a base does not vouch
+# for, the SHA-256. What is found is kept, for the looks that come after.
 check_unpacked() {
+    (cd files && listing) >"meta/$release.list" || exit 1
     # Of a base only what is new; all of it where the base is the damaged release itself.
-    if [ "$base" = - ] || [ "$base" = "$release" ]; then
-        cat meta/manifest
-    else
-        grep -vxF -f "$home/releases/$base.manifest" meta/manifest
-    fi | sed -e '/^lnk /d' -e 's/^[^ ]* [^ ]* [^ ]* //' >meta/sums
+    known=/dev/null
+    [ "$base" = - ] || [ "$base" = "$release" ] || known=$home/releases/$base.manifest
+    awk "$compare" part=known "$known" part=wanted "$manifest" part=found "meta/$release.list" >meta/sums 2>meta/bad ||
+        { head -n 5 meta/bad | sed 's/^/err differs: /' && exit "$trouble"; }
     if [ -s meta/sums ] && ! (cd files && sha256sum -c ../meta/sums) >meta/checked 2>&1; then
         grep -v ': OK$' meta/checked | sed 's/^/err /' | head -n 5
         exit "$trouble"
     fi
-    # Mode, size, time and path of each file, and the path of each link.
-    sed -e "s/^lnk .*$tab/lnk /" -e t -e 's/^\([^ ]* [^ ]* [^ ]*\) [^ ]*  /\1 /' meta/manifest >meta/expected
-    (cd files && found) | sort - meta/expected | uniq -u >meta/bad
-    [ ! -s meta/bad ] || { head -n 5 meta/bad | sed 's/^/err differs: /' && exit "$trouble"; }
 }
 
-# What lies in the current folder, as the manifest has it.
-found() {
-    if [ "$find_prints" = yes ]; then
-        find . -type f -printf '%m %s %Ts %P\n' -o -type l -printf 'lnk %P\n' -o ! -type d -printf 'other %P\n'
-    else
-        find . -type f -exec stat -c '%a %s %Y %n' {} + -o -type l -exec stat -c 'lnk %n' {} + \
-            -o ! -type d -exec stat -c 'other %n' {} + | sed 's, \./, ,'
-    fi
-}
+# For awk: a manifest against a listing. What is to be hashed goes to standard output, what differs to standard error.
+# A link may be listed with quotes (busybox) or without.
+# shellcheck disable=SC2016
+compare='
+    part == "known" { known[$0]; next }
+    part == "wanted" && $1 == "lnk" {
+        tab = index($0, "\t")
+        path = "./" substr($0, tab + 1)
+        target = substr($0, 5, tab - 5)
+        links[path " -> " target] = path
+        links["\047" path "\047 -> \047" target "\047"] = path
+        missing[path]
+        next
+    }
+    part == "wanted" {
+        head = $1 " " $2 " " $3
+        sum = substr($0, length(head) + 2)
+        file = head " ./" substr(sum, 67)
+        files[file]
+        missing[file]
+        if (!($0 in known)) print sum
+        next
+    }
+    $0 in files { delete missing[$0]; next }
+    $2 == "-" { next }
+    {
+        link = $0
+        sub(/^[^ ]* [^ ]* [^ ]* /, "", link)
+        if (link in links) { delete missing[links[link]]; next }
+        print | "cat >&2"
+        bad = 1
+    }
+    END {
+        for (path in missing) { print path | "cat >&2"; bad = 1 }
+        exit bad
+    }'
 
 # Makes what was built a release and a revision. Under the lock.
 install() {
@@ -542,40 +608,49 @@ install() {
             [ "$scope" = system ] || chmod 0755 "releases/$release"
             mv "releases/$release" "$build/old" || exit 1
         fi
-        mv -f "$build/meta/manifest" "releases/$release.manifest" && mv -f "$build/meta/list" "releases/$release.list" &&
+        mv -f "$build/meta/$release.manifest" "$build/meta/$release.list" releases &&
             mv "$build/files" "releases/$release" || exit 1
         [ "$scope" = system ] || chmod 0555 "releases/$release"
     fi
     [ -d "releases/$release" ] || give_up $BASE "the release $release is not there"
-    new=$build/revision
-    mkdir "$new" && mv "$build/meta/unit" "$build/meta/env" "$new" || exit 1
-    ln -s "../../releases/$release" "$new/release" || exit 1
-    # shellcheck disable=SC2046
-    set -- $(cd "$new" && sha256sum unit env)
-    wanted="$release $1 $3"
-    printf '%s\n' "$wanted" >"$new/seal" || exit 1
+    keep=
     if [ -e "revisions/$number" ]; then
-        unit_sum='' env_sum=''
-        if (check_revision "$number") && [ "$(cat "revisions/$number/seal")" = "$wanted" ]; then
-            keep_switch "$number"
-            return 0
+        wanted="$release $unit_sum $env_sum"
+        if (check_revision "$number") && read -r seal <"revisions/$number/seal" && [ "$seal" = "$wanted" ]; then
+            keep=1
+        else
+            mv "revisions/$number" "$build/oldrevision" || exit 1
         fi
-        mv "revisions/$number" "$build/oldrevision" || exit 1
     fi
-    mv "$new" "revisions/$number" || exit 1
-    keep_switch "$number" || exit 1
-    # What is gone back to must need no room: see `put_unit`.
-    if [ -f good/seal ]; then
-        good_number=$(readlink good)
-        keep_switch "${good_number##*/}"
-    fi
+    [ -n "$keep" ] || mv "$build/revision" "revisions/$number" || exit 1
+    prepare_switches || exit 1
+}
+
+# What is switched to, and what is gone back to, must need no room then: the disk may be full. Where both have the same
+# unit it is the one that is installed, or will be once anything is.
+prepare_switches() {
+    good_number='' good_sum=''
+    set +f
+    for at in revisions/*; do
+        if [ "$at" -ef good ]; then good_number=${at##*/}; fi
+    done
+    set -f
+    [ -z "$good_number" ] || read -r _ good_sum _ 2>/dev/null <good/seal || :
+    keep_link "$number" || return 1
+    [ -z "$good_number" ] || keep_link "$good_number"
+    [ "$good_sum" = "$unit_sum" ] && return 0
+    keep_unit "$number" || return 1
+    [ -z "$good_number" ] || keep_unit "$good_number"
     return 0
 }
 
-# The unit of a revision and the link to it, ready to be renamed: so the switch needs no room on a full disk. systemd
-# ignores the unit's name.
-keep_switch() {
-    [ -L "$home/live/.$1" ] || ln -s "../revisions/$1" "$home/live/.$1" || return 1
+# The link to a revision, ready to be renamed.
+keep_link() {
+    [ -L "$home/live/.$1" ] || ln -s "../revisions/$1" "$home/live/.$1"
+}
+
+# The unit of a revision, ready to be renamed. systemd ignores it by its name.
+keep_unit() {
     ready=$unit_dir/.$unit.$1
     if [ -f "$ready" ] && cmp -s "$home/revisions/$1/unit" "$ready"; then return 0; fi
     cp "$home/revisions/$1/unit" "$ready.new" && chmod 0644 "$ready.new" && mv -f "$ready.new" "$ready"
@@ -584,34 +659,27 @@ keep_switch() {
 # --- The switch -------------------------------------------------------------------------------------------------
 
 # activate and revert SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER WAIT SECONDS
-#
-# In a unit of its own: the end of our session, or KillUserProcesses, would cut it in half.
 verb_activate() {
-    # shellcheck disable=SC2086
-    exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
-        --setenv=find_prints="$find_prints" \
-        $shell "$script" once "$scope" "$dir" "$shell" switch activate "$@"
+    switch activate "$@"
 }
 
 verb_revert() {
-    # shellcheck disable=SC2086
-    exec systemd-run "$manager" --quiet --wait --collect --pipe --setenv=HOME="$HOME" --setenv=PATH="$PATH" \
-        --setenv=find_prints="$find_prints" \
-        $shell "$script" once "$scope" "$dir" "$shell" switch revert "$@"
+    switch revert "$@"
 }
 
-verb_switch() {
+switch() {
+    # Nobody may be there any more to hear the answer.
     trap '' HUP PIPE
     verb=$1
     name "$2"
     cluster=$3 sequence=$4 revision=$5 number=$6
     begin_step "$verb" "$7"
-    (check_revision "$number") || {
+    check_revision "$number" || {
         printf 'err revision %s is not staged, or its unit or env was changed\n' "$number"
         end_step $NOT_STAGED
     }
-    read -r release _ <"$home/revisions/$number/seal"
-    differs=$(listing_differs "$release" | paths | head -n 5)
+    differs=$(listing_differs "$release")
+    [ -z "$differs" ] || differs=$(printf '%s\n' "$differs" | paths | head -n 5)
     [ -n "$differs" ] || [ "$verb" = activate ] || differs=$(hashes_differ "$release" '' | head -n 5)
     if [ -n "$differs" ]; then
         printf '%s\n' "$differs" | sed 's/^/err changed: /'
@@ -628,15 +696,15 @@ verb_switch() {
 put_unit() {
     known='' same=''
     [ ! -e "$unit_file" ] || known=1
-    mkdir -p "$wants" || return 1
-    keep_switch "$1" || return 1
+    [ -d "$wants" ] || mkdir -p "$wants" || return 1
+    keep_link "$1" || return 1
     read_slot "$home/revisions/$1/unit"
     [ -n "$slot" ] || return 1
     ! cmp -s "$home/revisions/$1/unit" "$unit_file" || same=1
+    [ -n "$same" ] || keep_unit "$1" || return 1
     mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
     sync "$home/live" 2>/dev/null || sync
     if [ -z "$same" ]; then
-        ready=$unit_dir/.$unit.$1
         # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
         # has read, and so tells whoever comes after a switch that was cut off before the reload.
         touch "$ready" || return 1
@@ -648,9 +716,10 @@ put_unit() {
         # systemd remembers what it found there.
         same=
     fi
-    sync "$unit_dir" 2>/dev/null || sync
+    [ -n "$same" ] || sync "$unit_dir" 2>/dev/null || sync
     # For the next time, and for people. Neither may fail it: the disk may be full.
-    keep_switch "$1" 2>/dev/null
+    keep_link "$1" 2>/dev/null
+    [ -n "$same" ] || keep_unit "$1" 2>/dev/null
     ln -sfn "revisions/$1" "$home/current" 2>/dev/null
     return 0
 }
@@ -920,7 +989,7 @@ unsuitable() {
 # What the host must have, each with what to do where it has not.
 check_host() {
     [ -d /run/systemd/system ] || unsuitable 'systemd does not run here (no /run/systemd/system), and Windlass needs it'
-    for tool in systemctl systemd-run flock timeout tar find stat sort uniq grep sed cut cmp xargs tr head; do
+    for tool in systemctl systemd-run flock timeout tar find stat sort uniq grep sed awk cut cmp xargs tr head; do
         command -v "$tool" >/dev/null || unsuitable "$tool is missing here; install it (flock: util-linux)"
     done
     [ "$scope" = user ] || return 0
@@ -949,7 +1018,6 @@ serve() {
     done
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
-    check_host
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086
@@ -963,7 +1031,7 @@ serve() {
             count=$((count - 1))
         done
         case $verb in
-        observe | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | manifest | ping) ;;
+        observe | stamp | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | manifest | ping) ;;
         *) exit 1 ;;
         esac
         if [ "$verb" = stage ]; then
@@ -983,16 +1051,26 @@ serve() {
     done
 }
 
+# Goes on in a unit of its own: the end of our session, or KillUserProcesses, would cut a step in half. One for all
+# that is asked here, since beginning one takes as long as many a step.
+leave_session() {
+    # shellcheck disable=SC2086
+    exec systemd-run "$manager" --quiet --wait --collect --pipe --description="windlass $dir" \
+        --setenv=HOME="$HOME" --setenv=PATH="$PATH" --setenv=find_prints="$find_prints" \
+        ${XDG_CONFIG_HOME+--setenv=XDG_CONFIG_HOME="$XDG_CONFIG_HOME"} \
+        $shell "$script" loop "$scope" "$dir" "$shell"
+}
+
 script=$0
 mode=$1
 shift
-begin "$1" "$2" "$3"
-shift 3
+begin "$@"
 case $mode in
-serve) serve ;;
-once)
-    verb=$1
-    shift
-    "verb_$verb" "$@"
+serve)
+    PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    export PATH
+    check_host
+    leave_session
     ;;
+loop) serve ;;
 esac

@@ -13,7 +13,7 @@ use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
 use super::master::Master;
-use super::shell::{Answer, Hello, OpenError, Request, Shell, Start};
+use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
 use crate::traffic::Login;
 
@@ -56,6 +56,8 @@ pub(crate) struct Connection {
     pub(crate) master: Master,
     _open: Opened,
     hello: OnceCell<Hello>,
+    /// Where interpreters are, by name.
+    programs: Mutex<HashMap<&'static str, String>>,
     idle: Mutex<Vec<Shell>>,
     places: Arc<Semaphore>,
     /// Places that this host's sshd does not grant.
@@ -110,6 +112,7 @@ impl Link {
             master,
             _open: self.shared.tally.connections.one(),
             hello: OnceCell::new(),
+            programs: Mutex::default(),
             idle: Mutex::default(),
             places: Arc::new(Semaphore::new(MOST_SHELLS)),
             refused_places: AtomicUsize::new(0),
@@ -122,6 +125,19 @@ impl Link {
     pub(crate) async fn hello(&self) -> Result<Hello, ContactError> {
         let connection = self.connection().await?;
         self.hello_on(&connection).await.cloned()
+    }
+
+    /// Where an interpreter was found on this connection.
+    pub(crate) async fn program(&self, name: &str) -> Result<Option<String>, ContactError> {
+        let connection = self.connection().await?;
+        Ok(connection.programs.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
+
+    /// Keeps in mind where an interpreter is.
+    pub(crate) async fn learn_program(&self, name: &'static str, path: &str) -> Result<(), ContactError> {
+        let connection = self.connection().await?;
+        connection.programs.lock().unwrap_or_else(PoisonError::into_inner).insert(name, path.to_owned());
+        Ok(())
     }
 
     async fn hello_on<'a>(&self, connection: &'a Connection) -> Result<&'a Hello, ContactError> {
@@ -234,7 +250,17 @@ impl Link {
             remote_dir: self.target.remote_dir.clone().unwrap_or_else(|| "-".to_owned()),
             shell: self.shared.shell.clone(),
         };
-        let open = Shell::open(Arc::clone(connection.master.session()), &start, &self.shared.tally.sessions);
+        let (session, sessions) = (connection.master.session(), &self.shared.tally.sessions);
+        let open = async {
+            // The first one has brought the script there.
+            if let Some(hello) = connection.hello.get() {
+                match Shell::open(Arc::clone(session), Way::Again(&start, hello), sessions).await {
+                    Err(OpenError::Contact(error)) => tracing::debug!(%error, "the script is gone"),
+                    opened => return opened,
+                }
+            }
+            Shell::open(Arc::clone(session), Way::First(&start), sessions).await
+        };
         match tokio::time::timeout(OPEN_DEADLINE, open).await {
             Ok(opened) => opened,
             Err(_) => Err(ContactError::Timeout { seconds: OPEN_DEADLINE.as_secs() }.into()),

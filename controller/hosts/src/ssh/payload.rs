@@ -16,6 +16,9 @@ const HEADER_BYTES: u64 = 1024;
 /// Modification time of what describes a payload; the same always, so that the same payload has the same digest.
 const META_MTIME: u64 = 1_000_000_000;
 
+/// Begins the name of every payload. Another layout gets another one, so that no upload is ever continued in it.
+const FORM: &str = "payload 2\n";
+
 /// What a release is built on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Base {
@@ -56,9 +59,20 @@ pub(crate) fn cost(manifest: &Manifest, base: &Manifest) -> u64 {
     travels.map(|(_, entry)| HEADER_BYTES + if let Entry::File { size, .. } = entry { *size } else { 0 }).sum()
 }
 
+/// What a unit and its environment say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Texts {
+    /// The unit.
+    pub(crate) unit: String,
+    /// The environment.
+    pub(crate) environment: String,
+    /// Whether the unit has to travel.
+    pub(crate) unit_travels: bool,
+}
+
 /// A payload before it is written: what is in it, in order.
 pub(crate) struct Payload {
-    meta: Vec<(&'static str, String)>,
+    meta: Vec<(String, String)>,
     files: Vec<(ReleasePath, FileDigest, u64, bool)>,
     links: Vec<(ReleasePath, String)>,
     contents: ContentPath,
@@ -67,7 +81,7 @@ pub(crate) struct Payload {
 /// A payload's name and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seal {
-    /// SHA-256 of all of it.
+    /// SHA-256 of what is in it.
     pub(crate) digest: PayloadDigest,
     /// Bytes.
     pub(crate) length: u64,
@@ -79,10 +93,10 @@ impl Payload {
         manifest: &Manifest,
         base: &Base,
         base_manifest: Option<&Manifest>,
-        revision: (String, String),
+        texts: Texts,
         contents: ContentPath,
     ) -> Self {
-        let mut meta = Vec::new();
+        let mut meta: Vec<(String, String)> = Vec::new();
         let (mut files, mut links) = (Vec::new(), Vec::new());
         if *base != Base::Keep {
             let empty = (Manifest::default(), BTreeSet::new());
@@ -102,16 +116,23 @@ impl Payload {
                 }
             }
             if let Base::Release(..) = base {
-                if !damaged.is_empty() {
-                    meta.push(("removed", removed(damaged)));
+                let (removed, fewer) = removed(from, manifest, damaged);
+                if !removed.is_empty() {
+                    meta.push(("meta/removed".to_owned(), removed));
                 }
-                meta.push(("edit", edit(from, manifest)));
+                if fewer {
+                    meta.push(("meta/fewer".to_owned(), String::new()));
+                }
+                meta.push(("meta/edit".to_owned(), edit(from, manifest)));
             } else {
-                meta.push(("manifest", manifest.to_text()));
+                let text = manifest.to_text();
+                meta.push((format!("meta/{}.manifest", ReleaseDigest::of(text.as_bytes())), text));
             }
         }
-        meta.push(("unit", revision.0));
-        meta.push(("env", revision.1));
+        if texts.unit_travels {
+            meta.push(("revision/unit".to_owned(), texts.unit));
+        }
+        meta.push(("revision/env".to_owned(), texts.environment));
         Self { meta, files, links, contents }
     }
 
@@ -120,14 +141,27 @@ impl Payload {
         self.files.len() + self.links.len()
     }
 
-    /// Reads everything once, to know the digest and the length before the first byte travels.
+    /// Its name and its length, before the first byte travels. Files are told by their digests, and not read: the host
+    /// holds what arrives against the manifest, whose digest is the release.
     ///
     /// # Errors
     /// When the contents of a file are not where they should be, or not as long.
     pub(crate) fn seal(&self) -> io::Result<Seal> {
-        let mut sink = Sealer { hasher: Sha256::new(), length: 0 };
-        self.write_to(&mut sink)?;
-        Ok(Seal { digest: PayloadDigest::finish(sink.hasher), length: sink.length })
+        let mut length = Length(0);
+        self.write(&mut length, |_, size| Ok(io::repeat(0).take(size)))?;
+        let mut name = Sha256::new();
+        name.update(FORM);
+        for (name_of, text) in &self.meta {
+            name.update(format!("{name_of} {}\n{text}", text.len()));
+        }
+        for (path, digest, size, executable) in &self.files {
+            name.update(line(path, &Entry::File { digest: *digest, size: *size, executable: *executable }));
+            self.open(path, digest, *size)?;
+        }
+        for (path, target) in &self.links {
+            name.update(line(path, &Entry::Link { target: target.clone() }));
+        }
+        Ok(Seal { digest: PayloadDigest::finish(name), length: length.0 })
     }
 
     /// Writes the tar.
@@ -135,25 +169,39 @@ impl Payload {
     /// # Errors
     /// When the contents of a file are not where they should be, or not as long, or `out` takes no more.
     pub(crate) fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write(out, |(path, digest), size| Ok(self.open(path, digest, size)?.take(size)))
+    }
+
+    /// The contents of a file.
+    fn open(&self, path: &ReleasePath, digest: &FileDigest, size: u64) -> io::Result<File> {
+        let place = (self.contents)(digest);
+        let wrong = |error: io::Error| {
+            io::Error::new(error.kind(), format!("the contents of {path} are not in {}: {error}", place.display()))
+        };
+        let file = File::open(&place).map_err(wrong)?;
+        match file.metadata().map_err(wrong)?.len() == size {
+            true => Ok(file),
+            false => Err(wrong(io::Error::new(io::ErrorKind::InvalidData, "the size differs"))),
+        }
+    }
+
+    /// Writes the tar, with these contents for each file.
+    fn write<R: Read>(
+        &self,
+        out: &mut dyn Write,
+        contents: impl Fn((&ReleasePath, &FileDigest), u64) -> io::Result<R>,
+    ) -> io::Result<()> {
         let mut tar = tar::Builder::new(out);
         for (name, text) in &self.meta {
             // The environment may hold what only the service is to see.
-            let mode = if *name == "env" { 0o600 } else { 0o644 };
+            let mode = if name == "revision/env" { 0o600 } else { 0o644 };
             let mut header = header(text.len() as u64, mode, META_MTIME);
-            tar.append_data(&mut header, format!("meta/{name}"), text.as_bytes())?;
+            tar.append_data(&mut header, name, text.as_bytes())?;
         }
         for (path, digest, size, executable) in &self.files {
             let mode = if *executable { 0o555 } else { 0o444 };
             let mut header = header(*size, mode, mtime(digest));
-            let place = (self.contents)(digest);
-            let wrong = |error: io::Error| {
-                io::Error::new(error.kind(), format!("the contents of {path} are not in {}: {error}", place.display()))
-            };
-            let file = File::open(&place).map_err(wrong)?;
-            if file.metadata().map_err(wrong)?.len() != *size {
-                return Err(wrong(io::Error::new(io::ErrorKind::InvalidData, "the size differs")));
-            }
-            tar.append_data(&mut header, format!("files/{path}"), file.take(*size))?;
+            tar.append_data(&mut header, format!("files/{path}"), contents((path, digest), *size)?)?;
         }
         // Last, so that no file is ever written through a link.
         for (path, target) in &self.links {
@@ -177,9 +225,17 @@ fn header(size: u64, mode: u32, mtime: u64) -> tar::Header {
     header
 }
 
-/// The damaged paths that a host takes off its copy of the base, a line each, beside what the edit tells it.
-fn removed(damaged: &BTreeSet<String>) -> String {
-    damaged.iter().filter(|path| !path.is_empty()).map(|path| format!("{path}\n")).collect()
+/// The paths that a host takes off its copy of the base, each with a NUL behind it, and whether folders may be empty
+/// afterwards. Links are not among them: it takes off all of those, and all of the manifest's travel.
+fn removed(base: &Manifest, manifest: &Manifest, damaged: &BTreeSet<String>) -> (String, bool) {
+    let files = base.entries.iter().filter(|(_, entry)| matches!(entry, Entry::File { .. }));
+    let other = files.filter(|(path, entry)| manifest.entries.get(*path) != Some(*entry));
+    let other = other.map(|(path, _)| path.as_str());
+    let damaged = damaged.iter().map(String::as_str).filter(|path| !path.is_empty());
+    let paths: BTreeSet<&str> = other.chain(damaged).collect();
+    let stays = |path: &&str| path.parse::<ReleasePath>().is_ok_and(|path| manifest.entries.contains_key(&path));
+    let fewer = !paths.iter().all(stays) || base.entries.keys().any(|path| !manifest.entries.contains_key(path));
+    (paths.iter().map(|path| format!("{path}\0")).collect(), fewer)
 }
 
 /// A sed script that makes the new manifest's text out of the base's.
@@ -213,16 +269,12 @@ fn edit(base: &Manifest, manifest: &Manifest) -> String {
     format!("$a\\\n{}\n{script}", after.join("\\\n"))
 }
 
-/// Counts and hashes what is written to it.
-struct Sealer {
-    hasher: Sha256,
-    length: u64,
-}
+/// Counts what is written to it.
+struct Length(u64);
 
-impl Write for Sealer {
+impl Write for Length {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
+        self.0 += bytes.len() as u64;
         Ok(bytes.len())
     }
 
@@ -282,7 +334,7 @@ mod tests {
         let path = directory.path().to_owned();
         let contents: ContentPath = std::sync::Arc::new(move |digest| path.join(digest.to_string()));
         let make = |base: Base, from: Option<&Manifest>| {
-            let texts = ("unit".to_owned(), "env".to_owned());
+            let texts = Texts { unit: "unit".to_owned(), environment: "env".to_owned(), unit_travels: true };
             Payload::new(&wanted, &base, from, texts, contents.clone()).seal().expect("a seal")
         };
         let all = make(Base::Nothing, None);

@@ -17,6 +17,12 @@ pub(crate) const HOST_SCRIPT: &str = include_str!("host.sh");
 /// What brings the script there.
 const BOOTSTRAP: &str = include_str!("bootstrap.sh");
 
+/// Begins the script where it is already: `$1` nonce, `$2` scope, `$3` script, `$4` folder, `$5` the shell.
+const AGAIN: &str = r#"exec 2>&1
+printf 'windlass %s\n' "$1"
+[ "$2" = user ] || [ "$(id -u)" = 0 ] || exec sudo -n $5 "$3" serve "$2" "$4" "$5"
+exec $5 "$3" serve "$2" "$4" "$5""#;
+
 /// The longest answer: the listing of a release of 100,000 paths, all of them damaged, is 10 MB.
 const LONGEST_ANSWER: usize = 16 << 20;
 
@@ -72,6 +78,37 @@ pub(crate) struct Start {
     pub(crate) shell: String,
 }
 
+/// How a shell becomes the script.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// Nothing is known of the host.
+    First(&'a Start),
+    /// Another shell of this connection has said hello, so the script is there.
+    Again(&'a Start, &'a Hello),
+}
+
+impl Way<'_> {
+    /// What is run on the host.
+    fn words(self, nonce: &str) -> Vec<String> {
+        let digest = PayloadDigest::of(HOST_SCRIPT.as_bytes()).to_string();
+        let (shell, words) = match self {
+            Self::First(Start { privilege, remote_dir, shell }) => {
+                let length = HOST_SCRIPT.len().to_string();
+                // The text is an argument too, for it hands itself to sudo.
+                let words =
+                    ["eval \"$1\"", "windlass", &spare(BOOTSTRAP), nonce, &digest, &length, privilege, remote_dir];
+                (shell, words.map(str::to_owned).to_vec())
+            }
+            Self::Again(Start { shell, .. }, Hello { scope, dir, .. }) => {
+                let words = [AGAIN, "windlass", nonce, scope, &format!("{dir}/bin/{digest}"), dir];
+                (shell, words.map(str::to_owned).to_vec())
+            }
+        };
+        let start = shell.split(' ').chain(["-c"]).map(str::to_owned);
+        start.chain(words).chain([shell.clone()]).collect()
+    }
+}
+
 /// One `sh` on a host.
 pub(crate) struct Shell {
     // Dropping it closes the channel.
@@ -112,18 +149,11 @@ impl From<ContactError> for OpenError {
 
 impl Shell {
     /// Opens a channel, brings the script to the host where it is missing, and becomes it.
-    pub(crate) async fn open(
-        session: Arc<Session>,
-        start: &Start,
-        sessions: &Open,
-    ) -> Result<(Self, Hello), OpenError> {
-        let digest = PayloadDigest::of(HOST_SCRIPT.as_bytes()).to_string();
+    pub(crate) async fn open(session: Arc<Session>, way: Way<'_>, sessions: &Open) -> Result<(Self, Hello), OpenError> {
         let nonce = nonce();
-        let length = HOST_SCRIPT.len().to_string();
-        let words: Vec<&str> = start.shell.split(' ').collect();
-        let mut command = session.arc_command(words[0].to_owned());
-        command.args(&words[1..]).arg("-c").arg("eval \"$1\"").arg("windlass");
-        command.args([&*spare(BOOTSTRAP), &nonce, &digest, &length, start.privilege, &start.remote_dir, &start.shell]);
+        let words = way.words(&nonce);
+        let mut command = session.arc_command(words[0].clone());
+        command.args(&words[1..]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         // Told apart from a lost connection by the caller, who can ask the master.
         let mut child = command.spawn().await.map_err(|error| OpenError::Refused(chain(&error)))?;

@@ -69,7 +69,7 @@ impl Releases {
         let contents: ContentPath = Arc::new(move |digest| directory.join(digest.to_string()));
         let bases: BTreeMap<ReleaseDigest, Manifest> =
             bases.iter().map(|base| (base.digest(), (*base).clone())).collect();
-        Material { spec: spec.clone(), manifest: manifest.clone(), bases, contents }
+        Material { spec: spec.clone(), manifest: manifest.clone(), bases, contents, seen: None }
     }
 }
 
