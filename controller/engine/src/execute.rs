@@ -9,6 +9,7 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument as _, Span};
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
+use windlass_crds::observation::RunState;
 use windlass_crds::record::{Evidence, Revision, StepFailure};
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Fleet, Material, Order, Seen, Stamp};
@@ -48,8 +49,8 @@ pub struct Errand {
 /// How an errand ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Everything was done.
-    Done,
+    /// Everything was done; what systemd says of a program that was judged.
+    Done(Option<RunState>),
     /// A step failed, for another reason than health.
     Failed(StepFailure),
     /// Contact was lost: what was under way may have happened.
@@ -110,18 +111,20 @@ fn verdict_span(errand: &Errand, revision: RevisionNumber) -> Span {
 impl<F: Fleet> Controller<F> {
     /// Does an errand to its end, or to the first act that does not succeed.
     pub async fn run(&self, errand: &Errand) -> Outcome {
+        let mut run = None;
         for act in &errand.acts {
             let ended = match act {
                 Act::Step(step) => self.step(errand, step).instrument(step_span(errand, step)).await,
                 Act::Judge { revision } => {
-                    self.verdict(errand, *revision).instrument(verdict_span(errand, *revision)).await
+                    let verdict = self.verdict(errand, *revision).instrument(verdict_span(errand, *revision)).await;
+                    verdict.map(|found| run = found).err()
                 }
             };
             if let Some(outcome) = ended {
                 return outcome;
             }
         }
-        Outcome::Done
+        Outcome::Done(run)
     }
 
     async fn step(&self, errand: &Errand, step: &Step) -> Option<Outcome> {
@@ -220,8 +223,9 @@ impl<F: Fleet> Controller<F> {
         })
     }
 
-    async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Option<Outcome> {
-        let Some(rules) = &errand.judged_by else { return None };
+    /// What systemd says of a revision that is healthy, or why the errand ends.
+    async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Result<Option<RunState>, Outcome> {
+        let Some(rules) = &errand.judged_by else { return Ok(None) };
         let case = Case { target: &errand.target, service: &errand.service, rules };
         let started = std::time::Instant::now();
         let found = judge(self.fleet.as_ref(), case, &errand.cancel).await;
@@ -232,27 +236,27 @@ impl<F: Fleet> Controller<F> {
         let (service, host, took_ms) = (&errand.service, &errand.host, took.as_millis() as u64);
         let sequence = errand.stamp.sequence.0;
         match found {
-            Found::Healthy => {
+            Found::Healthy(run) => {
                 tracing::info!(%service, %host, sequence, revision = revision.0, took_ms, "healthy");
                 reached(Checkpoint::Judged);
-                None
+                Ok(Some(run))
             }
             Found::Unhealthy(evidence) => {
                 Span::current().record("why", &evidence.summary).record("otel.status_code", "ERROR");
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = evidence.summary, "unhealthy");
                 reached(Checkpoint::Judged);
-                Some(Outcome::Unhealthy { revision, evidence })
+                Err(Outcome::Unhealthy { revision, evidence })
             }
             Found::OutOfReach(error) => {
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, %error, "no verdict: out of reach");
-                Some(Outcome::Unsure(error))
+                Err(Outcome::Unsure(error))
             }
             Found::Undecided(detail) => {
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = detail, "no verdict");
                 let error = StepError::Failed { code: -1, detail };
-                Some(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
+                Err(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
             }
-            Found::Cancelled => Some(Outcome::Cancelled),
+            Found::Cancelled => Err(Outcome::Cancelled),
         }
     }
 }

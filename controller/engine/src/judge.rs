@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_crds::host::Target;
 use windlass_crds::id::ServiceKey;
-use windlass_crds::observation::HealthAnswer;
+use windlass_crds::observation::{HealthAnswer, RunState};
 use windlass_crds::record::Evidence;
 use windlass_crds::service::{HealthTls, ServiceSpec, Transport};
 use windlass_crds::step::ContactError;
@@ -33,8 +33,8 @@ pub const LOG_LINES: u32 = 20;
 /// How waiting for a verdict ended.
 #[derive(Debug)]
 pub enum Found {
-    /// It is healthy.
-    Healthy,
+    /// It is healthy, and this is what systemd says of it.
+    Healthy(RunState),
     /// It is not.
     Unhealthy(Evidence),
     /// Nothing is known: the host cannot be talked to.
@@ -49,7 +49,7 @@ impl Found {
     /// In one word.
     pub fn judged(&self) -> Judged {
         match self {
-            Self::Healthy => Judged::Healthy,
+            Self::Healthy(_) => Judged::Healthy,
             Self::Unhealthy(_) => Judged::Unhealthy,
             Self::OutOfReach(_) => Judged::OutOfReach,
             Self::Undecided(_) => Judged::Undecided,
@@ -143,7 +143,7 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
             Ok(sample) => {
                 heard = Instant::now();
                 match judge.look(&sample, answer.as_ref()) {
-                    Judgement::Healthy => return Found::Healthy,
+                    Judgement::Healthy => return Found::Healthy(sample.run),
                     Judgement::Unhealthy(summary) => {
                         let logs = fleet.logs(target, service, LOG_LINES).await.unwrap_or_default();
                         return Found::Unhealthy(Evidence { summary, answer: last_answer, logs });

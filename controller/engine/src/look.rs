@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
-use windlass_crds::observation::{HealthAnswer, HostFacts};
+use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
@@ -26,6 +26,16 @@ pub struct Looked {
     pub view: HostView,
     /// Whether every file was read.
     pub read_through: bool,
+    /// When.
+    pub at: Instant,
+}
+
+impl Looked {
+    /// A look that did not come to its end.
+    pub fn nothing(host: HostId) -> Self {
+        let error = ContactError::Local { detail: "a look ended before its time".to_owned() };
+        Self { host, view: HostView::Unreachable(error), read_through: false, at: Instant::now() }
+    }
 }
 
 impl<F: Fleet> Controller<F> {
@@ -81,7 +91,26 @@ impl<F: Fleet> Controller<F> {
             Err(error) => HostView::Refusing(error),
         };
         let read_through = scrutiny == Scrutiny::Full && matches!(view, HostView::Seen(_));
-        Looked { host, view, read_through }
+        Looked { host, view, read_through, at: Instant::now() }
+    }
+
+    /// Stamps a host that was looked at just now; nothing where it does not let itself be stamped, which a look tells
+    /// better.
+    pub async fn stamp(
+        &self,
+        service: &ServiceKey,
+        host: &HostId,
+        target: &Target,
+        stamp: &Stamp,
+        mut seen: Box<HostObservation>,
+        at: Instant,
+    ) -> Option<Looked> {
+        self.check_owner(&seen.facts).ok()?;
+        self.fleet.stamp(target, service, stamp).await.ok()?;
+        self.in_touch(target);
+        seen.service.sequence = stamp.sequence;
+        seen.facts.cluster = Some(stamp.cluster.clone());
+        Some(Looked { host: host.clone(), view: HostView::Seen(seen), read_through: false, at })
     }
 
     /// A host does not answer; what is said of it is to change too, if that is news. Tells why.

@@ -4,6 +4,7 @@
 //! plans, records, and sends errands; while errands are out it waits for the first of them, or for news.
 
 mod arrivals;
+mod brought;
 mod foreseen;
 mod nonsense;
 mod record;
@@ -23,12 +24,10 @@ use tracing::Instrument as _;
 use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ResourceKey, Sequence, ServiceKey};
-use windlass_crds::observation::{StepRecord, StepState};
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::status::Finding;
-use windlass_crds::step::{Step, Verb};
-use windlass_hosts::fleet::{Fleet, Stamp};
+use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::status::Work;
@@ -48,9 +47,9 @@ use crate::requests::Refused;
 /// A host that has not answered by then is passed over for now, so that it holds nobody up.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
 
-/// So long after a look a host is taken to be as it was, but for what we have brought there: short beside the time in
-/// which anybody else does something to a host.
-const STILL_NEW: Duration = Duration::from_secs(1);
+/// So long after a look a host is taken to be as it was, but for what we have done there: short beside the time in
+/// which anybody else does something to a host, and as long as a program takes that starts soon.
+const STILL_NEW: Duration = Duration::from_secs(3);
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -223,23 +222,45 @@ impl<'a, F: Fleet> Turn<'a, F> {
         ours.map(|rollout| Stamp { sequence: rollout.sequence, cluster: self.controller.cluster.clone() })
     }
 
-    /// Looks at every host that was not looked at since something happened to it.
-    async fn observe(&mut self, scene: &Scene) {
-        let stamp = self.stamp(scene.rollout.as_ref());
-        for (id, (target, placement)) in &scene.placements {
+    /// Begins to look at every host that was not looked at since something happened to it, and stamps those that lack
+    /// the rollout's stamp.
+    fn begin_looks(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>, rollout: Option<&Rollout>) {
+        let stamp = self.stamp(rollout);
+        for (id, (target, placement)) in placements {
             let refused = matches!(placement, Placement::Refused(_));
             if refused || self.busy.contains_key(id) || self.looking.contains(id) || !self.is_stale(id, stamp.as_ref())
             {
                 continue;
             }
             let scrutiny = Controller::<F>::scrutiny(&mut self.memory, id);
-            let (controller, key, id, target) = (self.controller, self.key, id.clone(), target.clone());
+            let seen = match self.views.get(id) {
+                Some(HostView::Seen(seen)) if self.is_still_new(id) => Some(seen.clone()),
+                _ => None,
+            };
+            let at = self.seen_at.get(id).copied();
+            let (controller, key, host, target) =
+                (Arc::clone(self.controller), self.key.clone(), id.clone(), target.clone());
             let stamp = stamp.clone();
             self.looking.insert(id.clone());
-            let look = async move { Returned::Look(controller.look(key, id, &target, stamp, scrutiny).await) };
-            self.out.push(look.boxed());
+            let look = async move {
+                if let (Some(seen), Some(at), Some(stamp)) = (seen, at, &stamp)
+                    && let Some(stamped) = controller.stamp(&key, &host, &target, stamp, seen, at).await
+                {
+                    return stamped;
+                }
+                controller.look(&key, host, &target, stamp, scrutiny).await
+            };
+            // A task of its own, so that it moves while this turn reads the source.
+            let task = AbortOnDropHandle::new(tokio::spawn(look.in_current_span()));
+            let id = id.clone();
+            self.out.push(async move { Returned::Look(task.await.unwrap_or_else(|_| Looked::nothing(id))) }.boxed());
         }
-        let stamped = stamp.is_some() && !self.looking.is_empty();
+    }
+
+    /// Waits until every host that is worth it was looked at.
+    async fn observe(&mut self, scene: &Scene) {
+        self.begin_looks(&scene.placements, scene.rollout.as_ref());
+        let stamped = self.stamp(scene.rollout.as_ref()).is_some() && !self.looking.is_empty();
         let deadline = Instant::now() + FIRST_ANSWER;
         while self.looking.iter().any(|id| self.is_expected(id)) {
             match tokio::time::timeout_at(deadline, self.out.next()).await {
@@ -277,12 +298,12 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     fn take_in(&mut self, returned: Returned) {
         match returned {
-            Returned::Look(Looked { host, view, read_through }) => {
+            Returned::Look(Looked { host, view, read_through, at }) => {
                 self.looking.remove(&host);
                 if read_through {
                     self.memory.read_through.insert(host.clone(), Instant::now());
                 }
-                self.seen_at.insert(host.clone(), Instant::now());
+                self.seen_at.insert(host.clone(), at);
                 self.views.insert(host, view);
             }
             Returned::Scan(scan) => {
@@ -313,19 +334,26 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
     }
 
-    /// Adds to what was seen of a host what a stage has brought there since. Whether that is all there is to know: a
-    /// stage changes nothing else, but after [`STILL_NEW`] the rest may be another.
+    /// Adds to what was seen of a host what an errand has brought there since. Whether that is all there is to know:
+    /// after [`STILL_NEW`] the rest may be another.
     fn knows_what_came(&mut self, host: &HostId, sequence: Sequence, acts: &[Act], outcome: &Outcome) -> bool {
-        let new = self.seen_at.get(host).is_some_and(|at| at.elapsed() < STILL_NEW);
-        let ([Act::Step(Step::Stage { revision, release })], Outcome::Done) = (acts, outcome) else { return false };
+        let new = self.is_still_new(host);
+        let Outcome::Done(run) = outcome else { return false };
         let Some(HostView::Seen(seen)) = self.views.get_mut(host).filter(|_| new) else { return false };
-        let service = &mut seen.service;
-        service.present = true;
-        service.releases.insert(*release);
-        service.revisions.insert(*revision, *release);
-        let record = StepRecord { sequence, revision: *revision, state: StepState::Ok };
-        service.steps.insert(Verb::Stage, record);
-        true
+        brought::add(&mut seen.service, sequence, acts, run.clone())
+    }
+
+    /// What a stage can build on, as far as a look has just told it.
+    fn seen(&self, host: &HostId) -> Option<Seen> {
+        match self.views.get(host) {
+            Some(HostView::Seen(seen)) if self.is_still_new(host) => Some(Seen::from(&seen.service)),
+            _ => None,
+        }
+    }
+
+    /// Whether a host was looked at so short a time ago that it is as it was, but for what we have done there.
+    fn is_still_new(&self, host: &HostId) -> bool {
+        self.seen_at.get(host).is_some_and(|at| at.elapsed() < STILL_NEW)
     }
 
     /// Asks how the Service is where that is due and nothing is under way; the answers come beside the rest.
@@ -475,6 +503,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 judged_by: Some(judged_by),
                 force_after: accepted.spec.lifecycle.force_after.duration(),
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
+                seen: self.seen(id),
                 cancel: cancel.clone(),
             };
             self.busy.insert(id.clone(), (activity, cancel));

@@ -51,7 +51,7 @@ impl<F: Fleet> Turn<'_, F> {
         rollout: &mut Rollout,
     ) {
         match outcome {
-            Outcome::Done => {
+            Outcome::Done(_) => {
                 self.losses.remove(host);
             }
             Outcome::Failed(failure) => record::failed(rollout, host, failure),

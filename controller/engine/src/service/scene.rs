@@ -79,17 +79,21 @@ impl<F: Fleet> Turn<'_, F> {
         let rollout = view.rollouts.values().next_back().map(|stored| stored.value.clone());
         let declared = view.declared.is_some();
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
+        let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
+        let Places { placements, default_transports } = places(spec, &owned, &around).await;
+        if asked {
+            placements.keys().for_each(|host| controller.contacts.try_at_once(host));
+        }
+        if accepted.is_some() {
+            // Hosts are looked at while the source is read.
+            self.begin_looks(&placements, rollout.as_ref());
+        }
         let mut files = Files::AsBefore;
         if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
             self.read_source(accepted, asked).await;
             let (found, trouble) = controller.files(self.key, accepted, &view, &self.memory);
             files = found;
             complaint = complaint.or(trouble);
-        }
-        let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let Places { placements, default_transports } = places(spec, &owned, &around).await;
-        if asked {
-            placements.keys().for_each(|host| controller.contacts.try_at_once(host));
         }
         if declared
             && complaint.is_none()

@@ -25,7 +25,7 @@ else scope=user
 fi
 if [ -z "$scope" ]; then echo 'privilege none'; fi
 for tool in systemctl=systemd systemd-run=systemd journalctl=systemd flock=util-linux tar=tar find=findutils \
-    xargs=findutils cmp=diffutils grep=grep sed=sed timeout=coreutils sha256sum=coreutils dd=coreutils stat=coreutils \
+    xargs=findutils cmp=diffutils grep=grep sed=sed awk=gawk timeout=coreutils sha256sum=coreutils dd=coreutils stat=coreutils \
     sort=coreutils uniq=coreutils cut=coreutils tr=coreutils head=coreutils sync=coreutils ln=coreutils mv=coreutils \
     date=coreutils readlink=coreutils; do
     command -v "${tool%%=*}" >/dev/null || printf 'missing %s %s\n' "${tool%%=*}" "${tool#*=}"
