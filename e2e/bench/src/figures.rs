@@ -12,6 +12,7 @@ use crate::footprint;
 use crate::ground::Ground;
 use crate::report::{Figure, Report};
 use crate::rollback;
+use crate::rsync::Style;
 use crate::samples::{Samples, milliseconds};
 use crate::windlass::Windlass;
 
@@ -53,7 +54,7 @@ pub(crate) fn measure(ground: &Ground, hosts: u8, report: &mut Report) -> Result
 
 /// One changed file on one host, by a connection that has to be opened.
 fn wire(ground: &Ground, windlass: &Windlass, report: &mut Report) -> Result<()> {
-    let rsync = ground.rsync();
+    let rsync = ground.rsync(Style::Steps);
     let trees = [ground.tree("wire-w", 8, "0")?, ground.tree("wire-r", 8, "0")?];
     let names = ["wire-w", "wire-r"];
     let job = |index: usize, hosts| Job { name: names[index], port: PORT + index as u16, tree: &trees[index], hosts };

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use windlass_e2e::{Controller, World, get, zone};
 use windlass_testbed::{Durability, Etcd, EtcdVersion, Host};
 
-use crate::rsync::Rsync;
+use crate::rsync::{Rsync, Style};
 use crate::tree::Tree;
 use crate::windlass::Windlass;
 
@@ -60,8 +60,8 @@ impl Ground {
     }
 
     /// rsync over ssh.
-    pub(crate) fn rsync(&self) -> Rsync {
-        Rsync::new(self.ssh_config())
+    pub(crate) fn rsync(&self, style: Style) -> Rsync {
+        Rsync::new(self.ssh_config(), style)
     }
 
     /// A tree of this name.
@@ -139,7 +139,7 @@ impl Ground {
     /// # Errors
     /// When the controller does not end.
     pub(crate) fn clean(self) -> Result<()> {
-        self.rsync().close(&self.world.hosts);
+        self.rsync(Style::Steps).close(&self.world.hosts);
         self.stop_controller()?;
         self.world.passed()
     }

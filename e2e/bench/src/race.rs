@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::contestant::{Contestant, Job, Row};
 use crate::ground::Ground;
+use crate::rsync::Style;
 use crate::samples::Samples;
 
-/// Where services of Windlass listen; those of rsync listen one above.
+/// Where services of Windlass listen; those of the others listen above.
 const PORT: u16 = 8080;
 
 /// Where services listen that are deployed for the first time.
@@ -19,28 +20,28 @@ const COLD_PORT: u16 = 8090;
 pub(crate) struct Race {
     /// With how many hosts.
     pub(crate) hosts: u8,
-    /// Times of Windlass and of rsync.
-    pub(crate) rows: BTreeMap<Row, [Samples; 2]>,
+    /// Times of Windlass and of rsync, step by step and in one script.
+    pub(crate) rows: BTreeMap<Row, [Samples; 3]>,
 }
 
-/// Runs every row `rounds` times, Windlass and rsync in turn.
+/// Runs every row `rounds` times, all in turn.
 ///
 /// # Errors
 /// When one of them fails, or does not do what it says.
 #[expect(clippy::print_stderr, reason = "a race takes minutes, and says how far it is")]
 pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
-    let (windlass, rsync) = (ground.windlass()?, ground.rsync());
-    let contestants: [(&str, &dyn Contestant); 2] = [("windlass", &windlass), ("rsync", &rsync)];
+    let (windlass, steps, fused) = (ground.windlass()?, ground.rsync(Style::Steps), ground.rsync(Style::Fused));
+    let contestants: [(&str, &dyn Contestant); 3] = [("windlass", &windlass), ("rsync", &steps), ("fused", &fused)];
     let hosts_used = ground.hosts(hosts);
-    let mut rows: BTreeMap<Row, [Samples; 2]> = BTreeMap::new();
+    let mut rows: BTreeMap<Row, [Samples; 3]> = BTreeMap::new();
     // Before the first round, so that no tree is so young that it would be read twice.
     let mut fresh = Vec::new();
     for round in 0..rounds {
         let seed = u64::from(hosts) << 32 | u64::from(round);
         fresh.push(ground.tree(&format!("fresh-{hosts}-{round}"), seed, "fresh")?);
     }
-    let names = [format!("w{hosts}"), format!("r{hosts}")];
-    let trees = [ground.tree(&names[0], 1 << 40, "0")?, ground.tree(&names[1], 1 << 40, "0")?];
+    let names = ["w", "r", "f"].map(|name| format!("{name}{hosts}"));
+    let trees = names.iter().map(|name| ground.tree(name, 1 << 40, "0")).collect::<Result<Vec<_>>>()?;
     let job = |index: usize| {
         let (tree, port) = (&trees[index], PORT + index as u16);
         Job { name: &names[index], port, tree, hosts: hosts_used }

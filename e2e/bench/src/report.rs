@@ -8,6 +8,7 @@ use windlass_e2e::binary;
 
 use crate::machine::Machine;
 use crate::race::Race;
+use crate::samples::Samples;
 
 /// One thing that was measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,12 +76,14 @@ impl Report {
         )
     }
 
-    fn race_table(&self) -> Vec<[String; 6]> {
-        let head = ["hosts, row", "Windlass: median (spread)", "rsync: median (spread)", "ratio", "target", ""];
+    fn race_table(&self) -> Vec<[String; 8]> {
+        let (windlass, rsync) = ("Windlass: median (spread)", "rsync: median (spread)");
+        let head = ["hosts, row", windlass, rsync, "ratio", "target", "", "rsync in one script", "ratio to that"];
         let mut table = vec![head.map(str::to_owned)];
         for race in &self.races {
-            for (row, [windlass, rsync]) in &race.rows {
-                let ratio = windlass.median().as_secs_f64() / rsync.median().as_secs_f64().max(f64::EPSILON);
+            for (row, [windlass, rsync, fused]) in &race.rows {
+                let to = |other: &Samples| windlass.median().as_secs_f64() / other.median().as_secs_f64();
+                let ratio = to(rsync);
                 let target = row.target().map_or(String::new(), |target| format!("at most {target}"));
                 table.push([
                     format!("{}, {row}", race.hosts),
@@ -89,6 +92,8 @@ impl Report {
                     format!("{ratio:.2}"),
                     target,
                     verdict(row.target().map(|target| ratio <= target)),
+                    fused.to_string(),
+                    format!("{:.2}", to(fused)),
                 ]);
             }
         }

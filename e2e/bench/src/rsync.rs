@@ -9,15 +9,25 @@ use windlass_testbed::Host;
 
 use crate::contestant::{Contestant, Job, timed};
 
+/// How the script goes about a deploy; see there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Sync, unit, restart, wait: a command each.
+    Steps,
+    /// The sync, and one remote script for the rest.
+    Fused,
+}
+
 /// rsync over ssh.
 #[derive(Debug)]
 pub(crate) struct Rsync {
     ssh_config: PathBuf,
+    style: Style,
 }
 
 impl Rsync {
-    pub(crate) fn new(ssh_config: PathBuf) -> Self {
-        Self { ssh_config }
+    pub(crate) fn new(ssh_config: PathBuf, style: Style) -> Self {
+        Self { ssh_config, style }
     }
 
     /// Ends the open connections. One that is left ends by itself within a minute.
@@ -37,6 +47,13 @@ impl Rsync {
     fn script(&self, arguments: &[&str], hosts: &[Host]) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("rsync-deploy"));
         command.args(arguments).args(hosts.iter().map(Host::name)).env("SSH_CONFIG", &self.ssh_config);
+        command.env(
+            "STYLE",
+            match self.style {
+                Style::Steps => "steps",
+                Style::Fused => "fused",
+            },
+        );
         command
     }
 

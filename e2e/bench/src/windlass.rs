@@ -42,7 +42,7 @@ impl Windlass {
                 "runtime": {"target": "python", "entryPoint": "server.py"},
                 "network": {"port": job.port, "transport": "http"},
                 "health": {
-                    "endpoint": "/health", "healthyThreshold": 1, "unhealthyThreshold": 2, "startPeriod": "1s",
+                    "endpoint": "/health", "healthyThreshold": 1, "unhealthyThreshold": 2, "startPeriod": "10s",
                 },
                 "rollout": {"maxUnavailable": "100%", "minHealthyTime": "0s"},
             },

@@ -12,7 +12,7 @@ use windlass_crds::manifest::Manifest;
 use windlass_crds::observation::{ActiveState, Drift, HostObservation, ServiceObservation, StepState, UnitFile};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{DataFate, Step, StepError, Verb};
-use windlass_hosts::fleet::{Adoption, Fleet, Look, Order, Scrutiny, Stamp};
+use windlass_hosts::fleet::{Adoption, Fleet, Look, Material, Order, Scrutiny, Seen, Stamp};
 
 use crate::release::{Releases, spec};
 
@@ -86,6 +86,12 @@ impl<'a, S: Stand> Case<'a, S> {
         self.stand.fleet().observe(&self.stand.target(), &look).await
     }
 
+    /// A stamp that looks at nothing.
+    pub(crate) async fn stamp_alone(&self, sequence: u64) -> Outcome {
+        let stamp = Stamp { sequence: Sequence(sequence), cluster: cluster() };
+        self.stand.fleet().stamp(&self.stand.target(), &self.service, &stamp).await
+    }
+
     pub(crate) async fn look(&self, scrutiny: Scrutiny) -> ServiceObservation {
         let look = Look { service: self.service.clone(), stamp: None, scrutiny };
         self.stand.fleet().observe(&self.stand.target(), &look).await.expect("a look").service
@@ -94,6 +100,19 @@ impl<'a, S: Stand> Case<'a, S> {
     pub(crate) async fn stage(&self, sequence: u64, number: u64, manifest: &Manifest, bases: &[&Manifest]) -> Outcome {
         let step = Step::Stage { revision: revision(number), release: manifest.digest() };
         let material = self.releases.material(&self.spec, manifest, bases);
+        self.stand.fleet().stage(&self.stand.target(), &self.order(sequence, step), &material).await
+    }
+
+    /// A stage by whoever has seen this of the host, rightly or not.
+    pub(crate) async fn stage_on(
+        &self,
+        (sequence, number): (u64, u64),
+        manifest: &Manifest,
+        bases: &[&Manifest],
+        seen: Seen,
+    ) -> Outcome {
+        let step = Step::Stage { revision: revision(number), release: manifest.digest() };
+        let material = Material { seen: Some(seen), ..self.releases.material(&self.spec, manifest, bases) };
         self.stand.fleet().stage(&self.stand.target(), &self.order(sequence, step), &material).await
     }
 
@@ -161,6 +180,60 @@ cases! {
     a_purge_takes_the_data_too
     nothing_is_seen_where_nothing_is
     a_manifest_is_told_as_it_came
+    a_stamp_alone_is_seen
+    a_stage_builds_on_what_was_seen
+    a_stage_gets_over_what_was_seen_wrongly
+}
+
+async fn a_stamp_alone_is_seen<S: Stand>(case: Case<'_, S>) {
+    case.stamp_alone(3).await.expect("a stamp");
+    assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(3));
+    case.stamp_alone(3).await.expect("the same once more");
+    case.stamp_alone(4).await.expect("a higher one");
+    assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(4));
+}
+
+async fn a_stage_builds_on_what_was_seen<S: Stand>(case: Case<'_, S>) {
+    let first = case.releases.server("1", 20);
+    case.deploy(1, 1, &first).await;
+    let mut last = first;
+    // The second knows everything, what runs the program too: that, the first has had to ask.
+    for (sequence, change) in [(2, "a"), (3, "b")] {
+        let mut next = last.clone();
+        case.releases.add(&mut next, "changed/file", change.as_bytes(), false);
+        let seen = Seen::from(&case.look(Scrutiny::Quick).await);
+        case.stage_on((sequence, sequence), &next, &[&last], seen).await.expect("stage");
+        case.activate(sequence, sequence).await.expect("activate");
+        case.confirm(sequence, sequence, &[]).await.expect("confirm");
+        let found = case.look(Scrutiny::Full).await;
+        assert!(found.drift.is_empty() && found.releases == [next.digest()].into(), "{found:?}");
+        last = next;
+    }
+}
+
+async fn a_stage_gets_over_what_was_seen_wrongly<S: Stand>(case: Case<'_, S>) {
+    let (first, gone) = (case.releases.server("1", 3), case.releases.server("0", 3));
+    case.deploy(1, 1, &first).await;
+    let truth = Seen::from(&case.look(Scrutiny::Quick).await);
+    // As if a look had been answered before somebody cleared away by hand.
+    let lies = [
+        Seen { releases: [gone.digest()].into(), ..truth.clone() },
+        Seen { releases: Default::default(), ..truth.clone() },
+        Seen { uploads: true, ..truth.clone() },
+    ];
+    for (number, seen) in (2..).zip(lies) {
+        let next = case.releases.server(&number.to_string(), 3);
+        case.stage_on((number, number), &next, &[&first, &gone], seen).await.expect("stage");
+        case.activate(number, number).await.expect("activate");
+        let found = case.look(Scrutiny::Full).await;
+        assert!(found.drift.is_empty() && found.unit == UnitFile::Revision(revision(number)), "{found:?}");
+    }
+    // All of it is gone meanwhile, the unit too that need not have travelled.
+    case.remove(8, DataFate::Keep).await.expect("remove");
+    let next = case.releases.server("9", 3);
+    case.stage_on((9, 9), &next, &[&first], truth).await.expect("stage");
+    case.activate(9, 9).await.expect("activate");
+    assert_eq!(case.look(Scrutiny::Full).await.unit, UnitFile::Revision(revision(9)));
 }
 
 async fn a_deploy_is_seen_as_it_is<S: Stand>(case: Case<'_, S>) {
@@ -218,6 +291,7 @@ async fn a_lower_sequence_is_refused_by_every_verb<S: Stand>(case: Case<'_, S>) 
         assert_eq!(outcome, Err(expected), "{what}");
     };
     refused("stamp", case.stamp(4).await.map(drop));
+    refused("stamp of a host that was seen", case.stamp_alone(4).await);
     refused("stage", case.stage(4, 2, &case.releases.server("2", 0), &[]).await);
     refused("stop", case.act(4, Step::Stop).await);
     refused("activate", case.activate(4, 1).await);
@@ -264,6 +338,7 @@ async fn another_store_is_refused<S: Stand>(case: Case<'_, S>) {
     let (fleet, target) = (case.stand.fleet(), case.stand.target());
     let look = Look { service: case.service.clone(), stamp: Some(stamp()), scrutiny: Scrutiny::Quick };
     refused("stamp", fleet.observe(&target, &look).await.map(drop));
+    refused("stamp of a host that was seen", fleet.stamp(&target, &case.service, &stamp()).await);
     let keep = Vec::new();
     for step in [
         Step::Stop,

@@ -9,7 +9,7 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::observation::{ActiveState, Drift, HealthAnswer, Listener, StepState, UnitFile};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 use windlass_hosts::SshFleet;
-use windlass_hosts::fleet::{Fleet, Look, Material, Probe, Question, Scrutiny};
+use windlass_hosts::fleet::{Fleet, Look, Material, Probe, Question, Scrutiny, Seen};
 use windlass_testbed::{Host, Spare, Testbed};
 
 use crate::contract::{Case, Stand, revision};
@@ -162,8 +162,9 @@ async fn a_deploy_is_one_connection(case: &Case<'_, Login<'_>>, base: &Manifest)
         ["Accepted publickey", "Starting session"].map(|word| log.lines().filter(|line| line.starts_with(word)).count())
     };
     let (before, [logins, channels]) = (received(login), sessions());
-    case.stamp(3).await.expect("stamp");
-    case.stage(3, 3, &third, &[base]).await.expect("stage");
+    let seen = Seen::from(&case.look(Scrutiny::Quick).await);
+    case.stamp_alone(3).await.expect("stamp");
+    case.stage_on((3, 3), &third, &[base], seen).await.expect("stage");
     case.activate(3, 3).await.expect("activate");
     case.pid().await;
     ask(case, "/").await;
