@@ -369,7 +369,7 @@ impl Stage<'_> {
         let mut arguments = step_arguments(self.order)?;
         arguments.extend([padded(self.revision.0), self.revision.to_string(), self.release.to_string(), base.word()]);
         arguments.extend([digest.to_string(), length.to_string(), offset.to_string()]);
-        arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_string()]);
+        arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_owned()]);
         arguments.extend(sums);
         arguments.extend([name, path].map(str::to_owned));
         let request = Request { verb: "stage", arguments };

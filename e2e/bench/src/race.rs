@@ -52,14 +52,17 @@ pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
     for round in 1..=rounds {
         eprintln!("{hosts} hosts: round {round} of {rounds}");
         for row in Row::ALL {
-            for (index, (name, contestant)) in contestants.iter().enumerate() {
+            for turn in 0..contestants.len() {
+                // Each comes first as often as the others: what a row leaves to be done is met by whoever does.
+                let index = (turn + round as usize) % contestants.len();
+                let (name, contestant) = contestants[index];
                 let known = job(index);
                 let cold = format!("{}-cold", names[index]);
                 let new =
                     Job { name: &cold, port: COLD_PORT + index as u16, tree: &fresh[round as usize - 1], ..known };
                 let job = if row == Row::Cold { new } else { known };
                 contestant.warm(&job)?;
-                let took = lap(ground, *contestant, &job, row, round)
+                let took = lap(ground, contestant, &job, row, round)
                     .with_context(|| format!("{name}, {hosts} hosts, {row}, round {round}"))?;
                 rows.entry(row).or_default()[index].push(took);
             }

@@ -150,9 +150,9 @@ begin_step() {
     fi
     record "$step" begun 0
     case $step in
-    # Done twice or half they do no harm, and their end is synced.
-    stage | confirm) [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync ;;
-    *) sync "$fence/seq" "$fence/steps/$step" 2>/dev/null || sync ;;
+    stop | remove) sync "$fence/seq" "$fence/steps/$step" 2>/dev/null || sync ;;
+    # One of these that a power cut takes back is done again, recorded as begun or not; its end is synced.
+    *) [ "$sequence" = "$seen" ] || sync "$fence/seq" 2>/dev/null || sync ;;
     esac
 }
 
@@ -164,14 +164,15 @@ decides() {
     printf '%-8s\n' "$1" 1<>"$fence/last"
 }
 
-# end_step CODE: records the outcome and ends. What is not final (timed out, not staged, damaged) stays begun.
+# end_step CODE [PATH]: records the outcome and ends. What is not final (timed out, not staged, damaged) stays begun.
+# The outcome is on the disk then, and the path with it.
 end_step() {
     case $1 in
     0) record "$step" ok 0 ;;
     "$TIMED_OUT" | "$DAMAGED" | "$BASE" | "$NOT_STAGED" | "$NOT_ACTIVATED") ;;
     *) [ "$step" = stage ] || record "$step" fail "$1" ;;
     esac
-    sync "$fence/steps/$step" 2>/dev/null || sync
+    sync "$fence/steps/$step" ${2+"$2"} 2>/dev/null || sync
     exit "$1"
 }
 
@@ -282,14 +283,22 @@ hashes_differ() {
     ) | sed -n 's/: FAILED.*$//p'
 }
 
-# Whether revision $1 is there as it was staged; sets `release`. Says why not.
+# Whether revision $1 is there as it was staged; sets `release`, and `same` where its unit is the one that is installed.
 check_revision() {
     at=$home/revisions/$1
-    release=''
+    release='' same=''
     [ -f "$at/seal" ] && read -r release unit_sum env_sum <"$at/seal" || return 1
-    sums=$(cd "$at" && sha256sum unit env) || return 1
-    [ "$sums" = "$unit_sum  unit
-$env_sum  env" ] || return 1
+    # There may be no unit yet.
+    sums=$(cd "$at" && sha256sum unit env "$unit_file" 2>/dev/null)
+    case $sums in
+    "$unit_sum  unit
+$env_sum  env"*) ;;
+    *) return 1 ;;
+    esac
+    case $sums in
+    *"
+$unit_sum  $unit_file") same=1 ;;
+    esac
     read_slot "$at/unit"
     [ -n "$slot" ] || return 1
     [ "$at/release" -ef "$home/releases/$release" ]
@@ -419,7 +428,7 @@ adopt_parts() {
 # stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT FILES UNIT ENV
 #   PROGRAM PATH, then the payload.
 # BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
-# FILES: how many files and links of the release are in the payload.
+# FILES: what there is of the release in the payload: `none`, `more` where nothing of the base has to go, or `other`.
 # UNIT, ENV: SHA-256 of the two. A unit that a revision here has need not travel.
 # PROGRAM, PATH: where the unit expects what runs it, or `-`.
 verb_stage() {
@@ -444,12 +453,13 @@ verb_stage() {
     mkdir "$build" || exit 1
     (unpack) 7<&-
     code=$?
-    # Before the sync, so that the disk never has to take it.
-    rm -f "$part"
     if [ $code -ne 0 ]; then
         wipe "$build"
+        keep_upload
         exit $code
     fi
+    # A large one goes before the sync, so that the disk never has to take it.
+    [ "$length" -lt 1000000 ] || rm -f "$part"
     sync -f "$build" 2>/dev/null || sync
     take_lock "$wait"
     # Owner and sequence may have changed while the payload was on its way.
@@ -459,9 +469,10 @@ verb_stage() {
         install
     )
     code=$?
-    wipe "$build"
+    wipe "$build" "$part"
+    [ $code -ne 0 ] || record stage ok 0
     sync -f "$home" 2>/dev/null || sync
-    end_step "$code"
+    exit $code
 }
 
 # Takes the payload off the line. The part belongs to us by its name as long as we run. Whether it is what was sent
@@ -478,53 +489,66 @@ receive() {
         rm -f "$part"
         exit 1
     fi
-    if [ "$(stat -c %s "$part")" != "$length" ]; then
+}
+
+# What ended early is gone on with the next time; the rest is of no use.
+keep_upload() {
+    if [ "$(stat -c %s "$part")" -lt "$length" ]; then
         mv -f "$part" "$home/incoming/$payload.part"
         give_up $DAMAGED 'the payload ended early'
     fi
+    rm -f "$part"
 }
 
 # Builds the release and the revision beside the others and checks all of them. Nothing is visible yet.
 unpack() {
     cd "$build" || exit 1
     manifest=meta/$release.manifest
-    trouble=$DAMAGED torn=1
+    trouble=$BASE torn=1
     # What had arrived before the host went down may not be what was sent.
     [ "$offset" -eq 0 ] || torn=$DAMAGED
-    case $base in
-    keep) tar -xf "$part" revision || exit $torn ;;
-    -)
+    case $base,$files in
+    keep,*) tar -xf "$part" revision || exit $torn ;;
+    -,*)
+        trouble=$DAMAGED
         tar -xf "$part" || exit $torn
-        [ "$files" -gt 0 ] || mkdir files || exit 1
+        [ -d files ] || mkdir files || exit 1
+        ;;
+    *,other)
+        tar -xf "$part" meta || exit $torn
+        link_base
+        thin_out
+        tar -xf "$part" || exit $torn
         ;;
     *)
-        tar -xf "$part" meta revision || exit $torn
-        trouble=$BASE
-        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit 1
         link_base
+        # tar takes a file away before it writes one of that name, so nothing is written through a link to the base.
+        tar -xf "$part" || exit $torn
         ;;
     esac
     take_texts
-    [ "$base" != keep ] || return 0
-    [ "$(sha256sum <"$manifest")" = "$release  -" ] || give_up "$trouble" 'the manifest is not the one of the release'
-    if [ "$base" != - ] && [ "$files" -gt 0 ]; then
-        tar -xf "$part" files || exit $torn
+    : >sums
+    [ "$base" = keep ] || check_unpacked
+    printf '%s  %s\n' "$unit_sum" revision/unit "$env_sum" revision/env >>sums
+    [ "$base" = keep ] || printf '%s  %s\n' "$release" "$manifest" >>sums
+    if ! sha256sum -c sums >checked 2>&1; then
+        grep -v ': OK$' checked | sed 's/^/err /' | head -n 5
+        exit "$trouble"
     fi
-    if [ "$scope" = user ]; then
-        find files -mindepth 1 -type d -exec chmod 0555 {} + || exit 1
-    fi
-    check_unpacked
 }
 
-# Hard links to the base's files, but for those that are not the same any more. Never written through.
+# Hard links to the base's files.
 link_base() {
     cp -al "$home/releases/$base" files || give_up $BASE "cannot link to the release $base"
     [ "$scope" = system ] || find files -type d -exec chmod 0755 {} + || exit 1
+}
+
+# Takes off what is not the same any more: links, files that are gone or damaged, folders that are empty then.
+thin_out() {
     find files -type l -exec rm -f {} + || exit 1
     [ ! -s meta/removed ] || (cd files && xargs -0 rm -f -- <../meta/removed) ||
         give_up $BASE 'cannot take files off the base'
-    # Folders that are empty now; the others refuse.
-    [ ! -e meta/fewer ] || find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
+    find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
 }
 
 # The unit and the environment, and the seal over them. A unit that did not travel is a revision's that is here.
@@ -533,8 +557,6 @@ take_texts() {
         trouble=$BASE
         find_unit || give_up $BASE 'no revision here has that unit'
     fi
-    sums=$(cd revision && sha256sum unit env) && [ "$sums" = "$unit_sum  unit
-$env_sum  env" ] || give_up "$trouble" 'the unit or the environment is not what was sent'
     ln -s "../../releases/$release" revision/release || exit 1
     printf '%s\n' "$release $unit_sum $env_sum" >revision/seal || exit 1
 }
@@ -548,19 +570,21 @@ find_unit() {
     return 1
 }
 
-# Every path, size, mode and time of what was unpacked, against the manifest; of the files that a base does not vouch
-# for, the SHA-256. What is found is kept, for the looks that come after.
+# Every path, size, mode and time of what was unpacked, against the manifest. What a base does not vouch for is to be
+# hashed. What is found is kept, for the looks that come after.
 check_unpacked() {
-    (cd files && listing) >"meta/$release.list" || exit 1
     # Of a base only what is new; all of it where the base is the damaged release itself.
     known=/dev/null
-    [ "$base" = - ] || [ "$base" = "$release" ] || known=$home/releases/$base.manifest
-    awk "$compare" part=known "$known" part=wanted "$manifest" part=found "meta/$release.list" >meta/sums 2>meta/bad ||
-        { head -n 5 meta/bad | sed 's/^/err differs: /' && exit "$trouble"; }
-    if [ -s meta/sums ] && ! (cd files && sha256sum -c ../meta/sums) >meta/checked 2>&1; then
-        grep -v ': OK$' meta/checked | sed 's/^/err /' | head -n 5
-        exit "$trouble"
+    if [ "$base" != - ]; then
+        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit 1
+        [ "$base" = "$release" ] || known=$home/releases/$base.manifest
     fi
+    if [ "$scope" = user ]; then
+        find files -mindepth 1 -type d -exec chmod 0555 {} + || exit 1
+    fi
+    (cd files && listing) >"meta/$release.list" || exit 1
+    awk "$compare" part=known "$known" part=wanted "$manifest" part=found "meta/$release.list" >sums 2>bad ||
+        { head -n 5 bad | sed 's/^/err differs: /' && exit "$trouble"; }
 }
 
 # For awk: a manifest against a listing. What is to be hashed goes to standard output, what differs to standard error.
@@ -583,7 +607,7 @@ compare='
         file = head " ./" substr(sum, 67)
         files[file]
         missing[file]
-        if (!($0 in known)) print sum
+        if (!($0 in known)) print substr(sum, 1, 66) "files/" substr(sum, 67)
         next
     }
     $0 in files { delete missing[$0]; next }
@@ -694,17 +718,16 @@ switch() {
 # where the unit stays, the rename of that link is the switch, and systemd has nothing to read again, which would cost
 # a tenth of a second. Where the unit changes, its link is one that nobody uses yet, and the rename of the unit is it.
 put_unit() {
-    known='' same=''
+    known=''
     [ ! -e "$unit_file" ] || known=1
     [ -d "$wants" ] || mkdir -p "$wants" || return 1
     keep_link "$1" || return 1
     read_slot "$home/revisions/$1/unit"
     [ -n "$slot" ] || return 1
-    ! cmp -s "$home/revisions/$1/unit" "$unit_file" || same=1
     [ -n "$same" ] || keep_unit "$1" || return 1
     mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
-    sync "$home/live" 2>/dev/null || sync
     if [ -z "$same" ]; then
+        sync "$home/live" 2>/dev/null || sync
         # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
         # has read, and so tells whoever comes after a switch that was cut off before the reload.
         touch "$ready" || return 1
@@ -717,11 +740,14 @@ put_unit() {
         same=
     fi
     [ -n "$same" ] || sync "$unit_dir" 2>/dev/null || sync
-    # For the next time, and for people. Neither may fail it: the disk may be full.
-    keep_link "$1" 2>/dev/null
-    [ -n "$same" ] || keep_unit "$1" 2>/dev/null
-    ln -sfn "revisions/$1" "$home/current" 2>/dev/null
     return 0
+}
+
+# For the next switch, and for people, while the program starts. Neither may fail it: the disk may be full.
+after_switch() {
+    keep_link "$number" 2>/dev/null
+    [ -n "$same" ] || keep_unit "$number" 2>/dev/null
+    ln -sfn "revisions/$number" "$home/current" 2>/dev/null
 }
 
 # Starts what the unit file says now. systemd reads it again only where it has another one.
@@ -748,7 +774,8 @@ start() {
         fi
         ;;
     esac
-    [ $code -ne 0 ] || end_step 0
+    after_switch
+    [ $code -ne 0 ] || end_step 0 "$home/live"
     printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
     show -p Result -p ExecMainStatus -p SubState
@@ -894,6 +921,7 @@ verb_adopt() {
 # sample SERVICE PORT|- HEXADECIMAL-PORT|-
 verb_sample() {
     name "$1"
+    inodes=
     [ "$2" = - ] || await_listener "$3"
     # Boot time rather than monotonic: they differ only by the time that a machine was suspended.
     read -r up _ </proc/uptime
@@ -901,24 +929,28 @@ verb_sample() {
     state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
     printf '%s\n' "$state"
-    [ "$2" = - ] || printf 'listener %s\n' "$(listener "$3")"
+    [ "$2" = - ] || printf 'listener %s\n' "$(listener)"
 }
 
 # Waits a moment for somebody to listen on a port: a program that starts is then seen as soon as it does, and costs
 # the host one look, not ten. A shell that sleeps takes nothing from the program.
 await_listener() {
-    for _ in 1 2 3 4 5 6; do
-        ! grep -qE "^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F]+:0000 0A " /proc/net/tcp /proc/net/tcp6 2>/dev/null || return 0
-        sleep 0.03 2>/dev/null || return 0
+    for _ in 1 2 3 4 5 6 7 8; do
+        # The inodes of the sockets that listen there.
+        inodes=$(
+            sed -n "s/^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F]*:0000 0A [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1/p" \
+                /proc/net/tcp /proc/net/tcp6 2>/dev/null
+        )
+        [ -z "$inodes" ] || return 0
+        sleep 0.02 2>/dev/null || return 0
     done
 }
 
-# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
+# Who listens there: those inodes against the descriptors of the unit's processes.
 listener() {
     set +f
-    # shellcheck disable=SC2046
-    set -- $(sed -n "s/^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F]*:0000 0A [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1/p" \
-        /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+    # shellcheck disable=SC2086
+    set -- $inodes
     if [ $# -eq 0 ]; then
         echo nobody
         return
@@ -929,9 +961,11 @@ listener() {
     descriptors=
     for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
         [ -n "$group" ] && [ -r "$root$group/cgroup.procs" ] || continue
-        # shellcheck disable=SC2013
-        for pid in $(cat "$root$group/cgroup.procs" "$root$group"/*/cgroup.procs 2>/dev/null); do
-            descriptors="$descriptors /proc/$pid/fd"
+        for processes in "$root$group/cgroup.procs" "$root$group"/*/cgroup.procs; do
+            [ -r "$processes" ] || continue
+            while read -r pid; do
+                descriptors="$descriptors /proc/$pid/fd"
+            done <"$processes"
         done
         break
     done

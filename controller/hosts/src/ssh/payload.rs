@@ -75,6 +75,8 @@ pub(crate) struct Payload {
     meta: Vec<(String, String)>,
     files: Vec<(ReleasePath, FileDigest, u64, bool)>,
     links: Vec<(ReleasePath, String)>,
+    /// Whether something of the base has to go first.
+    thins: bool,
     contents: ContentPath,
 }
 
@@ -98,6 +100,7 @@ impl Payload {
     ) -> Self {
         let mut meta: Vec<(String, String)> = Vec::new();
         let (mut files, mut links) = (Vec::new(), Vec::new());
+        let mut thins = false;
         if *base != Base::Keep {
             let empty = (Manifest::default(), BTreeSet::new());
             let (from, damaged) = match (base, base_manifest) {
@@ -116,12 +119,10 @@ impl Payload {
                 }
             }
             if let Base::Release(..) = base {
-                let (removed, fewer) = removed(from, manifest, damaged);
+                let removed = removed(from, manifest, damaged);
+                thins |= !removed.is_empty() || from.entries.values().any(|entry| matches!(entry, Entry::Link { .. }));
                 if !removed.is_empty() {
                     meta.push(("meta/removed".to_owned(), removed));
-                }
-                if fewer {
-                    meta.push(("meta/fewer".to_owned(), String::new()));
                 }
                 meta.push(("meta/edit".to_owned(), edit(from, manifest)));
             } else {
@@ -133,12 +134,16 @@ impl Payload {
             meta.push(("revision/unit".to_owned(), texts.unit));
         }
         meta.push(("revision/env".to_owned(), texts.environment));
-        Self { meta, files, links, contents }
+        Self { meta, files, links, thins, contents }
     }
 
-    /// How many files and links of the release are in it.
-    pub(crate) fn files(&self) -> usize {
-        self.files.len() + self.links.len()
+    /// What it has of the release, as the host script reads it.
+    pub(crate) fn files(&self) -> &'static str {
+        match (self.files.len() + self.links.len(), self.thins) {
+            (_, true) => "other",
+            (0, false) => "none",
+            (_, false) => "more",
+        }
     }
 
     /// Its name and its length, before the first byte travels. Files are told by their digests, and not read: the host
@@ -225,17 +230,13 @@ fn header(size: u64, mode: u32, mtime: u64) -> tar::Header {
     header
 }
 
-/// The paths that a host takes off its copy of the base, each with a NUL behind it, and whether folders may be empty
-/// afterwards. Links are not among them: it takes off all of those, and all of the manifest's travel.
-fn removed(base: &Manifest, manifest: &Manifest, damaged: &BTreeSet<String>) -> (String, bool) {
-    let files = base.entries.iter().filter(|(_, entry)| matches!(entry, Entry::File { .. }));
-    let other = files.filter(|(path, entry)| manifest.entries.get(*path) != Some(*entry));
-    let other = other.map(|(path, _)| path.as_str());
+/// The paths that a host takes off its copy of the base, each with a NUL behind it: what is not in the new release, and
+/// what is damaged. Files that changed are not among them: tar takes each away before it writes the new one.
+fn removed(base: &Manifest, manifest: &Manifest, damaged: &BTreeSet<String>) -> String {
+    let gone = base.entries.keys().filter(|path| !manifest.entries.contains_key(path)).map(ReleasePath::as_str);
     let damaged = damaged.iter().map(String::as_str).filter(|path| !path.is_empty());
-    let paths: BTreeSet<&str> = other.chain(damaged).collect();
-    let stays = |path: &&str| path.parse::<ReleasePath>().is_ok_and(|path| manifest.entries.contains_key(&path));
-    let fewer = !paths.iter().all(stays) || base.entries.keys().any(|path| !manifest.entries.contains_key(path));
-    (paths.iter().map(|path| format!("{path}\0")).collect(), fewer)
+    let paths: BTreeSet<&str> = gone.chain(damaged).collect();
+    paths.iter().map(|path| format!("{path}\0")).collect()
 }
 
 /// A sed script that makes the new manifest's text out of the base's.
