@@ -67,7 +67,7 @@ impl<F: Fleet> Controller<F> {
         scrutiny: Scrutiny,
     ) -> Looked {
         if let Some(error) = self.contacts.held(target) {
-            return Looked { host, view: HostView::Unreachable(error), read_through: false };
+            return Looked { host, view: HostView::Unreachable(error), read_through: false, at: Instant::now() };
         }
         let mut look = Look { service: service.clone(), stamp, scrutiny };
         let mut found = self.fleet.observe(target, &look).await;
