@@ -77,25 +77,79 @@ pub fn service(name: &str, port: u16, source: &Path, hosts: &[&str]) -> Declarat
     Declaration { path: format!("services/default/{name}"), document }
 }
 
-/// What people put by mistake, each with the reason that its status must show: for one service named
-/// `name` that is declared as `good`.
-pub fn broken_lines(good: &Declaration) -> Vec<(&'static str, String, &'static str)> {
-    let mut unknown = good.clone();
-    unknown.document["spec"]["rollout"]["maxUnavailible"] = json!(2);
-    let renamed = good.clone().with("/metadata/name", "another");
-    let unsupported = good.clone().with("/spec/rollout/strategy", "blueGreen");
-    let kind = good.clone().with("/kind", "Deployment");
-    let negative = good.clone().with("/spec/network/port", -1);
-    let mut large = good.clone();
-    large.document["spec"]["runtime"]["env"] = json!({"A": "x".repeat(300 << 10)});
+/// What somebody puts by mistake, and what its status says.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// What is wrong.
+    pub what: &'static str,
+    /// The value.
+    pub value: Vec<u8>,
+    /// For programs.
+    pub reason: &'static str,
+    /// What people are told: what is wrong, and where, or what to do.
+    pub words: [&'static str; 2],
+}
+
+/// What people put by mistake, for one service named `name` that is declared as `good`.
+pub fn broken_values(good: &Declaration) -> Vec<Broken> {
+    let broken = |what, value: &str, reason, words| Broken { what, value: value.as_bytes().to_vec(), reason, words };
+    let with = |pointer: &str, value: Value| good.clone().with(pointer, value).text();
+    let text = good.text();
+    let invalid = "InvalidDeclaration";
+    let mut binary = broken("a program and no declaration", "", invalid, ["not UTF-8", "from byte 4 on"]);
+    binary.value = b"\x7fELF\x81\x02\xff\xfe".to_vec();
     vec![
-        ("no YAML at all", "spec: [1, {".to_owned(), "InvalidDeclaration"),
-        ("nothing", String::new(), "InvalidDeclaration"),
-        ("a value of the wrong type", negative.text(), "InvalidDeclaration"),
-        ("a field that does not exist", unknown.text(), "UnknownField"),
-        ("another name than the key's", renamed.text(), "NameMismatch"),
-        ("a field of a later version", unsupported.text(), "NotSupported"),
-        ("a kind that does not exist", kind.text(), "UnknownKind"),
-        ("more than 256 KiB", large.text(), "TooLarge"),
+        broken("no YAML at all", "spec: [1, {", invalid, ["unclosed bracket", "line 1 column 11"]),
+        broken("nothing", "", invalid, ["empty", "there is no declaration in it"]),
+        broken("a NUL byte", "apiVersion: windlass/v1\0\n", invalid, ["a NUL", "at byte 23"]),
+        binary,
+        broken(
+            "two documents",
+            &format!("{text}\n---\n{text}\n"),
+            invalid,
+            ["line 3: a second document", "a key holds exactly one"],
+        ),
+        broken(
+            "a value of the wrong type",
+            &with("/spec/network/port", json!(-1)),
+            invalid,
+            ["expected a whole number", r#""port":-1"#],
+        ),
+        broken(
+            "no duration",
+            &with("/spec/health/interval", json!("soon")),
+            invalid,
+            [r#""soon" is not a duration; write 250ms"#, r#""interval":"soon""#],
+        ),
+        broken(
+            "a field that does not exist",
+            &with("/spec/rollout/maxUnavailible", json!(2)),
+            "UnknownField",
+            ["unknown field `maxUnavailible`", "did you mean `maxUnavailable`?"],
+        ),
+        broken(
+            "another name than the key's",
+            &with("/metadata/name", json!("another")),
+            "NameMismatch",
+            ["metadata.name: the document declares service/another", "its key is that of service/"],
+        ),
+        broken(
+            "a field of a later version",
+            &with("/spec/rollout/strategy", json!("blueGreen")),
+            "NotSupported",
+            ["spec.rollout.strategy", "leave it out"],
+        ),
+        broken(
+            "a kind that does not exist",
+            &with("/kind", json!("Servise")),
+            "UnknownKind",
+            [r#"kind: "Servise" is unknown"#, "did you mean Service?"],
+        ),
+        broken(
+            "more than 256 KiB",
+            &with("/spec/runtime/env", json!({"A": "x".repeat(300 << 10)})),
+            "TooLarge",
+            [" bytes", "at most 262144"],
+        ),
     ]
 }

@@ -20,7 +20,7 @@ mod world;
 pub use collector::{Collector, Span};
 pub use command::{Ran, USER_OF_HOME, binary};
 pub use controller::{Controller, Serve};
-pub use declare::{Declaration, broken_lines, host, service, zone};
+pub use declare::{Broken, Declaration, broken_values, host, service, zone};
 pub use http::{Answer, get};
 pub use prober::{Answers, Prober};
 pub use program::Program;

@@ -179,13 +179,21 @@ impl World {
     /// # Errors
     /// When etcd refuses.
     pub fn put_text(&self, path: &str, text: &str) -> Result<u64> {
+        self.put_bytes(path, text.as_bytes())
+    }
+
+    /// As [`World::put_text`], and it need not be text.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) -> Result<u64> {
         let key = format!("/windlass/{path}");
         let put = ["put", key.as_str(), "--write-out=fields"];
         // etcdctl does not read an empty value from its standard input.
-        let answer = if text.is_empty() {
-            self.etcd.etcdctl(&[put[0], put[2], put[1], text])
+        let answer = if bytes.is_empty() {
+            self.etcd.etcdctl(&[put[0], put[2], put[1], ""])
         } else {
-            self.etcd.etcdctl_with_input(&put, Some(text.as_bytes()))
+            self.etcd.etcdctl_with_input(&put, Some(bytes))
         };
         store_revision(&answer?)
     }

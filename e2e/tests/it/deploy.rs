@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{World, WorldOptions, broken_lines, eventually, holds, service};
+use windlass_e2e::{Broken, World, WorldOptions, broken_values, eventually, holds, service};
 use windlass_testbed::EtcdVersion;
 
 use crate::{PORT, Running, wait_gone};
@@ -79,14 +79,17 @@ fn raw_put_and_del(etcd: EtcdVersion) -> Result<()> {
     };
     let before = world.hosts.iter().map(fingerprint).collect::<Result<Vec<_>>>()?;
 
-    for (what, text, reason) in broken_lines(web) {
-        let put = world.put_text(&format!("declared/{}", web.path), &text)?;
+    for Broken { what, value, reason, words } in broken_values(web) {
+        let put = world.put_bytes(&format!("declared/{}", web.path), &value)?;
         eventually(format_args!("{what}: the status says {reason}"), || {
             let status = world.service("web")?;
             ensure!(status.generation() >= put, "it speaks of {}, not {put}", status.generation());
             status.expect("Stalled", "True", reason)?;
             let message = status.expect("Ready", "False", reason)?;
-            ensure!(!message.is_empty(), "without a message");
+            for words in words {
+                ensure!(message.contains(words), "{words:?} is not in {message:?}");
+            }
+            ensure!(message.len() < 4096 && !message.contains('\0'), "{message:?}");
             Ok(())
         })?;
         world.expect_version(&world.hosts, PORT, "v1")?;

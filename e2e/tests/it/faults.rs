@@ -93,6 +93,11 @@ fn what_runs_goes_on_without_etcd() -> Result<()> {
         world.expect_version(&world.hosts, PORT, "v1")?;
         std::thread::sleep(Duration::from_millis(200));
     }
+    let log = controller.log();
+    ensure!(
+        log.contains("the store is away") && log.contains(&world.etcd.endpoint()),
+        "nothing is told of etcd: {log}"
+    );
     let answers = prober.finish();
     for name in world.host_names() {
         ensure!(answers.failures(name) == 0, "{name} was down:\n{}", answers.summary());

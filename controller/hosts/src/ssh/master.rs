@@ -289,6 +289,10 @@ fn said(log: &str) -> String {
     if text.is_empty() { "ssh said nothing".to_owned() } else { text }
 }
 
+/// What makes a login possible.
+const LET_IN: &str =
+    "put the public key into ~/.ssh/authorized_keys of the login there, or say which key with spec.identity.keyFile";
+
 /// What ssh says of every key that is not the known one, of which a status needs none.
 const ALARM: [&str; 8] = [
     "IT IS POSSIBLE",
@@ -330,7 +334,7 @@ fn classify(log: &str) -> ContactError {
     ]) {
         ContactError::HostKey { detail: about_key(log) }
     } else if has(&["Permission denied", "Too many authentication failures", "No supported authentication methods"]) {
-        ContactError::Login { detail }
+        ContactError::Login { detail: format!("{detail}; {LET_IN}") }
     } else if has(&["Could not resolve hostname"]) {
         ContactError::NoAddress { detail }
     } else if has(&["timed out", "Timeout, server"]) {
