@@ -71,12 +71,34 @@ struct SourceFile {
     text: String,
 }
 
+/// What documents are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Apply,
+    Compare,
+    Delete,
+    Plan,
+}
+
+impl Intent {
+    /// What was not done, where documents cannot be used.
+    pub(crate) fn undone(self) -> &'static str {
+        match self {
+            Self::Apply => "nothing was written",
+            Self::Compare => "nothing was compared",
+            Self::Delete => "nothing was deleted",
+            Self::Plan => "nothing was planned",
+        }
+    }
+}
+
 /// Reads every document of every file. Each that cannot be used is told on stderr with its place, and then nothing
 /// is returned: half of what somebody meant to apply is a state that nobody has thought about.
 ///
 /// # Errors
 /// When a file cannot be read, a document cannot be used, there is none, or two have one name.
-pub(crate) fn load(files: &FileArgs, namespace: Option<&Namespace>) -> anyhow::Result<Vec<Loaded>> {
+pub(crate) fn load(files: &FileArgs, namespace: Option<&Namespace>, intent: Intent) -> anyhow::Result<Vec<Loaded>> {
+    let undone = intent.undone();
     let mut loaded = Vec::new();
     let (mut documents, mut bad) = (0, 0);
     for file in find(files)? {
@@ -95,13 +117,13 @@ pub(crate) fn load(files: &FileArgs, namespace: Option<&Namespace>) -> anyhow::R
     match (documents, bad) {
         (0, _) => bail!("there is no document in it"),
         (_, 0) => {}
-        (1, _) => bail!("the document cannot be used; nothing was written"),
-        _ => bail!("{bad} of {documents} documents cannot be used; nothing was written"),
+        (1, _) => bail!("the document cannot be used; {undone}"),
+        _ => bail!("{bad} of {documents} documents cannot be used; {undone}"),
     }
     let mut places = BTreeMap::new();
     for one in &loaded {
         if let Some(first) = places.insert(one.key(), &one.place) {
-            bail!("{} is declared twice: {first} and {}; nothing was written", one.key(), one.place);
+            bail!("{} is declared twice: {first} and {}; {undone}", one.key(), one.place);
         }
     }
     Ok(loaded)

@@ -28,6 +28,6 @@ pub mod requests;
 pub mod serve;
 pub mod service;
 
-pub use preview::{Preview, PreviewError, manifests, preview};
+pub use preview::{Preview, PreviewError, Question, Supposed, manifests, preview};
 pub use serve::{ServeError, ServeOptions, serve};
 pub use service::Foreseen;

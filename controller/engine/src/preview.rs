@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use windlass_crds::digest::ReleaseDigest;
-use windlass_crds::id::{MachineId, ServiceKey};
+use windlass_crds::id::{MachineId, ResourceKey, ServiceKey};
 use windlass_crds::manifest::Manifest;
 use windlass_crds::record::RolloutState;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::HostView;
 use windlass_planner::plan::Plan;
 use windlass_sources::{ContentsError, Sources};
-use windlass_store::{IdentityError, ReadError, Scope, Store, Update};
+use windlass_store::{Change, Entry, IdentityError, Key, ReadError, Scope, Store, StoreRevision, Update};
 
 use crate::cache::Cache;
 use crate::controller::{Controller, Identity, Parts};
@@ -65,6 +65,56 @@ pub async fn manifests<F: Fleet>(
     known
 }
 
+/// A declaration that is planned with as if it stood in the store.
+#[derive(Debug, Clone)]
+pub struct Supposed {
+    /// Which resource it declares.
+    pub key: ResourceKey,
+    /// What would be written.
+    pub text: Vec<u8>,
+}
+
+/// What a preview is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// These Services,
+    pub services: BTreeSet<ServiceKey>,
+    /// as they would be with these declarations; and every other Service that those concern.
+    pub supposed: Vec<Supposed>,
+}
+
+impl Question {
+    /// Takes what is supposed into the cache, and names every Service to look at.
+    fn pose(self, cache: &Cache, revision: StoreRevision) -> BTreeSet<ServiceKey> {
+        // Any revision will do that is later than all there are: nothing is written under it.
+        let next = StoreRevision(revision.0 + 1);
+        let change = |Supposed { key, text }| {
+            Change::Put(Entry {
+                key: Key::Declared(key),
+                value: text,
+                mod_revision: next,
+                create_revision: next,
+                version: 1,
+                lease: None,
+            })
+        };
+        let Self { mut services, supposed } = self;
+        let changes = supposed.into_iter().map(change).collect();
+        let touched = cache.apply(Update::Changes { changes, revision: next });
+        // A Host that says what it said before concerns nobody.
+        let says_something_new =
+            |key: &ResourceKey| cache.resource(key).declared.is_some_and(|read| read.changed == next);
+        for key in touched {
+            if let ResourceKey::Service(service) = key {
+                services.insert(service);
+            } else if says_something_new(&key) {
+                services.extend(cache.concerned_by(&key));
+            }
+        }
+        services
+    }
+}
+
 /// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
@@ -91,15 +141,16 @@ pub async fn preview<F: Fleet>(
     fleet: Arc<F>,
     directory: &Path,
     machine: MachineId,
-    services: &[ServiceKey],
+    question: Question,
 ) -> Result<Vec<Preview>, PreviewError> {
     let listing = store.list(&Scope::state()).await?;
     let cache = Arc::new(Cache::default());
     cache.apply(Update::Snapshot { entries: listing.entries, revision: listing.revision });
-    let cluster = store.cluster_id().await?;
+    let services = question.pose(&cache, listing.revision);
+    let cluster = store.supposed_cluster_id().await?;
     let mut previews = Vec::new();
     for service in services {
-        let rollouts = cache.service(service).rollouts;
+        let rollouts = cache.service(&service).rollouts;
         let active = rollouts.values().next_back().filter(|rollout| rollout.value.state == RolloutState::Active);
         let parts = Parts {
             store: store.clone(),
@@ -112,7 +163,8 @@ pub async fn preview<F: Fleet>(
         };
         let term = active.map_or(0, |rollout| rollout.value.term);
         let controller = Arc::new(Controller::spectator(parts, term));
-        previews.push(Preview { service: service.clone(), foreseen: foresee(&controller, service).await });
+        let foreseen = foresee(&controller, &service).await;
+        previews.push(Preview { service, foreseen });
     }
     Ok(previews)
 }

@@ -47,24 +47,48 @@ pub(crate) fn check_layout(value: Option<&[u8]>) -> Result<(), IdentityError> {
     }
 }
 
+/// What becomes of an id that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Made,
+    Supposed,
+}
+
 impl Store {
     /// The id of this store, made when it has none, together with the version of the layout. One round trip.
     ///
     /// # Errors
     /// When the store does not answer or refuses, holds no valid id, or was written by a later Windlass.
     pub async fn cluster_id(&self) -> Result<ClusterId, IdentityError> {
+        self.identify(Absent::Made).await
+    }
+
+    /// The id of this store, or one such as its first controller will give it. Nothing is written, so whoever may
+    /// only read may ask this.
+    ///
+    /// # Errors
+    /// As [`Store::cluster_id`].
+    pub async fn supposed_cluster_id(&self) -> Result<ClusterId, IdentityError> {
+        self.identify(Absent::Supposed).await
+    }
+
+    async fn identify(&self, absent: Absent) -> Result<ClusterId, IdentityError> {
         let key = Key::Control(Control::ClusterId);
         let fresh = random_id().map_err(IdentityError::Random)?;
         let (id, layout) = (self.path(&key), self.path(&Key::Control(Control::LayoutVersion)));
+        let made = match absent {
+            Absent::Made => vec![
+                TxnOp::put(id.clone(), fresh.clone(), None),
+                TxnOp::put(layout.clone(), LAYOUT_VERSION.to_string(), None),
+            ],
+            Absent::Supposed => Vec::new(),
+        };
         let answer = self
             // Done twice, the second finds what the first made.
             .call(Call::Txn, Repeat::Freely, |mut client| {
                 let txn = Txn::new()
                     .when([Compare::create_revision(id.clone(), CompareOp::Equal, 0)])
-                    .and_then([
-                        TxnOp::put(id.clone(), fresh.clone(), None),
-                        TxnOp::put(layout.clone(), LAYOUT_VERSION.to_string(), None),
-                    ])
+                    .and_then(made.clone())
                     .or_else([TxnOp::get(id.clone(), None), TxnOp::get(layout.clone(), None)]);
                 async move { client.txn(txn).await }
             })

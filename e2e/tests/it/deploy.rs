@@ -31,6 +31,13 @@ fn three_hosts_by_commands() -> Result<()> {
     fs::write(declared.join("web.yaml"), service("web", PORT, program.dir(), &world.host_names()).text())?;
 
     let folder = declared.display().to_string();
+    // With Hosts and a zone that only the files declare, it is told what applying them would do.
+    let planned = world.windlass(&["plan", "-f", &folder])?.expect(3)?;
+    ensure!(planned.contains("begin: deploy to revision 1 (new"), "plan -f says:\n{planned}");
+    for host in &world.hosts {
+        ensure!(planned.contains(&format!("{}: stage 1, ", host.name())), "plan -f says:\n{planned}");
+    }
+    world.windlass(&["get", "service/web"])?.expect(1)?;
     let applied = world.windlass(&["apply", "-f", &folder])?.expect(0)?;
     for name in ["networkzone/internal", "host/web1", "host/web3", "service/web"] {
         ensure!(applied.contains(name), "apply says nothing of {name}:\n{applied}");

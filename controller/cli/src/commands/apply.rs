@@ -10,7 +10,7 @@ use windlass_store::{Key, Store};
 use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::{is_here, warn_without_controller};
-use crate::declarations::{self, FileArgs, Loaded};
+use crate::declarations::{self, FileArgs, Intent, Loaded};
 use crate::exit::Exit;
 use crate::failure::hinted;
 use crate::inventory::scope_of;
@@ -67,9 +67,9 @@ impl Verb {
 
 pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     args.files.require()?;
-    let mut documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    let mut documents = declarations::load(&args.files, client.namespace.namespace.as_ref(), Intent::Apply)?;
     let store = client.connection.connect().await?;
-    check_paths(&store, &documents).await?;
+    check_paths(&store, &documents, Intent::Apply).await?;
     // What others refer to comes first.
     documents.sort_by_key(|document| Kind::ALL.iter().position(|kind| *kind == document.key().kind()));
     let keys: Vec<ResourceKey> = documents.iter().map(Loaded::key).collect();
@@ -123,7 +123,10 @@ async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<
 }
 
 /// A relative path means a directory of this machine, so the controller must be on it.
-async fn check_paths(store: &Store, documents: &[Loaded]) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When it is not, or the store does not answer.
+pub(super) async fn check_paths(store: &Store, documents: &[Loaded], intent: Intent) -> anyhow::Result<()> {
     let Some((document, path)) = documents.iter().find_map(|one| Some((one, one.made_absolute.as_ref()?))) else {
         return Ok(());
     };
@@ -143,6 +146,6 @@ async fn check_paths(store: &Store, documents: &[Loaded]) -> anyhow::Result<()> 
         Some(leader) => format!("the controller runs on {}, as process {}, and not here", leader.hostname, leader.pid),
         None => "no controller runs on this store, so it is not known on which machine it will".to_owned(),
     };
-    let error = anyhow::anyhow!("{place}: spec.source.path is relative, and {why}; nothing was written");
+    let error = anyhow::anyhow!("{place}: spec.source.path is relative, and {why}; {}", intent.undone());
     Err(hinted(error, format!("write the directory as the controller sees it; here it is {}", path.display())))
 }

@@ -12,7 +12,7 @@ use windlass_store::Store;
 use super::ClientArgs;
 use crate::asking::ask;
 use crate::connection::warn_without_controller;
-use crate::declarations::{self, FileArgs};
+use crate::declarations::{self, FileArgs, Intent};
 use crate::exit::Exit;
 use crate::failure::UsageError;
 use crate::first_steps;
@@ -116,6 +116,6 @@ fn named(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Result<Vec<ResourceK
     if args.files.files.is_empty() {
         return Err(UsageError("say what: service/NAME, or -f FILE".into()).into());
     }
-    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref(), Intent::Delete)?;
     Ok(documents.iter().map(declarations::Loaded::key).collect())
 }

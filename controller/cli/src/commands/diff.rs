@@ -7,14 +7,14 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use windlass_crds::document;
 use windlass_crds::id::ResourceKey;
-use windlass_engine::{Preview, manifests};
+use windlass_engine::{Preview, Question, manifests};
 use windlass_hosts::SshFleet;
 use windlass_store::{Key, Store};
 
 use super::ClientArgs;
 use super::plan::{look, require, within};
 use crate::comparison::{Comparison, compare};
-use crate::declarations::{self, FileArgs, Loaded};
+use crate::declarations::{self, FileArgs, Intent, Loaded};
 use crate::exit::Exit;
 use crate::failure::UsageError;
 use crate::fields::{self, FieldChange};
@@ -66,9 +66,10 @@ async fn with_hosts(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit
     let store = client.connection.connect().await?;
     require(&store, &services).await?;
     let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
+    let question = Question { services: services.into_iter().collect(), supposed: Vec::new() };
     let looking = async {
         let mut found = Vec::new();
-        for Preview { service, foreseen } in look(&store, &fleet, &services).await? {
+        for Preview { service, foreseen } in look(&store, &fleet, question).await? {
             let key = ResourceKey::Service(service.clone());
             let foreseen = foreseen.with_context(|| format!("{key}: nothing is declared that makes sense"))?;
             let manifests = manifests(fleet.as_ref(), &service, &foreseen).await;
@@ -103,7 +104,7 @@ enum Against {
 }
 
 async fn with_files(args: &DiffArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref())?;
+    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref(), Intent::Compare)?;
     let store = client.connection.connect().await?;
     let mut found = Vec::new();
     for document in &documents {

@@ -1,5 +1,6 @@
 //! `windlass plan`: what the controller would do next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -7,12 +8,14 @@ use clap::{Args, ValueEnum};
 use windlass_crds::condition::ConditionType;
 use windlass_crds::id::{ResourceKey, ServiceKey};
 use windlass_crds::span::Span;
-use windlass_engine::{Preview, preview};
+use windlass_engine::{Preview, Question, Supposed, preview};
 use windlass_hosts::SshFleet;
 use windlass_planner::plan::{Act, Plan, RolloutChange};
 use windlass_store::Store;
 
 use super::ClientArgs;
+use super::apply::check_paths;
+use crate::declarations::{self, FileArgs, Intent, Loaded};
 use crate::exit::Exit;
 use crate::failure::{TimedOut, UsageError};
 use crate::first_steps;
@@ -23,16 +26,22 @@ use crate::waiting::TimeoutArgs;
 
 /// Show what the controller would do next, without doing it
 ///
+/// Of files it shows what would be done once they were applied: with their Services, and with every other Service that
+/// their Hosts and NetworkZones concern. Nothing is written.
+///
 /// Exits with 0 when there is nothing to do, and with 3 when there is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   windlass plan service/web
-  windlass plan service/web service/api -o json")]
+  windlass plan service/web service/api -o json
+  windlass plan -f web.yaml")]
 pub(crate) struct PlanArgs {
     /// Which: service/web, or service web api
-    #[arg(value_name = "RESOURCE")]
+    #[arg(value_name = "RESOURCE", conflicts_with = "files")]
     resources: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
     /// How to print it
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<PlanFormat>,
@@ -47,12 +56,17 @@ enum PlanFormat {
 }
 
 pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
-    let services = services(args, client)?;
-    let store = client.connection.connect().await?;
-    require(&store, &services).await?;
+    let (store, question) = match (args.resources.is_empty(), args.files.files.is_empty()) {
+        (true, true) => return Err(UsageError("say what: service/NAME, or -f FILE".into()).into()),
+        (true, false) => of_files(args, client).await?,
+        (false, _) => of_services(args, client).await?,
+    };
     let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
-    let previews = within(args.timeout.timeout, look(&store, &fleet, &services)).await?;
+    let previews = within(args.timeout.timeout, look(&store, &fleet, question)).await?;
     fleet.close().await;
+    if previews.is_empty() && args.output.is_none() {
+        output::note("no service is concerned, so there is nothing to do");
+    }
     match args.output {
         Some(PlanFormat::Json) => output::line(serde_json::to_string_pretty(&as_json(&previews))?)?,
         None => output::data(&previews.iter().map(as_text).collect::<String>())?,
@@ -85,23 +99,29 @@ pub(super) async fn require(store: &Store, services: &[ServiceKey]) -> anyhow::R
 ///
 /// # Errors
 /// When the store, or this machine's own files, cannot be used.
-pub(super) async fn look(
-    store: &Store,
-    fleet: &Arc<SshFleet>,
-    services: &[ServiceKey],
-) -> anyhow::Result<Vec<Preview>> {
+pub(super) async fn look(store: &Store, fleet: &Arc<SshFleet>, question: Question) -> anyhow::Result<Vec<Preview>> {
     // What is read of sources is of no use to anybody else.
     let files = tempfile::tempdir().context("cannot make a folder for the files of sources")?;
     let machine = std::fs::read_to_string("/etc/machine-id").context("cannot read /etc/machine-id")?;
     let machine = machine.trim().parse().context("/etc/machine-id")?;
-    Ok(preview(store, Arc::clone(fleet), files.path(), machine, services).await?)
+    Ok(preview(store, Arc::clone(fleet), files.path(), machine, question).await?)
 }
 
-fn services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<Vec<ServiceKey>> {
-    if args.resources.is_empty() {
-        return Err(UsageError("say what: service/NAME".into()).into());
-    }
-    Ok(resources::services(&args.resources, &client.namespace)?)
+/// What would be done with Services as they are declared.
+async fn of_services(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<(Store, Question)> {
+    let services = resources::services(&args.resources, &client.namespace)?;
+    let store = client.connection.connect().await?;
+    require(&store, &services).await?;
+    Ok((store, Question { services: services.into_iter().collect(), supposed: Vec::new() }))
+}
+
+/// What would be done once files were applied; what `apply` would refuse is refused here too.
+async fn of_files(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<(Store, Question)> {
+    let documents = declarations::load(&args.files, client.namespace.namespace.as_ref(), Intent::Plan)?;
+    let store = client.connection.connect().await?;
+    check_paths(&store, &documents, Intent::Plan).await?;
+    let supposed = |document: Loaded| Supposed { key: document.key(), text: document.text.into_bytes() };
+    Ok((store, Question { services: BTreeSet::new(), supposed: documents.into_iter().map(supposed).collect() }))
 }
 
 /// `stage 4, activate 4, verdict on 4, confirm 4`.

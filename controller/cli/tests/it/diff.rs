@@ -62,7 +62,7 @@ fn what_cannot_be_compared_is_told() {
     insta::assert_snapshot!(world.run(&["diff", "-f", "bad.yaml"]), @"
     -- stderr
     error: bad.yaml:13:17: spec.runtime.env.PORT: is set by Windlass itself
-    error: the document cannot be used; nothing was written
+    error: the document cannot be used; nothing was compared
     -- exit 1
     ");
     insta::assert_snapshot!(world.run(&["diff"]), @"

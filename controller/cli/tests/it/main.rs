@@ -11,6 +11,7 @@ mod diff;
 mod edges;
 mod get;
 mod host;
+mod plan;
 mod removal;
 mod roles;
 mod rollout;

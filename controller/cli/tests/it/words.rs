@@ -27,7 +27,7 @@ fn what_makes_no_sense_exits_with_2() {
         (&["rollout", "undo", "service/web", "--to-revision", "last"], "invalid value 'last'"),
         (&["apply"], "say which files: -f FILE"),
         (&["apply", "-f", "x", "--dry-run", "--wait"], "cannot be used with"),
-        (&["plan"], "say what: service/NAME"),
+        (&["plan"], "say what: service/NAME, or -f FILE"),
         (&["serve", "--store", "embedded"], "--store embedded is not supported by this version"),
         (&["serve", "--listen", "9700"], "invalid value '9700' for '--listen <ADDRESS>'"),
     ] {
