@@ -35,7 +35,7 @@ fn three_hosts_by_commands() -> Result<()> {
     let planned = world.windlass(&["plan", "-f", &folder])?.expect(3)?;
     ensure!(planned.contains("begin: deploy to revision 1 (new"), "plan -f says:\n{planned}");
     for host in &world.hosts {
-        ensure!(planned.contains(&format!("{}: stage 1, ", host.name())), "plan -f says:\n{planned}");
+        ensure!(planned.contains(&format!("{}: stage 1\n", host.name())), "plan -f says:\n{planned}");
     }
     world.windlass(&["get", "service/web"])?.expect(1)?;
     let applied = world.windlass(&["apply", "-f", &folder])?.expect(0)?;

@@ -52,7 +52,7 @@ impl Foreseen {
 pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey) -> Option<Foreseen> {
     let stop = CancellationToken::new();
     let mut turn = Turn::new(controller, key, Memory::default(), &stop);
-    let scene = turn.scene().await;
+    let mut scene = turn.scene().await;
     scene.accepted.as_ref()?;
     turn.observe(&scene).await;
     while !turn.looking.is_empty()
@@ -87,6 +87,8 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         verdicts: BTreeMap::new(),
         failures: BTreeMap::new(),
     };
+    // The record precedes the act: whoever begins has written it down by then.
+    scene.view.revisions.extend(plan.new_revision.iter().map(|new| (new.number, new.clone())));
     let mut next = plan_next(&turn.inputs(&scene, &owned, Some(&begun), &hosts));
     next.rollout = plan.rollout;
     next.new_revision = plan.new_revision.or(next.new_revision);
