@@ -9,6 +9,7 @@ use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_store::{Expectation, Key, StoreRevision, Write};
 
 use crate::cache::{ServiceView, Stored};
+use crate::requests;
 
 /// So many rollouts are kept: as many as revisions by default.
 const ROLLOUTS: usize = 10;
@@ -16,8 +17,8 @@ const ROLLOUTS: usize = 10;
 /// So many old records are deleted in one commit, which holds 126 writes; the rest with the next ones.
 const HOUSEKEEPING: usize = 40;
 
-/// So many records of a Service that is gone are deleted in one commit.
-const ERASED: usize = 100;
+/// So many records of a Service that is gone are deleted in one commit, beside its requests and their answers.
+const ERASED: usize = 50;
 
 /// A value as JSON bytes.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
@@ -173,8 +174,7 @@ impl Records<'_> {
         if view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
             writes.push(Write::put(Key::Status(resource.clone()), bytes));
         }
-        let request = |id| Write::delete(Key::Request { target: resource.clone(), id });
-        writes.extend(view.requests.keys().cloned().map(request));
+        writes.extend(requests::ended(&resource, &view.requests));
         writes
     }
 
@@ -200,13 +200,93 @@ impl Records<'_> {
     fn erase(&self) -> Vec<Write> {
         let (key, view) = (self.key, self.view);
         let resource = ResourceKey::Service(key.clone());
+        // Requests are answered in this commit.
+        let ended = requests::ended(&resource, &view.requests);
         let mut keys: Vec<Key> = Vec::new();
         keys.extend(view.revisions.keys().map(|number| Key::Revision(key.clone(), *number)));
         keys.extend(view.rollouts.keys().map(|sequence| Key::Rollout(key.clone(), *sequence)));
-        keys.extend(view.requests.keys().map(|id| Key::Request { target: resource.clone(), id: id.clone() }));
         // What says that something is left goes last, where all does not fit into one commit.
         keys.extend(view.status.as_ref().map(|_| Key::Status(resource.clone())));
         keys.extend(view.owned.as_ref().map(|_| Key::Owned(key.clone())));
-        keys.into_iter().take(ERASED).map(Write::delete).collect()
+        ended.chain(keys.into_iter().take(ERASED).map(Write::delete)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use windlass_crds::record::Purpose;
+    use windlass_crds::request::Request;
+    use windlass_planner::input::{Goal, Inputs, RemovalGate};
+    use windlass_planner::plan::plan;
+    use windlass_store::{MOST_WRITES, RequestId};
+
+    use super::*;
+
+    /// A Service that was rolled out and asked more often than one commit can clear away.
+    fn crowded() -> ServiceView {
+        let rollout = |number| Rollout {
+            sequence: Sequence(number),
+            purpose: Purpose::Deploy,
+            revision: None,
+            term: 1,
+            started: Timestamp::UNIX_EPOCH,
+            progressed: Timestamp::UNIX_EPOCH,
+            state: RolloutState::Succeeded,
+            touched: BTreeSet::new(),
+            restage: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        };
+        let at = StoreRevision::default();
+        let rollouts = (1..=500).map(|number| (Sequence(number), Stored { value: rollout(number), at }));
+        let id = |number: u32| format!("{number:04}").parse::<RequestId>().expect("digits");
+        let requests = (0..500).map(|number| (id(number), Ok(Request::Pause)));
+        let mut view = ServiceView {
+            owned: Some(Stored { value: Owned::default(), at }),
+            status: Some(Stored { value: b"{}".to_vec(), at }),
+            requests: requests.collect(),
+            rollouts: rollouts.collect(),
+            ..ServiceView::default()
+        };
+        requests::bound(&mut view.requests);
+        view
+    }
+
+    /// Each request may be refused, and each refusal is a write; so may be what else is told.
+    #[test]
+    fn no_commit_is_larger_than_the_store_takes() {
+        let (key, view) = ("default/web".parse().expect("two labels"), crowded());
+        let (owned, revisions, hosts) = (Owned::default(), BTreeMap::new(), BTreeMap::new());
+        let last = view.rollouts.values().next_back().map(|stored| stored.value.clone());
+        let mut plan = plan(&Inputs {
+            service: &key,
+            now: Timestamp::UNIX_EPOCH,
+            term: 1,
+            fresh_term: false,
+            goal: Goal::Remove,
+            complaint: None,
+            owned: &owned,
+            revisions: &revisions,
+            rollout: last.as_ref(),
+            hosts: &hosts,
+            removals: RemovalGate::Open,
+        });
+        assert!(plan.gone);
+        for gone in [true, false] {
+            plan.gone = gone;
+            let rollouts = rollouts(last.clone(), &plan, None, 1, Timestamp::UNIX_EPOCH);
+            let said = status(&plan, None, Generation(1), &ServiceStatus::default(), Timestamp::UNIX_EPOCH);
+            let (key, view, plan, owned) = (&key, &view, &plan, &owned);
+            let records = Records { key, view, plan, owned, rollouts: &rollouts, status: &said, history_limit: 10 };
+            let writes = records.writes();
+            let ended = writes.iter().filter(|write| matches!(write.key, Key::Request { .. })).count();
+            assert_eq!(ended, view.requests.len(), "what is answered is ended");
+            let events = view.requests.len() + 3 + crate::service::LEFT_BEHIND;
+            assert!(writes.len() + events <= MOST_WRITES, "{} writes, {events} events", writes.len());
+            // What says that something is left is the last to go.
+            assert!(!gone || !writes.iter().any(|write| matches!(write.key, Key::Owned(_))));
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::ResourceKey;
-use windlass_store::{EventId, Key, LeaseId, RequestId, Store, Write};
+use windlass_store::{EventId, Key, LeaseId, RequestId, Store, Write, WriteError};
 
 /// How long an event is kept.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -29,7 +29,9 @@ pub struct Event {
     pub reason: Reason,
     /// What, for people.
     pub message: String,
-    /// Which request it answers: the one that was refused. Whoever asked waits for this.
+    /// Which request it answers: the one that was refused, whose reason is then `RequestRefused` and whose message
+    /// says why. It is written in the commit that deletes the request, so whoever sees that the request is gone, and
+    /// reads events after that, finds the answer there for an hour; one that is done has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
 }
@@ -76,12 +78,29 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
 }
 
 impl Events {
-    /// The writes that tell of `news`. Where no lease is to be had there are none: an event is worth no failure.
-    pub async fn writes(&self, store: &Store, key: &ResourceKey, now: Timestamp, news: Vec<News>) -> Vec<Write> {
+    /// The writes that tell of `news`. Where no lease is to be had there are none, for an event is worth no failure;
+    /// but an answer is: somebody waits for it.
+    ///
+    /// # Errors
+    /// When there is an answer among the news, and no lease.
+    pub async fn writes(
+        &self,
+        store: &Store,
+        key: &ResourceKey,
+        now: Timestamp,
+        news: Vec<News>,
+    ) -> Result<Vec<Write>, WriteError> {
         if news.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let Some(lease) = self.lease(store).await else { return Vec::new() };
+        let lease = match self.lease(store).await {
+            Ok(lease) => lease,
+            Err(error) if news.iter().any(|news| news.request.is_some()) => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no lease for events");
+                return Ok(Vec::new());
+            }
+        };
         let write = |News { reason, message, request }: News| {
             tracing::info!(resource = %key, %reason, message, "event");
             let count = self.count.fetch_add(1, Ordering::Relaxed) % 10_000;
@@ -90,7 +109,7 @@ impl Events {
             let value = serde_json::to_vec(&event).ok()?;
             Some(Write::put_leased(Key::Event { id }, value, lease))
         };
-        news.into_iter().filter_map(write).collect()
+        Ok(news.into_iter().filter_map(write).collect())
     }
 
     /// The lease has ended before its time: the next event gets another.
@@ -98,22 +117,15 @@ impl Events {
         *self.lease.lock().await = None;
     }
 
-    async fn lease(&self, store: &Store) -> Option<LeaseId> {
+    async fn lease(&self, store: &Store) -> Result<LeaseId, WriteError> {
         let mut lease = self.lease.lock().await;
         if let Some((lease, since)) = *lease
             && since.elapsed() < SHARED
         {
-            return Some(lease);
+            return Ok(lease);
         }
-        match store.grant_lease(KEPT).await {
-            Ok(fresh) => {
-                *lease = Some((fresh, Instant::now()));
-                Some(fresh)
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "no lease for events");
-                None
-            }
-        }
+        let fresh = store.grant_lease(KEPT).await?;
+        *lease = Some((fresh, Instant::now()));
+        Ok(fresh)
     }
 }

@@ -10,11 +10,12 @@ use windlass_crds::document::Declaration;
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, HostName, ResourceKey, ServiceKey};
 use windlass_crds::observation::HostFacts;
+use windlass_crds::problem::Problem;
 use windlass_crds::request::Request;
 use windlass_crds::status::{Finding, HostStatus, PlainStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Scrutiny};
-use windlass_store::{CommitError, Key, Write};
+use windlass_store::{Key, Write};
 
 use crate::cache::{Read, ResourceView};
 use crate::commit::json;
@@ -22,8 +23,8 @@ use crate::controller::{Controller, now};
 use crate::events;
 use crate::goal::complaint;
 use crate::queue::Next;
-use crate::requests::{self, Refused};
-use crate::service::stalled;
+use crate::requests::{self, Refused, Standing};
+use crate::service::{ReconcileError, stalled};
 
 /// Hosts are looked at so often where nothing happens (design: every 60 s).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -59,16 +60,18 @@ impl Said for PlainStatus {
 ///
 /// # Errors
 /// When the store does not take what was found.
-pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostName) -> Result<Next, CommitError> {
+pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostName) -> Result<Next, ReconcileError> {
     let key = ResourceKey::Host(name.clone());
     let view = bounded(controller.cache.resource(&key));
     let Some(Read { parsed, at, .. }) = view.declared.clone() else { return erase(controller, &key).await };
     let generation = Generation(at.0);
-    let (mut refused, mut owner, mut facts) = (Vec::new(), None, None);
+    let standing = standing(parsed.as_deref());
+    let mut refused = requests::refusals(&key, standing, &view.requests);
+    let (mut owner, mut facts) = (None, None);
     let (findings, next) = match parsed.as_deref() {
         Ok(Declaration::Host(host)) => {
             let target = Target::declared(HostId::Named(name.clone()), &host.spec);
-            refused = adopt(controller, &target, &view).await;
+            refused.extend(adopt(controller, &target, &view).await);
             let found = contact(controller, &target).await;
             let next = Next::After(if found.is_ok() { LOOK_EVERY } else { TRY_AGAIN });
             let findings = findings(found.as_ref());
@@ -99,18 +102,18 @@ pub async fn reconcile<F: Fleet>(controller: &Arc<Controller<F>>, name: &HostNam
         generation,
     )
     .await?;
-    Ok(unless_asked(controller, &key, next))
+    Ok(next)
+}
+
+/// How it stands with a declaration.
+fn standing(parsed: Result<&Declaration, &Vec<Problem>>) -> Standing {
+    parsed.map_or_else(|problems| Standing::Nonsense(complaint(problems).reason), |_| Standing::Sound)
 }
 
 /// A view with as many requests as one commit can end.
 fn bounded(mut view: ResourceView) -> ResourceView {
     requests::bound(&mut view.requests);
     view
-}
-
-/// When to look again, where more may have been asked than one commit could end.
-fn unless_asked<F: Fleet>(controller: &Controller<F>, key: &ResourceKey, next: Next) -> Next {
-    if controller.cache.is_asked(key) { Next::After(Duration::ZERO) } else { next }
 }
 
 /// Takes a Host over where that is asked; says what could not be.
@@ -141,10 +144,11 @@ async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &Res
 pub async fn reconcile_plain<F: Fleet>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
-) -> Result<Next, CommitError> {
+) -> Result<Next, ReconcileError> {
     let view = bounded(controller.cache.resource(key));
     let Some(Read { parsed, at, .. }) = view.declared.clone() else { return erase(controller, key).await };
     let generation = Generation(at.0);
+    let refused = requests::refusals(key, standing(parsed.as_deref()), &view.requests);
     let findings = match &parsed {
         Ok(_) => vec![Finding {
             kind: ConditionType::Ready,
@@ -155,8 +159,8 @@ pub async fn reconcile_plain<F: Fleet>(
         Err(problems) => stalled(&complaint(problems)),
     };
     let status = |_: &PlainStatus, conditions| PlainStatus { observed_generation: generation, conditions };
-    say(controller, key, view, News { findings, refused: Vec::new() }, status, generation).await?;
-    Ok(unless_asked(controller, key, Next::Never))
+    say(controller, key, view, News { findings, refused }, status, generation).await?;
+    Ok(Next::Never)
 }
 
 /// Asks a host for its facts; nothing is changed there.
@@ -213,7 +217,7 @@ async fn say<F: Fleet, S: Said>(
     news: News,
     status: impl FnOnce(&S, Vec<Condition>) -> S,
     generation: Generation,
-) -> Result<(), CommitError> {
+) -> Result<(), ReconcileError> {
     let ResourceView { status: stored, requests, .. } = view;
     let News { findings, refused } = news;
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
@@ -226,36 +230,26 @@ async fn say<F: Fleet, S: Said>(
         happened.extend(events::transitions(before.conditions(), said.conditions()));
         writes.push(Write::put(Key::Status(key.clone()), bytes));
     }
-    for (id, request) in requests {
-        let known = match (&request, key) {
-            (Ok(Request::Reconcile), _) => true,
-            (Ok(Request::Adopt { .. }), key) => matches!(key, ResourceKey::Host(_)),
-            _ => false,
-        };
-        if !known {
-            let why = format!("{}: only a Service can be asked this", id.as_str());
-            happened.push(Refused { request: id.clone(), why }.into());
-        }
-        writes.push(Write::delete(Key::Request { target: key.clone(), id }));
-    }
+    writes.extend(requests::ended(key, &requests));
     if writes.is_empty() {
         return Ok(());
     }
-    writes.extend(controller.events.writes(&controller.store, key, now, happened).await);
+    writes.extend(controller.events.writes(&controller.store, key, now, happened).await?);
     let revision = controller.commit(&writes).await?;
     controller.cache.reach(revision).await;
     Ok(())
 }
 
 /// Removes what was said of a resource that is gone.
-async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> Result<Next, CommitError> {
+async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> Result<Next, ReconcileError> {
     let ResourceView { status: stored, requests, .. } = bounded(controller.cache.resource(key));
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
-    let request = |id: &windlass_store::RequestId| Write::delete(Key::Request { target: key.clone(), id: id.clone() });
-    writes.extend(requests.keys().map(request));
+    writes.extend(requests::ended(key, &requests));
+    let refused = requests::refusals(key, Standing::Absent, &requests).into_iter().map(events::News::from);
+    writes.extend(controller.events.writes(&controller.store, key, now(), refused.collect()).await?);
     if !writes.is_empty() {
         let revision = controller.commit(&writes).await?;
         controller.cache.reach(revision).await;
     }
-    Ok(unless_asked(controller, key, Next::Never))
+    Ok(Next::Never)
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use windlass_crds::condition::Reason;
-use windlass_crds::id::{HostId, RevisionNumber, Sequence};
+use windlass_crds::id::{HostId, Kind, ResourceKey, RevisionNumber, Sequence};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
 use windlass_crds::request::Request;
 use windlass_planner::record::block;
 use windlass_planner::target::Aim;
-use windlass_store::RequestId;
+use windlass_store::{Key, RequestId, Write};
 
 use crate::events::News;
 
@@ -21,6 +21,11 @@ pub fn bound(requests: &mut BTreeMap<RequestId, Result<Request, String>>) {
     if let Some(surplus) = requests.keys().nth(MOST).cloned() {
         requests.split_off(&surplus);
     }
+}
+
+/// The writes that end requests.
+pub fn ended<Asked>(key: &ResourceKey, requests: &BTreeMap<RequestId, Asked>) -> impl Iterator<Item = Write> {
+    requests.keys().map(move |id| Write::delete(Key::Request { target: key.clone(), id: id.clone() }))
 }
 
 /// What the requests for a Service amount to.
@@ -45,6 +50,57 @@ impl From<Refused> for News {
     fn from(Refused { request, why }: Refused) -> Self {
         Self { reason: Reason::RequestRefused, message: why, request: Some(request) }
     }
+}
+
+/// How it stands with what is declared of a resource that is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in force.
+    Sound,
+    /// It makes no sense, for this reason; what was in force before is not known.
+    Nonsense(Reason),
+    /// There is none, and nothing is left of it.
+    Absent,
+}
+
+/// What cannot be done of what is asked of a Host, a zone, or a Service that is not known.
+pub fn refusals(
+    key: &ResourceKey,
+    standing: Standing,
+    requests: &BTreeMap<RequestId, Result<Request, String>>,
+) -> Vec<Refused> {
+    let why = |request: &Request| {
+        let meant_for = match request {
+            // Its status says what became of the look.
+            Request::Reconcile if standing != Standing::Absent => return None,
+            Request::Reconcile => key.kind(),
+            Request::Adopt { .. } => Kind::Host,
+            // Nothing of it is left on any host.
+            Request::ConfirmRemoval { .. } if key.kind() == Kind::Service => return None,
+            Request::Undo { .. }
+            | Request::Retry
+            | Request::ConfirmRemoval { .. }
+            | Request::Restart
+            | Request::Pause
+            | Request::Resume => Kind::Service,
+        };
+        if meant_for != key.kind() {
+            return Some(format!("only a {meant_for} can be asked this"));
+        }
+        match standing {
+            Standing::Sound => None,
+            Standing::Nonsense(reason) => Some(format!("what is declared of {key} makes no sense ({reason})")),
+            Standing::Absent => Some(format!("{key} is not declared")),
+        }
+    };
+    let refused = |(id, request): (&RequestId, &Result<Request, String>)| {
+        let why = match request {
+            Ok(request) => format!("{}: {}", request.name(), why(request)?),
+            Err(error) => format!("{id}: {error}"),
+        };
+        Some(Refused { request: id.clone(), why })
+    };
+    requests.iter().filter_map(refused).collect()
 }
 
 /// What a request may change of.
@@ -96,7 +152,7 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                     refuse(format!("undo: {why}"));
                 }
             }
-            Err(error) => refuse(format!("{}: {error}", id.as_str())),
+            Err(error) => refuse(format!("{id}: {error}")),
         }
     }
     asked

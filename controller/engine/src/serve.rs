@@ -395,7 +395,9 @@ async fn one<F: Fleet>(
             if controller.complaints.ends(key) {
                 tracing::info!(resource = %key, "reconciled again");
             }
-            next
+            // More may be asked than one commit could end.
+            let more = next != Next::Retry && controller.cache.is_asked(key);
+            if more { Next::After(Duration::ZERO) } else { next }
         }
         Err(error) => {
             span.record("outcome", "failed").record("error", &error).record("otel.status_code", "ERROR");

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
-use windlass_crds::id::{HostId, ResourceKey, Sequence, ServiceKey};
+use windlass_crds::id::{HostId, Sequence, ServiceKey};
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::status::Finding;
@@ -31,10 +31,12 @@ use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::status::Work;
-use windlass_store::{CommitError, SequenceError};
+use windlass_store::{CommitError, SequenceError, WriteError};
 
 pub use self::foreseen::{Foreseen, foresee};
 pub use self::nonsense::stalled;
+#[cfg(test)]
+pub(crate) use self::record::LEFT_BEHIND;
 use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::{Controller, Memory, Pulse, Scan, now};
@@ -63,12 +65,15 @@ const WAITING: Duration = Duration::from_secs(3);
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
 
-/// Why a Service could not be reconciled this time.
+/// Why something could not be reconciled this time.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// What was decided could not be recorded, so nothing was done.
     #[error("cannot record what was decided")]
     Commit(#[from] CommitError),
+    /// A request is refused, and no answer can be left; so it stays, and is dealt with again.
+    #[error("cannot answer a request")]
+    Answer(#[from] WriteError),
     /// No number could be drawn for a rollout.
     #[error("cannot draw a sequence")]
     Sequence(#[from] SequenceError),
@@ -563,10 +568,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn next(&self, scene: &Scene, spec: &ServiceSpec, plan: &Plan) -> Next {
         if self.failed {
             return Next::Retry;
-        }
-        if self.controller.cache.is_asked(&ResourceKey::Service(self.key.clone())) {
-            // More was asked than one commit could end.
-            return Next::After(Duration::ZERO);
         }
         let declared = scene.view.declared.is_some();
         let mut waits = vec![LOOK_EVERY];

@@ -1,7 +1,5 @@
 //! What is said of a declaration that never made sense.
 
-use std::time::Duration;
-
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::ResourceKey;
 use windlass_crds::status::{Finding, ServiceStatus, conditions};
@@ -13,17 +11,21 @@ use super::scene::Scene;
 use super::{ReconcileError, Turn};
 use crate::commit::json;
 use crate::controller::now;
+use crate::events::{self, News};
 use crate::queue::Next;
+use crate::requests::{self, Standing};
 
 impl<F: Fleet> Turn<'_, F> {
     /// Says of a declaration that never made sense what is wrong with it.
     pub(super) async fn nonsense(&mut self, scene: &Scene) -> Result<Next, ReconcileError> {
         let controller = self.controller;
         let resource = ResourceKey::Service(self.key.clone());
-        let mut writes: Vec<Write> = Vec::new();
+        let (now, mut writes) = (now(), Vec::new());
+        let standing = scene.complaint.as_ref().map_or(Standing::Absent, |found| Standing::Nonsense(found.reason));
+        let refused = requests::refusals(&resource, standing, &scene.view.requests);
+        let mut news: Vec<News> = refused.into_iter().map(News::from).collect();
         match &scene.complaint {
             Some(complaint) => {
-                let now = now();
                 let before = scene.said();
                 let said = ServiceStatus {
                     observed_generation: scene.generation(),
@@ -32,23 +34,20 @@ impl<F: Fleet> Turn<'_, F> {
                 };
                 let bytes = json(&said);
                 if scene.view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
-                    let news = crate::events::transitions(&before.conditions, &said.conditions);
+                    news.extend(events::transitions(&before.conditions, &said.conditions));
                     writes.push(Write::put(Key::Status(resource.clone()), bytes));
-                    writes.extend(controller.events.writes(&controller.store, &resource, now, news).await);
                 }
             }
             // Neither declared nor owned: only what was said of it is left.
             None => writes.extend(scene.view.status.as_ref().map(|_| Write::delete(Key::Status(resource.clone())))),
         }
-        let request =
-            |id: &windlass_store::RequestId| Write::delete(Key::Request { target: resource.clone(), id: id.clone() });
-        writes.extend(scene.view.requests.keys().map(request));
+        writes.extend(requests::ended(&resource, &scene.view.requests));
+        writes.extend(controller.events.writes(&controller.store, &resource, now, news).await?);
         if !writes.is_empty() {
             let revision = controller.commit(&writes).await?;
             controller.cache.reach(revision).await;
         }
-        let more = controller.cache.is_asked(&resource);
-        Ok(if more { Next::After(Duration::ZERO) } else { Next::Never })
+        Ok(Next::Never)
     }
 }
 

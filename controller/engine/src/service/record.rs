@@ -8,7 +8,7 @@ use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::plan::{Plan, RolloutChange};
-use windlass_store::{SequenceError, Write};
+use windlass_store::{SequenceError, Write, WriteError};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
@@ -17,6 +17,10 @@ use crate::commit::{Records, RolloutRecords, rollouts, status};
 use crate::controller::{Controller, now};
 use crate::events::{self, News};
 use crate::narrate;
+
+/// So many machines that were left behind are told by an event in one commit, which holds 126 writes; all of them are
+/// in what is owned.
+pub(crate) const LEFT_BEHIND: usize = 10;
 
 /// What a turn came to, as it shall be recorded.
 struct Decision<'a> {
@@ -73,7 +77,7 @@ impl<F: Fleet> Turn<'_, F> {
             // Somebody has just begun to lead. What was said before is still the best that is known.
             return Ok(current);
         }
-        let writes = self.writes(scene, &decision).await;
+        let writes = self.writes(scene, &decision).await?;
         if writes.is_empty() {
             return Ok(current);
         }
@@ -100,7 +104,7 @@ impl<F: Fleet> Turn<'_, F> {
     }
 
     /// Everything that has to be written; nothing where everything is as it was.
-    async fn writes(&mut self, scene: &Scene, decision: &Decision<'_>) -> Vec<Write> {
+    async fn writes(&mut self, scene: &Scene, decision: &Decision<'_>) -> Result<Vec<Write>, WriteError> {
         let Decision { plan, owned, rollouts, before, now } = decision;
         let said = decision.said(scene);
         let limit = scene.accepted.as_ref().map(|accepted| accepted.spec.rollout.revision_history_limit.get() as usize);
@@ -114,14 +118,15 @@ impl<F: Fleet> Turn<'_, F> {
             history_limit: limit.unwrap_or(usize::MAX),
         }
         .writes();
+        let mut news: Vec<News> = self.refused.drain(..).map(News::from).collect();
         if !plan.gone {
-            let mut news = events::transitions(&before.conditions, &said.conditions);
-            news.extend(self.refused.drain(..).map(News::from));
-            news.extend(plan.left_behind.iter().map(|left| News::new(Reason::HostReplaced, left.to_string())));
-            let resource = ResourceKey::Service(self.key.clone());
-            writes.extend(self.controller.events.writes(&self.controller.store, &resource, *now, news).await);
+            news.extend(events::transitions(&before.conditions, &said.conditions));
+            let left_behind = plan.left_behind.iter().take(LEFT_BEHIND);
+            news.extend(left_behind.map(|left| News::new(Reason::HostReplaced, left.to_string())));
         }
-        writes
+        let resource = ResourceKey::Service(self.key.clone());
+        writes.extend(self.controller.events.writes(&self.controller.store, &resource, *now, news).await?);
+        Ok(writes)
     }
 }
 

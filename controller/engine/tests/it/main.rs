@@ -4,15 +4,12 @@ mod contact;
 mod documents;
 mod observe;
 mod people;
+mod refusals;
 mod transport;
 mod world;
 
 use windlass_crds::condition::Reason;
-use windlass_crds::id::ResourceKey;
-use windlass_crds::request::Request;
-use windlass_engine::events::Event;
 use windlass_hosts::memory::{Behaviour, Edit, FileChange, Link};
-use windlass_store::{Key, RequestId, Scope, Section};
 use world::World;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,26 +141,5 @@ async fn a_damaged_way_back_is_brought_again() -> anyhow::Result<()> {
     assert_eq!(world.revisions("web"), [1, 1]);
     let again = |line: &String| line.starts_with("web1 stage 1 under ") && !line.contains("under 1:");
     assert!(world.fleet.changes().iter().any(again), "{:#?}", world.fleet.changes());
-    world.stop().await
-}
-
-/// Whoever asked sees that it is refused no later than that it is done with.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_request_is_answered_where_whoever_asked_looks() -> anyhow::Result<()> {
-    let world = World::start(&["web1"]).await?;
-    world.write("server.py", "print(1)");
-    world.apply("web", "").await?;
-    world.settles("web", Reason::Converged).await?;
-    let target = ResourceKey::Service(World::key("web"));
-    let id: RequestId = "1-mine".parse()?;
-    let undo = serde_json::to_vec(&Request::Undo { revision: None })?;
-    world.store.request(&target, &id, undo).await?;
-    let key = Key::Request { target, id: id.clone() };
-    world.until("the request to be gone", async || matches!(world.store.get(&key).await, Ok(None))).await?;
-    let events = world.store.list(&Scope::section(Section::Events)).await?.entries;
-    let events = events.iter().map(|entry| serde_json::from_slice(&entry.value).expect("an event"));
-    let answers: Vec<Event> = events.filter(|event: &Event| event.request.is_some()).collect();
-    assert_eq!(answers.len(), 1, "{answers:#?}");
-    assert_eq!((answers[0].reason, &answers[0].request), (Reason::RequestRefused, &Some(id)));
     world.stop().await
 }
