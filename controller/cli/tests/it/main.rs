@@ -8,6 +8,7 @@ mod bad_input;
 mod connection;
 mod describe;
 mod diff;
+mod each;
 mod edges;
 mod get;
 mod host;

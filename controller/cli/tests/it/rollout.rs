@@ -88,7 +88,7 @@ fn status_tells_the_truth_about_the_end() {
 }
 
 /// Eleven revisions, of which 9 is good, 10 is blocked and 11 runs.
-fn with_history() -> World {
+pub(crate) fn with_history() -> World {
     let world = World::new();
     let generation = world.declare("web");
     let text = service("web");
