@@ -112,7 +112,7 @@ fn to_json<K: Names, S: Serialize>(kind: Kind, declared: &Declared<K, S>) -> ser
 /// One document of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document<'a> {
-    /// Its text, without the markers around it.
+    /// Its text, without the markers around it, but for one that stands on its first line.
     pub text: &'a str,
     /// The line of the file on which it begins, from 1.
     pub line: usize,
@@ -134,9 +134,10 @@ pub fn split(text: &str) -> Vec<Document<'_>> {
         });
         if marker {
             documents.push(Document { text: &text[start..position], line: first_line });
-            // What stands behind `---` on its line belongs to the document.
+            // What stands behind `---` on its line belongs to the document, and the marker with it, so that columns
+            // are those of the file.
             let inline = bare.len() > 3 && !bare[3..].trim_start().starts_with('#');
-            start = if inline { position + 3 } else { position + line.len() };
+            start = if inline { position } else { position + line.len() };
             first_line = if inline { index + 1 } else { index + 2 };
         }
         position += line.len();
@@ -218,9 +219,9 @@ pub(crate) fn options() -> serde_saphyr::Options {
 }
 
 fn read<T: serde::de::DeserializeOwned>(text: &str, line: usize) -> Result<T, Problem> {
-    // Positions count from the beginning of the file, so the lines before the document are put back, empty.
-    let padded = "\n".repeat(line.saturating_sub(1)) + text;
-    serde_saphyr::from_str_with_options(&padded, options()).map_err(|error| structural(&error))
+    // Positions count from the beginning of the file.
+    let before = line.saturating_sub(1);
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| structural(&error, before))
 }
 
 /// Reads a value of the store: one document, in UTF-8, of at most [`MAX_BYTES`].

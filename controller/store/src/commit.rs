@@ -35,6 +35,19 @@ pub enum Expectation {
     At(StoreRevision),
 }
 
+impl Expectation {
+    /// As etcd checks it; nothing where anything will do.
+    pub(crate) fn compare(self, path: &[u8]) -> Option<Compare> {
+        let revision = match self {
+            Self::Any => return None,
+            // etcd gives a key that is not there the revision 0.
+            Self::Absent => 0,
+            Self::At(revision) => revision.as_etcd(),
+        };
+        Some(Compare::mod_revision(path, CompareOp::Equal, revision))
+    }
+}
+
 /// What a write does to its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
@@ -93,13 +106,7 @@ impl Write {
     }
 
     fn compare(&self, path: &[u8]) -> Option<Compare> {
-        let revision = match self.expect {
-            Expectation::Any => return None,
-            // etcd gives a key that is not there the revision 0.
-            Expectation::Absent => 0,
-            Expectation::At(revision) => revision.as_etcd(),
-        };
-        Some(Compare::mod_revision(path, CompareOp::Equal, revision))
+        self.expect.compare(path)
     }
 
     fn operation(&self, path: &[u8]) -> TxnOp {

@@ -6,6 +6,7 @@ use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use windlass_crds::id::ResourceKey;
 
 use crate::call::{CallError, Problem, Repeat};
+use crate::commit::Expectation;
 use crate::connect::Store;
 use crate::entry::{LeaseId, StoreRevision};
 use crate::key::{Key, RequestId};
@@ -28,6 +29,14 @@ pub enum WriteError {
     /// A request of that id is there, and says something else.
     #[error("{key} is there already, and another")]
     Exists {
+        /// Which one.
+        key: Key,
+    },
+    /// Somebody else was quicker, so that what the write stood on is no longer so.
+    #[error(
+        "Conflict: {key} was changed by somebody else at the same time; nothing was written\nhint: see what it says now, and type this again"
+    )]
+    Conflict {
         /// Which one.
         key: Key,
     },
@@ -63,6 +72,30 @@ impl Store {
             })
             .await?;
         Ok(revision(answer.header()))
+    }
+
+    /// Declares a resource, only where `expect` holds of what is declared. One round trip.
+    ///
+    /// # Errors
+    /// When it does not hold, or the declaration is over 256 KiB, or the store does not answer or refuses.
+    pub async fn declare_expecting(
+        &self,
+        resource: &ResourceKey,
+        value: Vec<u8>,
+        expect: Expectation,
+    ) -> Result<StoreRevision, WriteError> {
+        let key = Key::Declared(resource.clone());
+        check_size(&key, &value)?;
+        let path = self.path(&key);
+        // One that was taken would not be expected any more at a second try.
+        let answer = self
+            .call(Call::Txn, Repeat::WhenNotApplied, |mut client| {
+                let held: Vec<Compare> = expect.compare(&path).into_iter().collect();
+                let txn = Txn::new().when(held).and_then([TxnOp::put(path.clone(), value.clone(), None)]);
+                async move { client.txn(txn).await }
+            })
+            .await?;
+        if answer.succeeded() { Ok(revision(answer.header())) } else { Err(WriteError::Conflict { key }) }
     }
 
     /// Deletes a declaration; nothing when there was none. One round trip.

@@ -7,15 +7,18 @@ use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 use crate::condition::Reason;
 use crate::problem::Problem;
 
-/// A structural error as a problem: its message holds line, column and an excerpt.
-pub(super) fn structural(error: &Error) -> Problem {
+/// A structural error as a problem: its message holds line, column and an excerpt. `before` is how many lines of the
+/// file stand before what was read.
+pub(super) fn structural(error: &Error, before: usize) -> Problem {
     let (reason, hint) = match error.without_snippet() {
         Error::SerdeUnknownField { field, expected, .. } => {
             (Reason::UnknownField, nearest(field, expected).map(|name| format!("\nhint: did you mean `{name}`?")))
         }
         _ => (Reason::InvalidDeclaration, None),
     };
-    let told = error.render_with_formatter(&Plainly);
+    let line_offset = u64::try_from(before).unwrap_or(u64::MAX);
+    let told =
+        error.render_with_options(serde_saphyr::render_options! { formatter: &Plainly, line_offset: line_offset });
     Problem::new(reason, "", told.trim_end().to_owned() + &hint.unwrap_or_default())
 }
 

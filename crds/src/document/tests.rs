@@ -11,7 +11,7 @@ fn documents_are_told_apart() {
         ("---\na: 1\n---\nb: 2", vec![(2, "a: 1\n"), (4, "b: 2")]),
         ("# c\n---\na: 1\n...\n", vec![(3, "a: 1\n")]),
         ("--- # x\na: 1\n", vec![(2, "a: 1\n")]),
-        ("--- {a: 1}\n", vec![(1, " {a: 1}\n")]),
+        ("--- {a: 1}\n", vec![(1, "--- {a: 1}\n")]),
         ("----\n", vec![(1, "----\n")]),
         ("\n# only a comment\n", vec![]),
         ("", vec![]),
@@ -61,6 +61,48 @@ fn what_is_wrong_is_told_with_its_place() {
     ];
     let told: Vec<String> = rows.iter().map(|(from, to)| format!("== {to}\n{}", complaint(from, to))).collect();
     insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn places_are_right_far_down_a_long_file() {
+    const DOCUMENTS: usize = 20_000;
+    const LINES: usize = 6;
+    let good = "---\napiVersion: windlass/v1\nkind: Host\nmetadata: {name: web1}\nspec:\n  address: 198.18.0.11\n";
+    let wrong = [(0, "addres"), (1, "port"), (9_999, "addres"), (DOCUMENTS - 1, "addres")];
+    let text: String = (0..DOCUMENTS)
+        .map(|number| match wrong.iter().find(|(at, _)| *at == number) {
+            Some((_, field)) => good.replace("address", field),
+            None => good.to_owned(),
+        })
+        .collect();
+    let documents = split(&text);
+    assert_eq!(documents.len(), DOCUMENTS);
+    for (number, document) in documents.iter().enumerate() {
+        assert_eq!(document.line, number * LINES + 2);
+        match (parse(document), wrong.iter().any(|(at, _)| *at == number)) {
+            (Ok(_), false) => {}
+            (Err(problems), true) => {
+                let line = number * LINES + LINES;
+                let message = &problems[0].message;
+                let column = if number == 1 { 9 } else { 3 };
+                assert!(message.starts_with(&format!("error: line {line} column {column}: ")), "{number}: {message}");
+                assert!(message.contains(&format!("--> <input>:{line}:{column}")), "{number}: {message}");
+                assert!(message.contains(&format!("\n{line} |   ")), "{number}: {message}");
+            }
+            (parsed, _) => panic!("{number}: {parsed:?}"),
+        }
+    }
+}
+
+#[test]
+fn columns_count_what_stands_before_a_document_on_its_line() {
+    let text = format!("--- {{apiVersion: windlass/v1, kind: Host, spek: {{}}}}\n--- # next\n{MINIMAL}");
+    let documents = split(&text);
+    let problems = parse(&documents[0]).expect_err("an unknown field");
+    assert!(problems[0].message.starts_with("error: line 1 column 43: "), "{problems:?}");
+    assert!(parse(&documents[1]).is_ok());
+    let inline = "--- {apiVersion: windlass/v1, kind: Host, metadata: {name: a}, spec: {address: b}}\n";
+    assert!(parse_bytes(inline.as_bytes()).is_ok());
 }
 
 #[test]

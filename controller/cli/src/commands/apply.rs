@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use windlass_crds::document;
 use windlass_crds::id::{Kind, ResourceKey};
 use windlass_crds::request::Request;
-use windlass_store::{Key, Store};
+use windlass_store::{Expectation, Key, Store};
 
 use super::ClientArgs;
 use crate::asking::ask;
@@ -114,7 +114,9 @@ async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<
         return Ok((verb, target));
     }
     if verb != Verb::Unchanged {
-        target = target.since(store.declare(&key, document.text.clone().into_bytes()).await?);
+        // What was printed of it would be wrong, had somebody else declared something in between.
+        let expect = stored.map_or(Expectation::Absent, |stored| Expectation::At(stored.mod_revision));
+        target = target.since(store.declare_expecting(&key, document.text.clone().into_bytes(), expect).await?);
     }
     if matches!(key, ResourceKey::Service(_)) {
         target = target.after(ask(store, &key, &Request::Reconcile).await?);

@@ -1,7 +1,7 @@
 //! Writes of users, and the store's identity.
 
 use anyhow::ensure;
-use windlass_store::{ConnectOptions, DECLARATION_BYTES, Key, Store, WriteError};
+use windlass_store::{ConnectOptions, DECLARATION_BYTES, Expectation, Key, Store, WriteError};
 
 use crate::{check, connect, host, report};
 
@@ -25,6 +25,35 @@ fn declarations_come_and_go() {
         ensure!(matches!(large, Err(WriteError::TooLarge { .. })));
         Ok(())
     });
+}
+
+#[test]
+fn of_two_who_stand_on_the_same_one_is_refused() {
+    check(async |etcd| {
+        let (one, other) = (connect(&etcd).await?, connect(&etcd).await?);
+        let declare = |store: &Store, value: &str, expect| {
+            let (store, value) = (store.clone(), value.as_bytes().to_vec());
+            async move { store.declare_expecting(&host("a"), value, expect).await }
+        };
+        let both = tokio::join!(declare(&one, "1", Expectation::Absent), declare(&other, "2", Expectation::Absent));
+        let (first, refused) = match both {
+            (Ok(first), Err(refused)) | (Err(refused), Ok(first)) => (first, refused),
+            other => anyhow::bail!("{other:?}"),
+        };
+        ensure!(matches!(&refused, WriteError::Conflict { key } if *key == Key::Declared(host("a"))), "{refused}");
+        let second = declare(&one, "3", Expectation::At(first)).await?;
+        let late = declare(&other, "4", Expectation::At(first)).await;
+        ensure!(matches!(late, Err(WriteError::Conflict { .. })), "{late:?}");
+        let third = declare(&other, "5", Expectation::Any).await?;
+        ensure!(third > second && store_holds(&one).await? == b"5");
+        let large = declare(&one, &"x".repeat(DECLARATION_BYTES + 1), Expectation::Any).await;
+        ensure!(matches!(large, Err(WriteError::TooLarge { .. })));
+        Ok(())
+    });
+}
+
+async fn store_holds(store: &Store) -> anyhow::Result<Vec<u8>> {
+    Ok(store.get(&Key::Declared(host("a"))).await?.map(|entry| entry.value).unwrap_or_default())
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use windlass_crds::document::Declaration;
+use windlass_crds::document::{self, Declaration};
 use windlass_crds::host::{HostKey, Target};
 use windlass_crds::id::{Destination, HostId, HostName, ResourceKey};
 use windlass_hosts::SshFleet;
 use windlass_hosts::check::{Around, Row, Verdict, rows};
 use windlass_hosts::keys::{self, Known, ShownKey};
-use windlass_store::Store;
+use windlass_store::{Expectation, Key, Store};
 
 use super::super::ClientArgs;
 use super::check::{has_failed, told};
@@ -22,9 +22,7 @@ use super::surroundings::read_surroundings;
 use crate::connection::{tell_where_the_controller_is, warn_without_controller};
 use crate::exit::Exit;
 use crate::failure::{UsageError, hinted};
-use crate::inventory::Inventory;
 use crate::output::{self, Label};
-use crate::resources::Selection;
 use crate::table::Columns;
 
 /// Declare a machine, once you know its key and it is seen to be usable
@@ -261,9 +259,9 @@ async fn look(target: &Target, store: Option<&Store>) -> anyhow::Result<Vec<Row>
 /// Writes what is new, and says what becomes different.
 async fn declare(store: &Store, args: &AddArgs, text: &str, declaration: &Declaration) -> anyhow::Result<Exit> {
     let key = ResourceKey::Host(args.host.clone());
-    let inventory = Inventory::read(store, &Selection::Named(vec![key.clone()])).await?;
-    let before = inventory.get(&key).and_then(|resource| resource.declaration());
-    let word = match before {
+    let stored = store.get(&Key::Declared(key.clone())).await?;
+    let expect = stored.as_ref().map_or(Expectation::Absent, |stored| Expectation::At(stored.mod_revision));
+    let word = match stored.map(|stored| document::parse_at(&key, &stored.value)) {
         None => "created",
         Some(Ok(before)) if before == *declaration => {
             output::line(format_args!("{key} unchanged"))?;
@@ -282,7 +280,8 @@ async fn declare(store: &Store, args: &AddArgs, text: &str, declaration: &Declar
             "replaced"
         }
     };
-    store.declare(&key, text.as_bytes().to_vec()).await.with_context(|| format!("cannot declare {key}"))?;
+    let written = store.declare_expecting(&key, text.as_bytes().to_vec(), expect).await;
+    written.with_context(|| format!("cannot declare {key}"))?;
     output::line(format_args!("{key} {word}"))?;
     tell_where_the_controller_is(store).await;
     warn_without_controller(store).await;
