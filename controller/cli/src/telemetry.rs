@@ -1,17 +1,18 @@
 //! Logs on stderr, and traces to a collector where the environment names one.
 
 use clap::ValueEnum;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::output;
+use filter::filter;
 use lines::Lines;
 use otlp::Traces;
 
 mod courier;
+mod filter;
 mod lines;
 mod otlp;
 mod variables;
@@ -38,13 +39,12 @@ impl Telemetry {
     /// When a variable asks for what this program cannot do.
     pub(crate) fn begin(format: LogFormat, identity: &str) -> anyhow::Result<Self> {
         let traces = Traces::from_environment(identity)?;
-        let wanted = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
         let log = fmt::layer()
             .with_ansi(output::coloured())
             .event_format(Lines::new(format))
             .fmt_fields(JsonFields::new())
             .with_writer(std::io::stderr)
-            .with_filter(wanted.with_env_var("WINDLASS_LOG").from_env_lossy());
+            .with_filter(filter(std::env::var("WINDLASS_LOG").ok().as_deref()));
         let spans = traces.as_ref().map(Traces::layer);
         tracing_subscriber::registry().with(log).with(spans).init();
         if let Some(traces) = &traces {

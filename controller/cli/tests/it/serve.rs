@@ -1,5 +1,6 @@
 //! `windlass serve` by itself: how it starts, what it says, and how it stops.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -113,6 +114,28 @@ fn a_json_log_is_one_object_a_line() {
             assert!(object[name].is_string(), "{name} in {line}");
         }
     }
+}
+
+/// The levels at which these targets log, of a controller under this `WINDLASS_LOG` that comes to lead.
+fn levels_of(log: &str, targets: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let world = World::empty();
+    let mut serving = Serving::start(&world, &["--log-format", "json"], &[("WINDLASS_LOG", log)]);
+    serving.until("leading");
+    let (code, lines) = serving.stop();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    let objects = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+    let of_these = objects.filter(|object| object["target"].as_str().is_some_and(&targets));
+    of_these.map(|object| object["level"].as_str().expect("a level").to_owned()).collect()
+}
+
+#[test]
+fn a_bare_level_does_not_log_what_other_crates_do() {
+    let ours = |target: &str| target.starts_with("windlass");
+    let theirs = levels_of("debug", |target| !ours(target));
+    assert!(theirs.iter().all(|level| level == "WARN" || level == "ERROR"), "{theirs:?}");
+    let named = levels_of("debug,h2=debug", |target| target.starts_with("h2"));
+    assert!(named.contains("DEBUG"), "{named:?}");
+    assert!(levels_of("debug", ours).contains("INFO"));
 }
 
 /// Accepts connections, and never says a word on them; counts them.
