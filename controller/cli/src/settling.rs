@@ -21,6 +21,8 @@ pub(crate) enum Goal {
     Observed,
     /// Nothing is left of it, here and on the hosts: `delete`.
     Gone,
+    /// A person's pause is recorded: nothing more is begun.
+    Paused,
     /// The work that was asked for is over, and well.
     Settled(Ending),
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Goal {
             Self::Condition(kind, value) => write!(out, "{kind}={value}"),
             Self::Observed => out.write_str("seen by the controller"),
             Self::Gone => out.write_str("gone"),
+            Self::Paused => out.write_str("paused"),
             Self::Settled(Ending::Declared | Ending::Restarted) => out.write_str("Ready"),
             Self::Settled(Ending::Undone) => out.write_str("back"),
         }
@@ -198,6 +201,10 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
     if let Some(id) = pending {
         return Progress::Waiting(Why::Asked(id.clone()));
     }
+    if wanted.goal == Goal::Paused {
+        let paused = resource.owned_record().is_some_and(|owned| owned.paused.is_some());
+        return if paused { Progress::Met } else { Progress::Waiting(Why::told(condition(ConditionType::Ready))) };
+    }
     let (ready, stalled) = (condition(ConditionType::Ready), holds(ConditionType::Stalled));
     let paused = holds(ConditionType::Reconciling).filter(|condition| condition.reason == Reason::Paused);
     match wanted.goal {
@@ -224,7 +231,7 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
             (Some(_), None) if holds(ConditionType::Reconciling).is_none() => Progress::Never(Why::told(ready)),
             (Some(_), None) => Progress::Waiting(Why::told(ready)),
         },
-        Goal::Observed | Goal::Gone => Progress::Met,
+        Goal::Observed | Goal::Gone | Goal::Paused => Progress::Met,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn run(args: &WaitForArgs, client: &ClientArgs) -> anyhow::Resu
 }
 
 /// Says nothing but that it is done.
-struct Quiet(Goal);
+pub(super) struct Quiet(pub(super) Goal);
 
 impl Listener for Quiet {
     fn seen(&mut self, _: &Resource, _: Sight) -> anyhow::Result<()> {
@@ -56,6 +56,7 @@ impl Listener for Quiet {
         let what = match self.0 {
             Goal::Gone => "deleted",
             Goal::Observed => "seen",
+            Goal::Paused => "paused",
             Goal::Condition(..) | Goal::Settled(_) => "condition met",
         };
         Ok(output::line(format_args!("{key} {what}"))?)

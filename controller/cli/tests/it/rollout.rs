@@ -207,25 +207,30 @@ fn undo_asks_for_a_revision_that_is_there() {
 
 /// What runs is Ready all the time, which is not what was asked for.
 #[test]
-fn an_undo_that_is_refused_does_not_end_well() {
+fn a_request_that_is_refused_does_not_end_well() {
     let world = with_history();
-    let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
-    let request = world.request_for("web");
-    let id = request.rsplit('/').next().expect("an id").parse().expect("an id");
-    let event = Event {
-        time: jiff::Timestamp::now(),
-        regarding: "service/web".to_owned(),
-        reason: Reason::RequestRefused,
-        message: "undo: there is no earlier revision that was good".to_owned(),
-        request: Some(id),
-    };
-    world.put("events/00000000000001-0000", &serde_json::to_string(&event).expect("JSON"));
-    world.delete(&request);
-    insta::assert_snapshot!(undo.end(), @"
-    -- stderr
-    error: service/web: the controller refused: undo: there is no earlier revision that was good
-    -- exit 1
-    ");
+    for command in ["undo", "restart", "retry", "pause", "resume"] {
+        if command == "resume" {
+            pause(&world);
+        }
+        let asking = world.start(&["rollout", command, "service/web", "--wait"]);
+        let request = world.request_for("web");
+        let id = request.rsplit('/').next().expect("an id").parse().expect("an id");
+        let event = Event {
+            time: jiff::Timestamp::now(),
+            regarding: "service/web".to_owned(),
+            reason: Reason::RequestRefused,
+            message: format!("{command}: it cannot be"),
+            request: Some(id),
+        };
+        world.put("events/00000000000001-0000", &serde_json::to_string(&event).expect("JSON"));
+        world.delete(&request);
+        let told = format!("-- stderr\nerror: service/web: the controller refused: {command}: it cannot be\n-- exit 1");
+        assert_eq!(asking.end(), told, "{command}");
+    }
+    let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
+    owned.paused = None;
+    world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
     // Somebody else's refusal is nobody else's.
     let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
     let request = world.request_for("web");
@@ -320,9 +325,7 @@ fn pause_and_resume_say_what_is_so_already() {
     assert_eq!(world.value(&request).trim(), r#"{"request":"pause"}"#);
     world.delete(&request);
 
-    let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
-    owned.paused = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
-    world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
+    pause(&world);
     world.tell("web", &told::paused(generation, 1, "web1=3+ web2=2. web3=2."));
     insta::assert_snapshot!(world.run(&["rollout", "pause", "service/web"]), @"
     service/web is paused already
@@ -358,8 +361,40 @@ fn pause_and_resume_say_what_is_so_already() {
     -- exit 0
     ");
     insta::assert_snapshot!(world.run(&["rollout", "resume", "service/web"]), @"
-    service/web asked to resume
+    service/web resume asked for
     -- exit 0
     ");
     assert_eq!(world.value(&world.request_for("web")).trim(), r#"{"request":"resume"}"#);
+}
+
+/// Records a pause, as the controller does.
+fn pause(world: &World) {
+    let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
+    owned.paused = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
+    world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
+}
+
+#[test]
+fn a_pause_is_waited_for_until_it_is_recorded() {
+    let world = with_history();
+    let waiting = world.start(&["rollout", "pause", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    pause(&world);
+    world.delete(&request);
+    insta::assert_snapshot!(waiting.end(), @"
+    service/web paused
+    -- stderr
+    hint: `windlass rollout resume service/web` lets it go on
+    -- exit 0
+    ");
+    let generation = world.generation("declared/services/default/web");
+    world.tell("web", &told::paused(generation, 1, "web1=3+ web2=2. web3=2."));
+    let waiting = world.start(&["rollout", "resume", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    world.tell("web", &told::rolling(generation, 1, "web1=3+ web2=3? web3=2."));
+    world.delete(&request);
+    world.tell("web", &told::converged(generation));
+    let shown = waiting.end();
+    assert!(shown.starts_with("service/web ready: revision 3 runs on 3 of 3 hosts\n"), "{shown}");
+    assert!(shown.ends_with("-- exit 0"), "{shown}");
 }
