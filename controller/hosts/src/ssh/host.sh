@@ -415,12 +415,17 @@ verb_have() {
     fi
 }
 
+# Whether process $1 may be at an upload: another of our shells. After a boot its number is somebody else's.
+may_receive() {
+    [ "$1" != $$ ] && [ -d "/proc/$1" ] && grep -qs '/bin/[0-9a-f]\{64\}' "/proc/$1/cmdline"
+}
+
 # An upload is named by the process that receives it. Once that is gone, the next one may go on with it.
 adopt_parts() {
     set +f
     for part in "$home"/incoming/*.part.*; do
         pid=${part##*.}
-        [ -f "$part" ] && [ ! -d "/proc/$pid" ] && mv -f "$part" "${part%.*}"
+        [ -f "$part" ] && ! may_receive "$pid" && mv -f "$part" "${part%.*}"
     done
     set -f
 }
@@ -841,7 +846,7 @@ clear_away() {
         case $pid in
         part | *[!0-9]*) pid=0 ;;
         esac
-        [ -d "/proc/$pid" ] || wipe "$at"
+        may_receive "$pid" || wipe "$at"
     done
     set -f
 }
