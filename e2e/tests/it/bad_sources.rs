@@ -178,16 +178,36 @@ fn nowhere_to_begin_with(world: &World, program: &Program) -> Result<()> {
     })
 }
 
-/// Another program has the port, so whatever answers there is not ours.
+/// A program that runs on without the port that it is told to listen on.
+const PATIENT: &str = "import time\n\nprint('started patient', flush=True)\nwhile True:\n    time.sleep(60)\n";
+
+/// Another program has the port, and says there that all is well: it is not ours, whether ours ends over it or not.
 fn a_port_that_is_taken(world: &World) -> Result<()> {
-    let squatter = ["systemd-run", "--quiet", "--unit=squatter", "python3", "-m", "http.server", "8082"];
-    world.hosts[0].run(&squatter)?;
-    eventually("it listens", || windlass_e2e::get(world.address(&world.hosts[0], 8082), "/").map(drop))?;
-    let other = world.program("other", "v1")?;
-    world.put(&service("other", 8082, other.dir(), &["web1"]))?;
-    eventually("the port is named", || {
-        let message = world.service("other")?.expect("Ready", "False", "FirstDeployUnhealthy")?;
-        ensure!(message.contains("another program listens on port 8082; stop it"), "{message:?}");
-        world.expect_version(&world.hosts, PORT, "v1")
-    })
+    let web1 = &world.hosts[0];
+    web1.write_file("/srv/squatter/health", "all is well")?;
+    let python = ["python3", "-m", "http.server", "--directory", "/srv/squatter", "8082"];
+    web1.run(&[&["systemd-run", "--quiet", "--unit=squatter"][..], &python].concat())?;
+    eventually("it is well", || {
+        let answer = windlass_e2e::get(world.address(web1, 8082), "/health")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })?;
+    let ending = world.program("ending", "v1")?;
+    let patient = world.program("patient", "v1")?;
+    patient.put("server.py", PATIENT)?;
+    for (name, program) in [("ending", ending), ("patient", patient)] {
+        world.put(&service(name, 8082, program.dir(), &["web1"]))?;
+        eventually(format_args!("the port of {name} is named"), || {
+            let message = world.service(name)?.expect("Ready", "False", "FirstDeployUnhealthy")?;
+            ensure!(message.contains("another program listens on port 8082; stop it"), "{message:?}");
+            world.expect_version(&world.hosts, PORT, "v1")
+        })?;
+        let unit = format!("windlass-default.{name}.service");
+        eventually(format_args!("{name} is stopped"), || {
+            let state = web1.run(&["systemctl", "show", "--property=MainPID", &unit])?;
+            ensure!(state == "MainPID=0\n", "{state}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
