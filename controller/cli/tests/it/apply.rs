@@ -1,7 +1,7 @@
 //! `windlass apply`.
 
 use crate::told;
-use crate::world::{Running, World, service};
+use crate::world::{World, service};
 
 const HOST: &str =
     "apiVersion: windlass/v1\nkind: Host\nmetadata:\n  name: web1\nspec:\n  address: 198.18.0.11\n  user: deploy\n";
@@ -331,22 +331,4 @@ fn waiting_means_the_time_after_the_request() {
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
-}
-
-#[test]
-fn of_many_who_create_it_at_once_one_does() {
-    const AT_ONCE: usize = 8;
-    let world = World::new();
-    for number in 0..AT_ONCE {
-        let text = service("web").replace("server.py", &format!("server{number}.py"));
-        world.file(&format!("{number}.yaml"), &text);
-    }
-    let applies: Vec<_> = (0..AT_ONCE).map(|number| world.start(&["apply", "-f", &format!("{number}.yaml")])).collect();
-    let told: Vec<String> = applies.into_iter().map(Running::end).collect();
-    let ended = |ending: &str| told.iter().filter(|one| one.starts_with(ending)).count();
-    let conflict = "-- stderr\nerror: cannot apply service/web\n  cause: Conflict: declared/services/default/web was \
-                    changed by somebody else at the same time; nothing was written\nhint: ";
-    assert_eq!(ended("service/web created\n-- exit 0"), 1, "{told:#?}");
-    // Those who came later saw what was there.
-    assert_eq!(1 + ended("service/web configured\n-- exit 0") + ended(conflict), AT_ONCE, "{told:#?}");
 }
