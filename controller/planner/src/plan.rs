@@ -11,7 +11,7 @@ use windlass_crds::step::{Step, StepError};
 
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
-use crate::position::unproven;
+use crate::position::{running, unproven};
 use crate::record;
 use crate::standing::{Context, Need, Standing, disown};
 use crate::status::{Report, Work};
@@ -100,6 +100,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         };
         standings.insert(id.clone(), standing);
     }
+    context.keep_serving(&mut standings);
     let allowed = context.allow(&standings);
     let change = context.rollout(&standings, &allowed);
     let stamp = context.stamps(&change, &allowed);
@@ -187,6 +188,24 @@ impl Context<'_> {
             }
             Twin::After(other) => {
                 Standing::idle(carries, HostState::Removing, format!("the same machine as {other}, which comes first"))
+            }
+        }
+    }
+
+    /// What a host that the Service leaves runs well is not taken down before the Service serves where it shall be:
+    /// who gives a Host another address, or chooses another Host, wants it moved, not interrupted.
+    fn keep_serving(&self, standings: &mut BTreeMap<HostId, Standing>) {
+        let placed = |id: &HostId| self.inputs.hosts[id].placement != Placement::Unplaced;
+        let serves = |standing: &Standing| standing.settled && standing.row.state != HostState::Unhealthy;
+        let moves = matches!(self.inputs.goal, Goal::Run { .. }) && standings.keys().any(placed);
+        if !moves || standings.iter().any(|(id, standing)| placed(id) && serves(standing)) {
+            return;
+        }
+        for (id, standing) in standings.iter_mut().filter(|(id, _)| !placed(id)) {
+            let HostView::Seen(seen) = &self.inputs.hosts[id].view else { continue };
+            if standing.need != Need::Nothing && seen.service.good.is_some() && running(&seen.service) {
+                standing.need = Need::Nothing;
+                standing.row.message = "goes on until it serves elsewhere".to_owned();
             }
         }
     }

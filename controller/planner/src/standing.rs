@@ -200,12 +200,13 @@ impl Context<'_> {
             // It leads to another machine than the one that the Service was put on.
             return Standing::idle(None, HostState::Removing, "");
         }
-        // The policy is for a declaration that is deleted; a host that is no longer chosen is cleared in any case.
+        // Both are for a declaration that is deleted: a host that is no longer chosen is cleared in any case, and its
+        // data may be moved after the service.
         let policy = match self.aim {
             Aim::Removed => self.spec().map_or(DeletionPolicy::Remove, |spec| spec.deletion_policy),
             _ => DeletionPolicy::Remove,
         };
-        let purge = self.spec().is_some_and(|spec| spec.purge_data);
+        let purge = *self.aim == Aim::Removed && self.spec().is_some_and(|spec| spec.purge_data);
         let confirmed = owned.confirmed_removals.contains(id) || self.inputs.removals == RemovalGate::Open;
         let carries = match &host.view {
             HostView::Seen(seen) => seen.service.unit.revision(),

@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use windlass_crds::id::HostId;
+use windlass_planner::input::Placement;
 
 use crate::machine::Machine;
 use crate::picture::story;
@@ -109,4 +110,23 @@ fn nothing_is_taken_off_a_machine_that_it_was_not_put_on() {
       Available=False Removing: 0 of 0 hosts serve
     ");
     assert!(world.hosts["a"].seen.present, "it is somebody else's");
+}
+
+/// As where a Host gets another address: the old place is left only once the new one serves, and keeps its data.
+#[test]
+fn what_moves_serves_where_it_was_until_it_serves_where_it_shall_be() {
+    let mut world = World::empty("a b");
+    world.host("b").placement = Placement::Unplaced;
+    world.set_files('A');
+    world.settle();
+    world.log.clear();
+    world.spec.purge_data = true;
+    world.host("a").placement = Placement::Unplaced;
+    world.host("b").placement = Placement::Placed;
+    let end = world.settle();
+    let told = story(&world, &end);
+    let at = |line: &str| told.find(line).unwrap_or_else(|| panic!("no {line} in {told}"));
+    assert!(at("b confirm 1") < at("a remove"), "{told}");
+    assert!(!world.hosts["a"].seen.present, "{told}");
+    assert!(!world.hosts["a"].data_purged, "the service is not removed, it has moved");
 }

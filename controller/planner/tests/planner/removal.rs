@@ -284,12 +284,12 @@ fn a_host_that_is_not_chosen_any_more_is_cleared_while_the_others_are_switched()
     declared B
     2 Deploy to 2
     stamp a b c with 2
-    a remove
     b stage 2
     c stage 2
     b activate 2
     b healthy
     b confirm 2
+    a remove
     c activate 2
     c healthy
     c confirm 2
