@@ -113,7 +113,7 @@ digest! {
     PayloadDigest
 }
 digest! {
-    /// The SHA-256 of a unit's text, or of an environment's.
+    /// The SHA-256 of a revision's unit and environment: of the two digests of their texts, with a blank between.
     UnitDigest
 }
 

@@ -188,7 +188,7 @@ pub struct ServiceObservation {
     pub revisions: BTreeMap<RevisionNumber, ReleaseDigest>,
     /// The releases whose files are there.
     pub releases: BTreeSet<ReleaseDigest>,
-    /// The units of its revisions.
+    /// The units and environments of its revisions.
     pub units: BTreeSet<UnitDigest>,
     /// What systemd says.
     pub run: RunState,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use windlass_crds::digest::{ReleaseDigest, UnitDigest};
+use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
@@ -347,13 +347,12 @@ impl Stage<'_> {
             scope: answer::scope(&hello).map_err(contact)?,
             program,
         };
-        let (unit, environment) = (unit::unit(&place, spec), unit::environment(spec));
-        let unit_travels = !have.units.contains(&UnitDigest::of(unit.as_bytes()));
-        Ok(Texts { unit, environment, unit_travels })
+        Ok(Texts { unit: unit::unit(&place, spec), environment: unit::environment(spec) })
     }
 
     async fn send(&self, base: &Base, texts: Texts, have: &Have) -> Result<(), StepError> {
-        let sums = [&texts.unit, &texts.environment].map(|text| UnitDigest::of(text.as_bytes()).to_string());
+        let sums = texts.sums();
+        let texts = Some(texts).filter(|texts| !have.units.contains(&texts.digest()));
         let program = have.program.as_deref().filter(|path| !path.is_empty());
         let program = program.zip(unit::interpreter(self.material.spec.runtime.target));
         let (path, name) = program.unwrap_or(("-", "-"));
@@ -370,7 +369,7 @@ impl Stage<'_> {
         arguments.extend([padded(self.revision.0), self.revision.to_string(), self.release.to_string(), base.word()]);
         arguments.extend([digest.to_string(), length.to_string(), offset.to_string()]);
         arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_owned()]);
-        arguments.extend(sums);
+        arguments.extend(sums.split(' ').map(str::to_owned));
         arguments.extend([name, path].map(str::to_owned));
         let request = Request { verb: "stage", arguments };
         tracing::debug!(service = %self.order.service, base = base.word(), length, offset, "stage");

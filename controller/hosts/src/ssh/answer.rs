@@ -275,9 +275,11 @@ impl Look {
                 .strip_prefix(folder)
                 .and_then(|path| path.strip_prefix("/revisions/")?.strip_suffix("/seal"))
                 .ok_or_else(|| garbled(line))?;
-            let mut words = text.split(' ');
-            self.service.revisions.insert(read(revision, line)?, read(words.next().unwrap_or_default(), line)?);
-            self.service.units.extend(words.next().and_then(|unit| unit.parse::<UnitDigest>().ok()));
+            let release = text.split(' ').next().unwrap_or_default();
+            self.service.revisions.insert(read(revision, line)?, read(release, line)?);
+            if let Some((_, sums)) = text.split_once(' ') {
+                self.service.units.insert(UnitDigest::of(sums.as_bytes()));
+            }
         }
         Ok(())
     }

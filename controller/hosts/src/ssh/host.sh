@@ -434,7 +434,7 @@ adopt_parts() {
 #   PROGRAM PATH, then the payload.
 # BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
 # FILES: what there is of the release in the payload: `none`, `more` where nothing of the base has to go, or `other`.
-# UNIT, ENV: SHA-256 of the two. A unit that a revision here has need not travel.
+# UNIT, ENV: SHA-256 of the two. Those that a revision here has need not travel.
 # PROGRAM, PATH: where the unit expects what runs it, or `-`.
 verb_stage() {
     exec 7<&0 </dev/null
@@ -513,7 +513,7 @@ unpack() {
     # What had arrived before the host went down may not be what was sent.
     [ "$offset" -eq 0 ] || torn=$DAMAGED
     case $base,$files in
-    keep,*) tar -xf "$part" revision || exit $torn ;;
+    keep,*) tar -xf "$part" || exit $torn ;;
     -,*)
         trouble=$DAMAGED
         tar -xf "$part" || exit $torn
@@ -556,21 +556,22 @@ thin_out() {
     find files -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
 }
 
-# The unit and the environment, and the seal over them. A unit that did not travel is a revision's that is here.
+# The unit and the environment, and the seal over them. Where they did not travel they are a revision's that is here.
 take_texts() {
-    if [ ! -f revision/unit ]; then
+    if [ ! -d revision ]; then
         trouble=$BASE
-        find_unit || give_up $BASE 'no revision here has that unit'
+        mkdir revision || exit 1
+        find_texts || give_up $BASE 'no revision here has that unit'
     fi
     ln -s "../../releases/$release" revision/release || exit 1
     printf '%s\n' "$release $unit_sum $env_sum" >revision/seal || exit 1
 }
 
-find_unit() {
+find_texts() {
     set +f
     for at in "$home"/revisions/*; do
-        read -r _ sum _ 2>/dev/null <"$at/seal" || continue
-        [ "$sum" != "$unit_sum" ] || { cp "$at/unit" revision/unit && return 0; }
+        read -r _ sums 2>/dev/null <"$at/seal" || continue
+        [ "$sums" != "$unit_sum $env_sum" ] || { cp -p "$at/unit" "$at/env" revision && return 0; }
     done
     return 1
 }
@@ -1073,18 +1074,19 @@ serve() {
         observe | stamp | have | stage | activate | confirm | revert | stop | remove | adopt | sample | logs | manifest | ping) ;;
         *) exit 1 ;;
         esac
+        # All of an answer at once: each line by itself would be a packet, and one back.
         if [ "$verb" = stage ]; then
-            ("verb_$verb" "$@") 2>/proc/self/fd/8
+            said=$("verb_$verb" "$@" 2>/proc/self/fd/8)
         else
-            ("verb_$verb" "$@") 2>/proc/self/fd/8 </dev/null
+            said=$("verb_$verb" "$@" 2>/proc/self/fd/8 </dev/null)
         fi
         code=$?
         if [ $code -ne 0 ] && [ -s /proc/self/fd/8 ]; then
-            head -c 2000 /proc/self/fd/8 | sed 's/^/err /'
-            # Its last line may have no end.
-            echo
+            said="$said
+$(head -c 2000 /proc/self/fd/8 | sed 's/^/err /')"
         fi
-        printf 'end %s %s\n' "$id" "$code"
+        printf '%send %s %s\n' "${said:+$said
+}" "$id" "$code"
         # Nobody knows how much of the payload is still on the line.
         [ "$verb" != stage ] || [ $code -eq 0 ] || exit 0
     done

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use sha2::{Digest as _, Sha256};
-use windlass_crds::digest::{FileDigest, PayloadDigest, ReleaseDigest};
+use windlass_crds::digest::{FileDigest, PayloadDigest, ReleaseDigest, UnitDigest};
 use windlass_crds::manifest::{Entry, Manifest, ReleasePath, line, mtime};
 
 use crate::fleet::ContentPath;
@@ -66,8 +66,19 @@ pub(crate) struct Texts {
     pub(crate) unit: String,
     /// The environment.
     pub(crate) environment: String,
-    /// Whether the unit has to travel.
-    pub(crate) unit_travels: bool,
+}
+
+impl Texts {
+    /// The SHA-256 of each, as the seal of a revision has them.
+    pub(crate) fn sums(&self) -> String {
+        let sum = |text: &str| PayloadDigest::of(text.as_bytes()).to_string();
+        format!("{} {}", sum(&self.unit), sum(&self.environment))
+    }
+
+    /// What they are known by.
+    pub(crate) fn digest(&self) -> UnitDigest {
+        UnitDigest::of(self.sums().as_bytes())
+    }
 }
 
 /// A payload before it is written: what is in it, in order.
@@ -90,12 +101,12 @@ pub(crate) struct Seal {
 }
 
 impl Payload {
-    /// Collects what has to travel.
+    /// Collects what has to travel; `texts` where they do.
     pub(crate) fn new(
         manifest: &Manifest,
         base: &Base,
         base_manifest: Option<&Manifest>,
-        texts: Texts,
+        texts: Option<Texts>,
         contents: ContentPath,
     ) -> Self {
         let mut meta: Vec<(String, String)> = Vec::new();
@@ -130,10 +141,10 @@ impl Payload {
                 meta.push((format!("meta/{}.manifest", ReleaseDigest::of(text.as_bytes())), text));
             }
         }
-        if texts.unit_travels {
-            meta.push(("revision/unit".to_owned(), texts.unit));
+        if let Some(Texts { unit, environment }) = texts {
+            meta.push(("revision/unit".to_owned(), unit));
+            meta.push(("revision/env".to_owned(), environment));
         }
-        meta.push(("revision/env".to_owned(), texts.environment));
         Self { meta, files, links, thins, contents }
     }
 
@@ -335,8 +346,8 @@ mod tests {
         let path = directory.path().to_owned();
         let contents: ContentPath = std::sync::Arc::new(move |digest| path.join(digest.to_string()));
         let make = |base: Base, from: Option<&Manifest>| {
-            let texts = Texts { unit: "unit".to_owned(), environment: "env".to_owned(), unit_travels: true };
-            Payload::new(&wanted, &base, from, texts, contents.clone()).seal().expect("a seal")
+            let texts = Texts { unit: "unit".to_owned(), environment: "env".to_owned() };
+            Payload::new(&wanted, &base, from, Some(texts), contents.clone()).seal().expect("a seal")
         };
         let all = make(Base::Nothing, None);
         assert_eq!(all, make(Base::Nothing, None));
