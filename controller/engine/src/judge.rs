@@ -24,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// sshd's settings forbid it.
 const UNASKED: Duration = Duration::from_secs(15);
 
+/// Between two questions to a program that does not answer yet: short beside the start of any interpreter.
+const KNOCK: Duration = Duration::from_millis(20);
+
+/// So long it is only asked, and the host not looked at: a program that ends meanwhile is noticed that much later.
+const KNOCKING: Duration = Duration::from_millis(200);
+
 /// After a look that did not get through.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -100,6 +106,18 @@ fn issued(tls: Option<&HealthTls>, target: &Target) -> Issued {
     }
 }
 
+/// Asks a program until it answers at all, for a moment.
+async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question) -> HealthAnswer {
+    let began = Instant::now();
+    loop {
+        let answer = fleet.ask(target, question).await;
+        if !matches!(answer, HealthAnswer::Silent { .. }) || began.elapsed() >= KNOCKING {
+            return answer;
+        }
+        tokio::time::sleep(KNOCK).await;
+    }
+}
+
 /// Looks until it is known whether what runs is healthy.
 pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
     let Case { target, service, rules } = case;
@@ -115,13 +133,14 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
         if cancel.is_cancelled() {
             return Found::Cancelled;
         }
-        // One after the other: the host waits a moment for the listener, and who asks before it is there hears nothing.
+        // One after the other: a question costs a program that is just starting next to nothing, a look at the host as
+        // much as a tenth of its start.
         let looked = async {
-            let sample = fleet.sample(target, service, port).await;
             let answer = match &question {
-                Some(question) => Some(fleet.ask(target, question).await),
+                Some(question) => Some(first_answer(fleet, target, question).await),
                 None => None,
             };
+            let sample = fleet.sample(target, service, port).await;
             (sample, answer)
         };
         let (sample, answer) = tokio::select! {

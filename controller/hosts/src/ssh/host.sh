@@ -927,72 +927,62 @@ verb_adopt() {
 # sample SERVICE PORT|- HEXADECIMAL-PORT|-
 verb_sample() {
     name "$1"
-    inodes=
-    [ "$2" = - ] || await_listener "$3"
     # Boot time rather than monotonic: they differ only by the time that a machine was suspended.
     read -r up _ </proc/uptime
     printf 'uptime %s\n' "$up"
     state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
     printf '%s\n' "$state"
-    [ "$2" = - ] || printf 'listener %s\n' "$(listener)"
+    [ "$2" = - ] || printf 'listener %s\n' "$(listener "$3")"
 }
 
-# Waits a moment for somebody to listen on a port: a program that starts is then seen as soon as it does, and costs
-# the host one look, not ten. A shell that sleeps takes nothing from the program.
-await_listener() {
-    for _ in 1 2 3 4 5 6 7 8; do
-        # The inodes of the sockets that listen there.
-        inodes=$(
-            sed -n "s/^ *[0-9]*: [0-9A-F]*:$1 [0-9A-F]*:0000 0A [^ ]* [^ ]* [^ ]* *[0-9]* *[0-9]* \([0-9]*\) .*/\1/p" \
-                /proc/net/tcp /proc/net/tcp6 2>/dev/null
-        )
-        [ -z "$inodes" ] || return 0
-        sleep 0.02 2>/dev/null || return 0
-    done
-}
-
-# Who listens there: those inodes against the descriptors of the unit's processes.
+# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
+#
+# The kernel lists who listens first, and takes ten milliseconds to go through the rest: so a line is read at a time, and
+# none after the one that is looked for.
 listener() {
-    set +f
-    # shellcheck disable=SC2086
-    set -- $inodes
-    if [ $# -eq 0 ]; then
-        echo nobody
-        return
-    fi
+    descriptors
+    found=nobody
+    for table in /proc/net/tcp /proc/net/tcp6; do
+        [ -r "$table" ] || continue
+        while read -r _ local _ how _ _ _ _ _ inode _; do
+            case $how,$local in
+            0A,*":$1") ;;
+            *) continue ;;
+            esac
+            case $held in
+            *"socket:[$inode]"*)
+                echo ours
+                return
+                ;;
+            *'ermission denied'*) found=hidden ;;
+            *) found=another ;;
+            esac
+        done <"$table"
+    done
+    echo "$found"
+}
+
+# What the unit's processes hold open, as ls tells it.
+descriptors() {
+    held=''
     group=${state##*ControlGroup=}
     group=${group%%
 *}
-    descriptors=
+    set +f
+    set --
     for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
         [ -n "$group" ] && [ -r "$root$group/cgroup.procs" ] || continue
         for processes in "$root$group/cgroup.procs" "$root$group"/*/cgroup.procs; do
             [ -r "$processes" ] || continue
             while read -r pid; do
-                descriptors="$descriptors /proc/$pid/fd"
+                set -- "$@" "/proc/$pid/fd"
             done <"$processes"
         done
         break
     done
-    if [ -z "$descriptors" ]; then
-        echo another
-        return
-    fi
-    # shellcheck disable=SC2086
-    seen=$(ls -n $descriptors 2>&1)
-    for inode in "$@"; do
-        case $seen in
-        *"socket:[$inode]"*)
-            echo ours
-            return
-            ;;
-        esac
-    done
-    case $seen in
-    *'ermission denied'*) echo hidden ;;
-    *) echo another ;;
-    esac
+    set -f
+    [ $# -eq 0 ] || held=$(ls -n "$@" 2>&1)
 }
 
 # logs SERVICE LINES
