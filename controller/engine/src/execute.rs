@@ -184,12 +184,22 @@ impl<F: Fleet> Controller<F> {
         let lock = self.host_lock(&errand.target);
         if !matches!(step, Step::Stage { .. }) {
             let _one_at_a_time = lock.lock().await;
-            return self.fleet.act(&errand.target, &order).await;
+            let done = self.fleet.act(&errand.target, &order).await;
+            return self.heard(errand, done);
         }
         let material = self.material(errand).await?;
         let _turn = self.transfers.acquire().await.expect("the semaphore is never closed");
         let _one_at_a_time = lock.lock().await;
-        self.fleet.stage(&errand.target, &order, &material).await
+        let done = self.fleet.stage(&errand.target, &order, &material).await;
+        self.heard(errand, done)
+    }
+
+    /// A host that did, or refused, what it was asked is within reach, whatever was said of it meanwhile.
+    fn heard(&self, errand: &Errand, done: Result<(), StepError>) -> Result<(), StepError> {
+        if !matches!(done, Err(StepError::Contact { .. } | StepError::TimedOut { .. })) {
+            self.in_touch(&errand.target);
+        }
+        done
     }
 
     /// Everything that a stage brings.

@@ -121,7 +121,7 @@ impl<F: Fleet> Controller<F> {
     }
 
     /// A host answers.
-    fn in_touch(&self, target: &Target) {
+    pub(crate) fn in_touch(&self, target: &Target) {
         let news = self.contacts.answered(&target.id);
         self.told_of(&target.id, news);
     }
