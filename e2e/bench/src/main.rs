@@ -57,16 +57,18 @@ fn main() -> Result<()> {
     let sizes: Vec<u8> =
         arguments.hosts.iter().filter(|count| !count.trim().is_empty()).map(parse).collect::<Result<_>>()?;
     let began = Instant::now();
-    let most = sizes.iter().copied().max().unwrap_or(0).max(FEW_HOSTS);
-    let ground = Ground::new(most)?;
     let mut report = Report::new(arguments.rounds)?;
+    // Each has as many hosts as it is about, so that none of them only takes up room.
     if !arguments.only_race {
+        let ground = Ground::new(FEW_HOSTS)?;
         figures::measure(&ground, FEW_HOSTS, &mut report)?;
+        ground.clean()?;
     }
     for size in sizes {
+        let ground = Ground::new(size)?;
         report.races.push(race::run(&ground, size, arguments.rounds)?);
+        ground.clean()?;
     }
-    ground.clean()?;
     report.took = began.elapsed();
     println!("{}", report.text());
     if let Some(file) = &arguments.doc {
