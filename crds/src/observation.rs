@@ -229,6 +229,8 @@ pub enum Listener {
 /// One quick look at a unit while a rollout waits for its verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
+    /// Since which boot.
+    pub boot: BootId,
     /// What systemd says.
     pub run: RunState,
     /// The host's monotonic clock, in microseconds.

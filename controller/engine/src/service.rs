@@ -309,6 +309,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.memory.read_through.insert(host.clone(), Instant::now());
                 }
                 self.seen_at.insert(host.clone(), at);
+                // What was seen of it before this reconcile says nothing any more.
+                self.memory.views.remove(&host);
                 self.views.insert(host, view);
             }
             Returned::Scan(scan) => {

@@ -451,8 +451,10 @@ impl Fleet for SshFleet {
             None => ("-".to_owned(), "-".to_owned()),
         };
         let request = Request { verb: "sample", arguments: vec![service.folder(), decimal, hexadecimal] };
-        let answer = self.call(target, &request, SAMPLE_DEADLINE).await?;
-        answer::look_failure(&answer).map_or_else(|| answer::sample(&answer), Err)
+        let link = self.link(target);
+        let answer = link.call(&request, None, SAMPLE_DEADLINE).await?;
+        let hello = link.hello().await?;
+        answer::look_failure(&answer).map_or_else(|| answer::sample(&answer, &hello), Err)
     }
 
     async fn ask(&self, target: &Target, question: &Question) -> HealthAnswer {

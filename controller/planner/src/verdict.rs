@@ -3,6 +3,7 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use windlass_crds::id::BootId;
 use windlass_crds::observation::{ActiveState, HealthAnswer, Listener, Sample};
 use windlass_crds::service::{Health, ServiceSpec};
 
@@ -84,6 +85,7 @@ pub enum Judgement {
 #[derive(Debug, Clone)]
 pub struct Judge {
     criteria: Criteria,
+    boot: Option<BootId>,
     pid: Option<u32>,
     /// When it was first looked at, in microseconds of the host's monotonic clock.
     first: Option<u64>,
@@ -96,11 +98,20 @@ pub struct Judge {
 impl Judge {
     /// A judge who has seen nothing yet.
     pub fn new(criteria: Criteria) -> Self {
-        Self { criteria, pid: None, first: None, good: 0, bad: 0, well_since: None, last_complaint: String::new() }
+        let last_complaint = String::new();
+        Self { criteria, boot: None, pid: None, first: None, good: 0, bad: 0, well_since: None, last_complaint }
+    }
+
+    /// Begins anew where the host was started anew: that its program was, too, is not the program's doing.
+    fn notice_boot(&mut self, sample: &Sample) {
+        if self.boot.as_ref() != Some(&sample.boot) {
+            *self = Self { boot: Some(sample.boot.clone()), ..Self::new(self.criteria.clone()) };
+        }
     }
 
     /// Takes in one look, and the answer of the health endpoint where it was asked.
     pub fn look(&mut self, sample: &Sample, answer: Option<&HealthAnswer>) -> Judgement {
+        self.notice_boot(sample);
         if let Some(complaint) = self.exited(sample) {
             // Most programs end when they do not get their port.
             return Judgement::Unhealthy(match self.taken(sample) {

@@ -100,6 +100,7 @@ impl Fleet for MemoryFleet {
             let sample = self.with(|world, now| {
                 let host = host(world, &ticket.address);
                 Sample {
+                    boot: host.boot.clone(),
                     run: host.run_state(service, now),
                     // As in /proc/uptime: hundredths of a second, so that it may lag behind `since`.
                     monotonic: host.monotonic(now) / 10_000 * 10_000,

@@ -357,7 +357,7 @@ pub(crate) fn have(answer: &Answer) -> Result<Have, ContactError> {
 }
 
 /// Reads the answer of `sample`.
-pub(crate) fn sample(answer: &Answer) -> Result<Sample, ContactError> {
+pub(crate) fn sample(answer: &Answer, hello: &Hello) -> Result<Sample, ContactError> {
     let uptime = value(answer, "uptime").ok_or_else(|| garbled("a sample without the uptime"))?;
     let (seconds, hundredths) = uptime.split_once('.').ok_or_else(|| garbled(uptime))?;
     let listener = match value(answer, "listener") {
@@ -369,7 +369,7 @@ pub(crate) fn sample(answer: &Answer) -> Result<Sample, ContactError> {
         Some(other) => return Err(garbled(other)),
     };
     let monotonic = read::<u64>(seconds, uptime)? * 1_000_000 + read::<u64>(hundredths, uptime)? * 10_000;
-    Ok(Sample { run: run_state(answer)?, monotonic, listener })
+    Ok(Sample { boot: read(&hello.boot, &hello.boot)?, run: run_state(answer)?, monotonic, listener })
 }
 
 /// Reads the answer of `logs`.

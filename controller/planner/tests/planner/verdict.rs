@@ -52,7 +52,7 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
         result: "success".to_owned(),
         ..RunState::default()
     };
-    let mut listener = Listener::Ours;
+    let (mut listener, mut boot) = (Listener::Ours, 1);
     let http = |status| Some(HealthAnswer::Http { status, body: String::new() });
     let mut answer = if asked { http(200) } else { None };
     match what {
@@ -74,6 +74,7 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
         }
         "restarted" => run.restarts = 1,
         "pid" => run.pid = Some(8),
+        "booted" => (run.pid, boot) = (Some(8), 2),
         "starting" => (run.active, run.sub, run.since) = (ActiveState::Activating, "start".to_owned(), 0),
         "reloading" => run.active = ActiveState::Reloading,
         "nobody" => listener = Listener::Nobody,
@@ -81,7 +82,8 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
         "hidden" => listener = Listener::Hidden,
         other => panic!("{other}"),
     }
-    (Sample { run, monotonic: (START + at) * 1000, listener: Some(listener) }, answer)
+    let boot = format!("00000000-0000-4000-8000-{boot:012}").parse().expect("a boot id");
+    (Sample { boot, run, monotonic: (START + at) * 1000, listener: Some(listener) }, answer)
 }
 
 #[test]
@@ -107,6 +109,21 @@ fn healthy_after_so_many_good_answers_and_so_long() {
     ");
     quick.health.as_mut().expect("asked").healthy_threshold = NonZeroU32::MIN;
     insta::assert_snapshot!(looks(&quick, &["100 open"]), @"100 open: healthy");
+}
+
+#[test]
+fn a_host_that_was_started_anew_is_watched_from_the_beginning() {
+    insta::assert_snapshot!(looks(&asked(), &["100 ok", "3000 ok", "3100 booted", "3200 booted", "8100 booted"]), @r"
+    100 ok: again in 25ms
+    3000 ok: again in 250ms
+    3100 booted: again in 250ms
+    3200 booted: again in 250ms
+    8100 booted: healthy
+    ");
+    insta::assert_snapshot!(looks(&asked(), &["100 ok", "125 pid"]), @r"
+    100 ok: again in 25ms
+    125 pid: unhealthy: the main process changed from 7 to 8
+    ");
 }
 
 #[test]
