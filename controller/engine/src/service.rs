@@ -239,7 +239,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             let scrutiny = Controller::<F>::scrutiny(&mut self.memory, id);
             let seen = match self.views.get(id) {
-                Some(HostView::Seen(seen)) if self.is_still_new(id) => Some(seen.clone()),
+                // After a takeover the one before may have changed the host since: then one call looks and stamps.
+                Some(HostView::Seen(seen)) if self.is_still_new(id) && !self.controller.is_fresh() => {
+                    Some(seen.clone())
+                }
                 _ => None,
             };
             let at = self.seen_at.get(id).copied();

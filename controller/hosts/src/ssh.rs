@@ -268,17 +268,23 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     async fn run(&self) -> Result<(), StepError> {
+        let mut mistaken = false;
         if let Some(have) = self.guess().await? {
             let texts = self.texts(&have).await?;
             let base = choose_base(&have, &self.release, self.material);
             match self.send(&base, texts, &have).await {
                 Err(StepError::Base { detail }) => {
                     tracing::info!(%detail, service = %self.order.service, "the host is not as it was seen");
+                    mistaken = true;
                 }
                 result => return result,
             }
         }
-        let have = self.have().await?;
+        let mut have = self.have().await?;
+        if mistaken {
+            // Nothing that was seen counts any more; what travels anyway is small.
+            have.units.clear();
+        }
         if have.staged {
             return Ok(());
         }

@@ -165,14 +165,15 @@ decides() {
 }
 
 # end_step CODE [PATH]: records the outcome and ends. What is not final (timed out, not staged, damaged) stays begun.
-# The outcome is on the disk then, and the path with it.
+# What was done at the path is on the disk before the outcome is.
 end_step() {
+    [ $# -lt 2 ] || sync "$2" 2>/dev/null || sync
     case $1 in
     0) record "$step" ok 0 ;;
     "$TIMED_OUT" | "$DAMAGED" | "$BASE" | "$NOT_STAGED" | "$NOT_ACTIVATED") ;;
     *) [ "$step" = stage ] || record "$step" fail "$1" ;;
     esac
-    sync "$fence/steps/$step" ${2+"$2"} 2>/dev/null || sync
+    sync "$fence/steps/$step" 2>/dev/null || sync
     exit "$1"
 }
 
@@ -475,9 +476,9 @@ verb_stage() {
     )
     code=$?
     wipe "$build" "$part"
-    [ $code -ne 0 ] || record stage ok 0
+    # First what was done, then that it was: a record is believed.
     sync -f "$home" 2>/dev/null || sync
-    exit $code
+    end_step "$code"
 }
 
 # Takes the payload off the line. The part belongs to us by its name as long as we run. Whether it is what was sent
@@ -582,7 +583,7 @@ check_unpacked() {
     # Of a base only what is new; all of it where the base is the damaged release itself.
     known=/dev/null
     if [ "$base" != - ]; then
-        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit 1
+        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit "$torn"
         [ "$base" = "$release" ] || known=$home/releases/$base.manifest
     fi
     if [ "$scope" = user ]; then
@@ -939,7 +940,7 @@ verb_sample() {
 # Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
 #
 # The kernel lists who listens first, and takes ten milliseconds to go through the rest: so a line is read at a time, and
-# none after the one that is looked for.
+# none of the rest but its first.
 listener() {
     descriptors
     found=nobody
@@ -948,7 +949,9 @@ listener() {
         while read -r _ local _ how _ _ _ _ _ inode _; do
             case $how,$local in
             0A,*":$1") ;;
-            *) continue ;;
+            # Others that listen, what kernels before 4.4 have among them, and the head.
+            0A,* | 03,* | st,*) continue ;;
+            *) break ;;
             esac
             case $held in
             *"socket:[$inode]"*)
