@@ -1,5 +1,6 @@
 //! How long what failed waits before it is tried again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The first wait.
@@ -19,6 +20,17 @@ pub fn wait_at_most(longest: Duration, failures: u32, jitter: u64) -> Duration {
     let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     let fifth = doubled.as_millis() as u64 / 5;
     doubled - Duration::from_millis(if fifth == 0 { 0 } else { jitter % fifth })
+}
+
+/// Tells waits apart that begin together: another number each time.
+#[derive(Debug, Default)]
+pub struct Jitter(AtomicU64);
+
+impl Jitter {
+    /// The next one. Any numbers that differ will do.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(0x9E37_79B9, Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]

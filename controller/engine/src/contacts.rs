@@ -1,7 +1,6 @@
 //! Contacts: which hosts are out of reach, why, and when each is tried again.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use windlass_crds::host::Target;
 use windlass_crds::id::HostId;
 use windlass_crds::step::ContactError;
 
-use crate::backoff;
+use crate::backoff::{self, Jitter};
 
 /// The longest wait between two tries: whoever has mended a host waits no longer than this without asking, and each
 /// try costs a process and eight seconds of patience.
@@ -20,7 +19,7 @@ pub const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Contacts {
     lost: Mutex<BTreeMap<HostId, Lost>>,
-    jitter: AtomicU64,
+    jitter: Jitter,
 }
 
 #[derive(Debug)]
@@ -89,9 +88,7 @@ impl Contacts {
     }
 
     fn wait(&self, failures: u32) -> Duration {
-        // Any number that differs between hosts and tries will do.
-        let mixed = self.jitter.fetch_add(0x9E37_79B9, Ordering::Relaxed);
-        backoff::wait_at_most(LONGEST, failures, mixed)
+        backoff::wait_at_most(LONGEST, failures, self.jitter.next())
     }
 }
 

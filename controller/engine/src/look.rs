@@ -102,7 +102,7 @@ impl<F: Fleet> Controller<F> {
         host: &HostId,
         target: &Target,
         stamp: &Stamp,
-        mut seen: Box<HostObservation>,
+        mut seen: HostObservation,
         at: Instant,
     ) -> Option<Looked> {
         self.check_owner(&seen.facts).ok()?;
@@ -110,7 +110,7 @@ impl<F: Fleet> Controller<F> {
         self.in_touch(target);
         seen.service.sequence = stamp.sequence;
         seen.facts.cluster = Some(stamp.cluster.clone());
-        Some(Looked { host: host.clone(), view: HostView::Seen(seen), read_through: false, at })
+        Some(Looked { host: host.clone(), view: HostView::Seen(Box::new(seen)), read_through: false, at })
     }
 
     /// A host does not answer; what is said of it is to change too, if that is news. Tells why.

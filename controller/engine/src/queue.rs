@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use windlass_crds::id::ResourceKey;
 
-use crate::backoff;
+use crate::backoff::{self, Jitter};
 
 /// What a reconcile says about the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Backlog {
 pub struct Queue {
     slots: Mutex<BTreeMap<ResourceKey, Slot>>,
     changed: Notify,
-    jitter: std::sync::atomic::AtomicU64,
+    jitter: Jitter,
 }
 
 impl Queue {
@@ -143,9 +143,7 @@ impl Queue {
                 Next::After(wait) => Some(Instant::now() + wait),
                 Next::Retry => {
                     slot.failures += 1;
-                    // Any number that differs between keys and tries will do.
-                    let mixed = self.jitter.fetch_add(0x9E37_79B9, std::sync::atomic::Ordering::Relaxed);
-                    Some(Instant::now() + backoff::wait(slot.failures, mixed))
+                    Some(Instant::now() + backoff::wait(slot.failures, self.jitter.next()))
                 }
                 Next::Never => None,
             }

@@ -24,6 +24,7 @@ use tracing::Instrument as _;
 use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, Sequence, ServiceKey};
+use windlass_crds::observation::HostObservation;
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::status::Finding;
@@ -238,13 +239,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 continue;
             }
             let scrutiny = Controller::<F>::scrutiny(&mut self.memory, id);
-            let seen = match self.views.get(id) {
-                // After a takeover the one before may have changed the host since: then one call looks and stamps.
-                Some(HostView::Seen(seen)) if self.is_still_new(id) && !self.controller.is_fresh() => {
-                    Some(seen.clone())
-                }
-                _ => None,
-            };
+            // After a takeover the one before may have changed the host since: then one call looks and stamps.
+            let seen = self.just_seen(id).filter(|_| !self.controller.is_fresh()).cloned();
             let at = self.seen_at.get(id).copied();
             let (controller, key, host, target) =
                 (Arc::clone(self.controller), self.key.clone(), id.clone(), target.clone());
@@ -353,10 +349,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
         brought::add(&mut seen.service, sequence, acts, run.clone())
     }
 
-    /// What a stage can build on, as far as a look has just told it.
-    fn seen(&self, host: &HostId) -> Option<Seen> {
+    /// What was found of a host, where that is still new.
+    fn just_seen(&self, host: &HostId) -> Option<&HostObservation> {
         match self.views.get(host) {
-            Some(HostView::Seen(seen)) if self.is_still_new(host) => Some(Seen::from(&seen.service)),
+            Some(HostView::Seen(seen)) if self.is_still_new(host) => Some(seen),
             _ => None,
         }
     }
@@ -513,7 +509,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 judged_by: Some(judged_by),
                 force_after: accepted.spec.lifecycle.force_after.duration(),
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
-                seen: self.seen(id),
+                seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
                 cancel: cancel.clone(),
             };
             self.busy.insert(id.clone(), (activity, cancel));

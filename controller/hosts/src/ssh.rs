@@ -268,38 +268,35 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     async fn run(&self) -> Result<(), StepError> {
-        let mut mistaken = false;
+        let mut seen = self.material.seen.as_ref();
         if let Some(have) = self.guess().await? {
-            let texts = self.texts(&have).await?;
-            let base = choose_base(&have, &self.release, self.material);
-            match self.send(&base, texts, &have).await {
+            match self.attempt(&have).await {
                 Err(StepError::Base { detail }) => {
                     tracing::info!(%detail, service = %self.order.service, "the host is not as it was seen");
-                    mistaken = true;
+                    // Nothing that was seen counts any more; what travels anyway is small.
+                    seen = None;
                 }
                 result => return result,
             }
         }
         let mut have = self.have().await?;
-        if mistaken {
-            // Nothing that was seen counts any more; what travels anyway is small.
-            have.units.clear();
-        }
+        have.units = seen.map(|seen| seen.units.clone()).unwrap_or_default();
         if have.staged {
             return Ok(());
         }
-        let texts = self.texts(&have).await?;
-        let base = choose_base(&have, &self.release, self.material);
-        match self.send(&base, texts, &have).await {
+        match self.attempt(&have).await {
             // What is there turned out to be no good: all of it travels.
             Err(StepError::Base { detail }) => {
                 tracing::info!(%detail, service = %self.order.service, "the base is not usable");
-                let have = Have { units: BTreeSet::new(), ..self.have().await? };
-                let texts = self.texts(&have).await?;
-                self.send(&Base::Nothing, texts, &have).await
+                self.send(&Base::Nothing, &self.have().await?).await
             }
             result => result,
         }
+    }
+
+    /// Sends what the nearest of what is there lacks.
+    async fn attempt(&self, have: &Have) -> Result<(), StepError> {
+        self.send(&choose_base(have, &self.release, self.material), have).await
     }
 
     /// What a look has found, where that says enough: nothing of the release is there, no upload has begun, and it is
@@ -329,8 +326,7 @@ impl Stage<'_> {
         if let Some(error) = answer::step_failure(&answer, self.order) {
             return Err(error);
         }
-        let mut have = answer::have(&answer).map_err(contact)?;
-        have.units = self.material.seen.as_ref().map(|seen| seen.units.clone()).unwrap_or_default();
+        let have = answer::have(&answer).map_err(contact)?;
         if let Some(path) = have.program.as_ref().filter(|path| !path.is_empty()) {
             self.link.learn_program(program, path).await.map_err(contact)?;
         }
@@ -356,7 +352,8 @@ impl Stage<'_> {
         Ok(Texts { unit: unit::unit(&place, spec), environment: unit::environment(spec) })
     }
 
-    async fn send(&self, base: &Base, texts: Texts, have: &Have) -> Result<(), StepError> {
+    async fn send(&self, base: &Base, have: &Have) -> Result<(), StepError> {
+        let texts = self.texts(have).await?;
         let sums = texts.sums();
         let texts = Some(texts).filter(|texts| !have.units.contains(&texts.digest()));
         let program = have.program.as_deref().filter(|path| !path.is_empty());
