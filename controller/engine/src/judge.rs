@@ -28,7 +28,7 @@ const UNASKED: Duration = Duration::from_secs(15);
 const KNOCK: Duration = Duration::from_millis(20);
 
 /// So long it is only asked, and the host not looked at: a program that ends meanwhile is noticed that much later.
-const KNOCKING: Duration = Duration::from_millis(200);
+const KNOCKING: Duration = Duration::from_millis(400);
 
 /// After a look that did not get through.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -15,10 +15,13 @@
 # `-ef` is not POSIX, but dash and busybox have it; `a && b || c` is meant where c is for the failure of either.
 # shellcheck disable=SC3013,SC2015
 set -uf
-LC_ALL=C QUOTING_STYLE=literal
-export LC_ALL QUOTING_STYLE
+# Without a TZ, glibc asks the disk for the zone at every time that it writes: find took 10 ms instead of 3.
+LC_ALL=C QUOTING_STYLE=literal TZ=UTC0
+export LC_ALL QUOTING_STYLE TZ
 umask 022
 nothing=00000000000000000000
+# For so many seconds what was staged counts as checked.
+STILL_NEW=10
 
 # Exit codes, each of which the controller knows by number.
 OWNED=40 SUPERSEDED=41 LOCKED=42 TIMED_OUT=43 DAMAGED=45 BASE=46 NOT_STAGED=47 NOT_ACTIVATED=48 START_FAILED=49
@@ -240,11 +243,12 @@ read_slot() {
 
 # Deletes trees, those with read-only folders too.
 wipe() {
-    for tree in "$@"; do
-        [ -e "$tree" ] || [ -L "$tree" ] || continue
-        [ "$scope" = system ] || find "$tree" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
-        rm -rf "$tree"
-    done
+    if [ "$scope" != system ]; then
+        for tree in "$@"; do
+            [ ! -d "$tree" ] || find "$tree" -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null
+        done
+    fi
+    rm -rf "$@"
 }
 
 # Everything in the current folder: mode, size, time and path of files and links, mode and path of folders. In the
@@ -455,8 +459,8 @@ verb_stage() {
     done
     receive
     build=$home/incoming/build.$$
-    wipe "$build"
-    mkdir "$build" || exit 1
+    [ ! -e "$build" ] || wipe "$build"
+    mkdir "$build" "$build/revision" || exit 1
     (unpack) 7<&-
     code=$?
     if [ $code -ne 0 ]; then
@@ -559,9 +563,8 @@ thin_out() {
 
 # The unit and the environment, and the seal over them. Where they did not travel they are a revision's that is here.
 take_texts() {
-    if [ ! -d revision ]; then
+    if [ ! -f revision/unit ]; then
         trouble=$BASE
-        mkdir revision || exit 1
         find_texts || give_up $BASE 'no revision here has that unit'
     fi
     ln -s "../../releases/$release" revision/release || exit 1
@@ -709,7 +712,8 @@ switch() {
         printf 'err revision %s is not staged, or its unit or env was changed\n' "$number"
         end_step $NOT_STAGED
     }
-    differs=$(listing_differs "$release")
+    differs=
+    is_just_staged || differs=$(listing_differs "$release")
     [ -z "$differs" ] || differs=$(printf '%s\n' "$differs" | paths | head -n 5)
     [ -n "$differs" ] || [ "$verb" = activate ] || differs=$(hashes_differ "$release" '' | head -n 5)
     if [ -n "$differs" ]; then
@@ -719,6 +723,20 @@ switch() {
     decides "$verb"
     put_unit "$number" || end_step 1
     start "$8"
+}
+
+# Whether this shell has staged and checked the same a moment ago. Whatever changes a file between that and this could
+# as well do so a moment later, and is found by the next look.
+is_just_staged() {
+    [ "$verb $staged" = "activate $service $sequence $revision" ] || return 1
+    tell_seconds
+    [ $((seconds - staged_at)) -le $STILL_NEW ]
+}
+
+# How long the machine has been up, suspended or not.
+tell_seconds() {
+    read -r seconds _ </proc/uptime
+    seconds=${seconds%%.*}
 }
 
 # The switch itself. A unit runs live/<slot>, a link to its revision; the slot is the digest of the unit's text. So
@@ -809,8 +827,7 @@ verb_confirm() {
     fi
     cd "$home" || end_step 1
     if ! [ good -ef "revisions/$number" ]; then
-        rm -f good.new
-        ln -s "revisions/$number" good.new && mv -fT good.new good || end_step 1
+        ln -sfn "revisions/$number" good.new && mv -fT good.new good || end_step 1
     fi
     clear_away "$number" "$@"
     end_step 0
@@ -1051,6 +1068,7 @@ serve() {
     done
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
+    staged='' staged_at=0
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086
@@ -1074,6 +1092,12 @@ serve() {
             said=$("verb_$verb" "$@" 2>/proc/self/fd/8 </dev/null)
         fi
         code=$?
+        staged=
+        if [ "$verb $code" = 'stage 0' ]; then
+            staged="$1 $3 $4"
+            tell_seconds
+            staged_at=$seconds
+        fi
         if [ $code -ne 0 ] && [ -s /proc/self/fd/8 ]; then
             said="$said
 $(head -c 2000 /proc/self/fd/8 | sed 's/^/err /')"
