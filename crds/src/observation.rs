@@ -35,10 +35,6 @@ pub struct HostFacts {
     pub cluster: Option<ClusterId>,
     /// Where Windlass keeps its files there.
     pub remote_dir: String,
-    /// Free space there, in KiB.
-    pub free_kib: u64,
-    /// Its clock, in seconds since 1970.
-    pub clock: i64,
     /// The version of its systemd.
     pub systemd: u32,
 }

@@ -174,8 +174,6 @@ pub enum HostChange {
     Machine(MachineId),
     /// The store that owns what is there; `None`: nobody has been there.
     Cluster(Option<ClusterId>),
-    /// Its clock is wrong by so many seconds.
-    ClockSkew(i64),
     /// Another program listens on this port, and answers 200.
     Occupied(NonZeroU16),
     /// No other program listens on this port any more.

@@ -48,8 +48,6 @@ impl Default for HostSettings {
 const UPTIME: Duration = Duration::from_secs(1000);
 /// What a host's monotonic clock shows when it can be reached again after a boot.
 const BOOT: Duration = Duration::from_secs(5);
-/// What a host's clock shows when the fleet begins: 2027-01-15.
-const CLOCK: i64 = 1_800_000_000;
 /// What a unit's main process ends with that is stopped, or killed (signal(7)).
 const SIGTERM: i32 = 15;
 /// See [`SIGTERM`].
@@ -68,7 +66,6 @@ pub(super) struct Host {
     boots: u32,
     pub(super) cluster: Option<ClusterId>,
     pub(super) disk_full: bool,
-    clock_skew: i64,
     occupied: BTreeSet<NonZeroU16>,
     hides_listeners: bool,
     pub(super) refuses_forwarding: bool,
@@ -160,7 +157,6 @@ impl Host {
             boots: 0,
             cluster: None,
             disk_full: false,
-            clock_skew: 0,
             occupied: BTreeSet::new(),
             hides_listeners: false,
             refuses_forwarding: false,
@@ -242,8 +238,6 @@ impl Host {
             user,
             cluster: self.cluster.clone(),
             remote_dir,
-            free_kib: self.free_kib(),
-            clock: CLOCK + i64::try_from(now.as_secs()).unwrap_or(i64::MAX / 2) + self.clock_skew,
             systemd: self.settings.systemd,
         };
         let service = match self.services.get(service) {
@@ -359,7 +353,6 @@ impl Host {
             HostChange::DiskFree => self.disk_full = false,
             HostChange::Machine(machine) => self.machine = machine,
             HostChange::Cluster(cluster) => self.cluster = cluster,
-            HostChange::ClockSkew(seconds) => self.clock_skew = seconds,
             HostChange::Occupied(port) => {
                 self.occupied.insert(port);
             }

@@ -147,8 +147,6 @@ struct Look {
     service: ServiceObservation,
     cluster: Option<String>,
     last: String,
-    clock: Option<i64>,
-    free_kib: Option<u64>,
     installed: Option<String>,
     unit_changed: bool,
     changed: BTreeSet<String>,
@@ -162,7 +160,7 @@ pub(crate) fn observation(answer: &Answer, hello: &Hello, folder: &str) -> Resul
     }
     let run = run_state(answer)?;
     let properties = properties(answer);
-    let Look { mut service, cluster, last, clock, free_kib, installed, unit_changed, changed } = look;
+    let Look { mut service, cluster, last, installed, unit_changed, changed } = look;
     let missing = |what: &str| garbled(&format!("a look without {what}"));
     service.unit = match installed.as_deref() {
         None => return Err(missing("the unit")),
@@ -201,8 +199,6 @@ pub(crate) fn observation(answer: &Answer, hello: &Hello, folder: &str) -> Resul
         user: hello.user.clone(),
         cluster: cluster.map(|id| read(&id, &id)).transpose()?,
         remote_dir: hello.dir.clone(),
-        free_kib: free_kib.ok_or_else(|| missing("the free space"))?,
-        clock: clock.ok_or_else(|| missing("the clock"))?,
         systemd: hello.systemd.split('.').next().and_then(|text| text.parse().ok()).unwrap_or_default(),
     };
     Ok(HostObservation { facts, service })
@@ -230,12 +226,6 @@ impl Look {
         }
         let (key, rest) = line.split_once(' ').unwrap_or((line, ""));
         match key {
-            "clock" => self.clock = Some(read(rest, line)?),
-            "free" => {
-                let (blocks, size) = rest.split_once(' ').ok_or_else(|| garbled(line))?;
-                let bytes = read::<u64>(blocks, line)?.saturating_mul(read(size, line)?);
-                self.free_kib = Some(bytes / 1024);
-            }
             "present" => self.service.present = true,
             "release" => _ = self.service.releases.insert(read(rest, line)?),
             "good" => self.service.good = Some(read(rest, line)?),

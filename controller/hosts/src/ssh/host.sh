@@ -338,8 +338,6 @@ verb_observe() {
     name "$1"
     cluster=$2 sequence=$3 revision=$nothing
     [ "$sequence" = - ] || stamp
-    date +'clock %s'
-    stat -f -c 'free %a %S' "$dir"
     cd "$dir" || exit 1
     # One read of each file, so that none is seen half written.
     (

@@ -310,8 +310,6 @@ impl World {
                     user: "root".to_owned(),
                     cluster: None,
                     remote_dir: "/opt/windlass".to_owned(),
-                    free_kib: 1 << 20,
-                    clock: self.now.as_second(),
                     systemd: 252,
                 };
                 HostView::Seen(Box::new(HostObservation { facts, service: machine.observed() }))
