@@ -283,13 +283,35 @@ paths() {
 
 # Prints the paths of files of a release whose contents are not those of its manifest.
 hashes_differ() {
-    polite=
-    if command -v ionice >/dev/null; then polite='ionice -c3'; fi
-    grep -v '^lnk ' "$home/releases/$1.manifest" | cut -d' ' -f4- | (
+    polite=$2
+    if command -v ionice >/dev/null; then polite="$polite ionice -c3"; fi
+    (
         cd "$home/releases/$1" || exit
+        if hashes_quickly; then
+            wanted=$(sums_of "$1" | sha256sum)
+            [ "$(sums_of "$1" | sums_now "$polite" | sha256sum)" != "$wanted" ] || exit
+        fi
         # shellcheck disable=SC2086
-        $2 $polite sha256sum -c 2>/dev/null
+        sums_of "$1" | $polite sha256sum -c 2>/dev/null
     ) | sed -n 's/: FAILED.*$//p'
+}
+
+# What a manifest says, as sha256sum writes it.
+sums_of() {
+    grep -v '^lnk ' "$home/releases/$1.manifest" | cut -d' ' -f4-
+}
+
+# OpenSSL hashes eight times as fast as coreutils where the processor helps, and takes longer to begin. It is only ever
+# believed where it finds what it should: whatever else it says, sha256sum has the last word.
+hashes_quickly() {
+    command -v openssl >/dev/null && [ "$(openssl dgst -sha256 -r </dev/null 2>/dev/null)" = \
+        'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 *stdin' ]
+}
+
+# Reads lines as sha256sum writes them, and writes what they should be for the same paths. $1 goes before the command.
+sums_now() {
+    # shellcheck disable=SC2086
+    cut -c67- | tr '\n' '\0' | $1 xargs -0 openssl dgst -sha256 -r 2>/dev/null | sed 's/ \*/  /'
 }
 
 # Whether revision $1 is there as it was staged; sets `release`, and `same` where its unit is the one that is installed.
@@ -543,6 +565,11 @@ unpack() {
     [ "$base" = keep ] || check_unpacked
     printf '%s  %s\n' "$unit_sum" revision/unit "$env_sum" revision/env >>sums
     [ "$base" = keep ] || printf '%s  %s\n' "$release" "$manifest" >>sums
+    # Below some megabytes there is nothing to win.
+    if [ "$length" -ge 4000000 ] && hashes_quickly; then
+        # shellcheck disable=SC2094
+        ! sums_now '' <sums | cmp -s - sums || return 0
+    fi
     if ! sha256sum -c sums >checked 2>&1; then
         grep -v ': OK$' checked | sed 's/^/err /' | head -n 5
         exit "$trouble"
