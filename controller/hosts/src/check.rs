@@ -61,6 +61,8 @@ pub struct Inside {
     pub user_manager: bool,
     /// The machine's systemd.
     pub systemd: Systemd,
+    /// The socket of D-Bus through which systemd would be asked, where it is not there.
+    pub missing_bus: Option<String>,
     /// Tools that are missing.
     pub missing: Vec<MissingTool>,
     /// Where Windlass would keep its files, and what it is on.

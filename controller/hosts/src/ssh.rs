@@ -285,13 +285,25 @@ impl Stage<'_> {
             return Ok(());
         }
         match self.attempt(&have).await {
-            // What is there turned out to be no good: all of it travels.
-            Err(StepError::Base { detail }) => {
-                tracing::info!(%detail, service = %self.order.service, "the base is not usable");
-                self.send(&Base::Nothing, &self.have().await?).await
-            }
+            Err(StepError::Base { detail }) => self.without(have, detail).await,
             result => result,
         }
+    }
+
+    /// Goes on where what is there turned out to be no good. First the unit and the environment travel, which may be all
+    /// that is damaged and are small; then everything does.
+    async fn without(&self, mut have: Have, detail: String) -> Result<(), StepError> {
+        tracing::info!(%detail, service = %self.order.service, "the base is not usable");
+        if !have.units.is_empty() {
+            have.units.clear();
+            match self.attempt(&have).await {
+                Err(StepError::Base { detail }) => {
+                    tracing::info!(%detail, service = %self.order.service, "nor is it without the unit");
+                }
+                result => return result,
+            }
+        }
+        self.send(&Base::Nothing, &self.have().await?).await
     }
 
     /// Sends what the nearest of what is there lacks.

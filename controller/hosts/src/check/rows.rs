@@ -167,7 +167,7 @@ fn within(target: &Target, inside: &Inside, around: &Around<'_>) -> Vec<Row> {
     vec![
         privilege(target, inside),
         lingering(inside),
-        systemd(&inside.systemd),
+        systemd(inside),
         tools(&inside.missing),
         disk(inside),
         clock(inside.ahead),
@@ -216,9 +216,9 @@ fn lingering(inside: &Inside) -> Row {
     }
 }
 
-fn systemd(systemd: &Systemd) -> Row {
+fn systemd(inside: &Inside) -> Row {
     let aspect = Aspect::Systemd;
-    match systemd {
+    match &inside.systemd {
         Systemd::Unknown => row(aspect, Verdict::Failed, "systemctl does not say its version")
             .with_remedy("does `systemctl --version` work there?"),
         Systemd::Absent { first } => {
@@ -228,6 +228,17 @@ fn systemd(systemd: &Systemd) -> Row {
         Systemd::Running { version, .. } if *version < OLDEST_SYSTEMD => {
             row(aspect, Verdict::Failed, format!("version {version}, and {OLDEST_SYSTEMD} is the oldest that will do"))
                 .with_remedy("upgrade the machine's distribution")
+        }
+        Systemd::Running { .. } if inside.missing_bus.is_some() => {
+            let (socket, login) = (inside.missing_bus.as_deref().unwrap_or_default(), &inside.login);
+            let remedy = match inside.power.map(Power::scope) {
+                Some(Scope::User) => {
+                    format!("install dbus-user-session there, then as {login}: systemctl --user start dbus.socket")
+                }
+                _ => "install dbus there, then as root: systemctl start dbus.socket".to_owned(),
+            };
+            row(aspect, Verdict::Failed, format!("D-Bus does not run (no {socket}), and systemd-run needs it"))
+                .with_remedy(remedy)
         }
         Systemd::Running { version, state, failed } => {
             // It may still be starting, or a unit that has nothing to do with us has failed.

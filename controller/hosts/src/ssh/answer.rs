@@ -71,22 +71,27 @@ pub(crate) fn failure(answer: &Answer, ours: Sequence, revision: RevisionNumber)
         },
         42 => StepError::Locked,
         43 => StepError::TimedOut { detail: detail(answer) },
-        45 => StepError::Damaged { detail: detail(answer) },
-        46 => StepError::Base { detail: detail(answer) },
         47 => StepError::NotStaged { revision, detail: detail(answer) },
         48 => StepError::NotActivated { revision, detail: detail(answer) },
         49 => StepError::StartFailed { detail: start_failure(answer) },
-        code => {
-            let detail = detail(answer);
-            if detail.contains("No space left") || detail.contains("Disk quota exceeded") {
-                StepError::NoSpace { detail }
-            } else if detail.contains("Read-only file system") {
-                StepError::ReadOnly { detail }
-            } else {
-                StepError::Failed { code, detail }
-            }
-        }
+        code => file_failure(code, detail(answer)),
     })
+}
+
+/// Why files could not be written. A disk that is full, or read-only, comes first: to the script it looks as if what
+/// was sent were damaged, or what it builds on not there.
+fn file_failure(code: i32, detail: String) -> StepError {
+    if detail.contains("No space left") || detail.contains("Disk quota exceeded") {
+        return StepError::NoSpace { detail };
+    }
+    if detail.contains("Read-only file system") {
+        return StepError::ReadOnly { detail };
+    }
+    match code {
+        45 => StepError::Damaged { detail },
+        46 => StepError::Base { detail },
+        code => StepError::Failed { code, detail },
+    }
 }
 
 /// As [`failure`], for a step.
@@ -391,6 +396,23 @@ pub(crate) fn look_failure(answer: &Answer) -> Option<ContactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_one_wherever_it_shows() {
+        let full = "err cp: cannot create hard link 'files/a': No space left on device";
+        for (code, line, expected) in [
+            (1, full, "no space left"),
+            (45, "err tar: files/a: Cannot write: No space left on device", "no space left"),
+            (46, full, "no space left"),
+            (46, "err cp: cannot create directory 'files': Read-only file system", "the file system is read-only"),
+            (45, "err the payload ended early", "damaged on arrival"),
+            (46, "err cannot link to the release", "the base release"),
+        ] {
+            let error = failure(&Answer { lines: vec![line.to_owned()], code }, Sequence(1), RevisionNumber(1));
+            let told = error.expect("it failed").to_string();
+            assert!(told.starts_with(expected), "{code} {line}: {told}");
+        }
+    }
 
     #[test]
     fn complaints_are_told_without_the_scripts_own_place() {

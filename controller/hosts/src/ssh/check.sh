@@ -68,12 +68,15 @@ if [ -n "$scope" ]; then
         runtime=${XDG_RUNTIME_DIR:-/run/user/$uid}
         [ ! -e "/var/lib/systemd/linger/$user" ] || echo 'lingers'
         [ ! -S "$runtime/systemd/private" ] || echo 'user-manager'
+        bus=$runtime/bus
         units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
         [ "$dir" != - ] || dir=$HOME/.local/share/windlass
     else
+        bus=/run/dbus/system_bus_socket
         units=/etc/systemd/system
         [ "$dir" != - ] || dir=/opt/windlass
     fi
+    [ -S "$bus" ] || printf 'no-bus %s\n' "$bus"
     printf 'dir %s\n' "$dir"
     if at=$(nearest "$dir"); then
         printf 'disk %s\n' "$(stat -f -c '%a %S %d %c' "$at")"

@@ -689,8 +689,8 @@ install() {
     prepare_switches || exit 1
 }
 
-# What is switched to, and what is gone back to, must need no room then: the disk may be full. Where both have the same
-# unit it is the one that is installed, or will be once anything is.
+# What is switched to, and what is gone back to, must need no room then: the disk may be full. Where both have the unit
+# that is installed, as it was installed, there is none to be put there.
 prepare_switches() {
     good_number='' good_sum=''
     set +f
@@ -701,7 +701,7 @@ prepare_switches() {
     [ -z "$good_number" ] || read -r _ good_sum _ 2>/dev/null <good/seal || :
     keep_link "$number" || return 1
     [ -z "$good_number" ] || keep_link "$good_number"
-    [ "$good_sum" = "$unit_sum" ] && return 0
+    [ "$good_sum" = "$unit_sum" ] && cmp -s "revisions/$number/unit" "$unit_file" && return 0
     keep_unit "$number" || return 1
     [ -z "$good_number" ] || keep_unit "$good_number"
     return 0
@@ -1027,33 +1027,41 @@ UnitFileState=enabled
 ControlGroup=$group"
 }
 
-# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
+# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes. The descriptors come
+# second, so that a socket that the unit opens meanwhile is never taken for somebody else's.
 #
 # The kernel lists who listens first, and takes ten milliseconds to go through the rest: so a line is read at a time, and
 # none of the rest but its first.
 listener() {
-    descriptors
-    found=nobody
+    sockets=''
     for table in /proc/net/tcp /proc/net/tcp6; do
         [ -r "$table" ] || continue
         while read -r _ local _ how _ _ _ _ _ inode _; do
             case $how,$local in
-            0A,*":$1") ;;
+            0A,*":$1") sockets="$sockets socket:[$inode]" ;;
             # Others that listen, what kernels before 4.4 have among them, and the head.
             0A,* | 03,* | st,*) continue ;;
             *) break ;;
             esac
-            case $held in
-            *"socket:[$inode]"*)
-                echo ours
-                return
-                ;;
-            *'ermission denied'*) found=hidden ;;
-            *) found=another ;;
-            esac
         done <"$table"
     done
-    echo "$found"
+    if [ -z "$sockets" ]; then
+        echo nobody
+        return
+    fi
+    descriptors
+    for socket in $sockets; do
+        case $held in
+        *"$socket"*)
+            echo ours
+            return
+            ;;
+        esac
+    done
+    case $held in
+    *'ermission denied'*) echo hidden ;;
+    *) echo another ;;
+    esac
 }
 
 # What the unit's processes hold open, as ls tells it.
@@ -1115,13 +1123,19 @@ check_host() {
     for tool in systemctl systemd-run flock timeout tar find stat sort uniq grep sed awk cut cmp xargs tr head; do
         command -v "$tool" >/dev/null || unsuitable "$tool is missing here; install it (flock: util-linux)"
     done
-    [ "$scope" = user ] || return 0
+    if [ "$scope" != user ]; then
+        bus=/run/dbus/system_bus_socket
+        [ -S "$bus" ] || unsuitable "D-Bus does not run here (no $bus), and systemd-run needs it; install dbus, and start dbus.socket"
+        return 0
+    fi
     user=$(id -un)
     remedy="as root, run: loginctl enable-linger $user; or give the login sudo without a password"
     [ -e "/var/lib/systemd/linger/$user" ] ||
         unsuitable "lingering is off for $user, so its services would end at logout; $remedy"
     [ -S "$XDG_RUNTIME_DIR/systemd/private" ] ||
         unsuitable "the systemd of $user does not run ($XDG_RUNTIME_DIR/systemd); $remedy"
+    bus=$XDG_RUNTIME_DIR/bus
+    [ -S "$bus" ] || unsuitable "D-Bus does not run for $user (no $bus), and systemd-run needs it; install dbus-user-session, then, as $user: systemctl --user start dbus.socket"
 }
 
 hello() {

@@ -171,6 +171,7 @@ impl Report {
             }
             "lingers" => inside.lingers = true,
             "user-manager" => inside.user_manager = true,
+            "no-bus" => inside.missing_bus = Some(rest.to_owned()),
             "no-systemd" => inside.systemd = Systemd::Absent { first: rest.to_owned() },
             "systemd" => {
                 let (version, state) = rest.split_once(' ').unwrap_or((rest, ""));

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use windlass_crds::host::{Privilege, Target};
+use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::SshFleet;
 use windlass_hosts::check::{Around, Aspect, Row, Verdict, rows};
+use windlass_hosts::fleet::{Fleet, Look, Scrutiny};
 use windlass_hosts::keys::{self, Known};
 use windlass_testbed::{Host, Spare, Testbed};
 
@@ -158,6 +160,20 @@ async fn disks(host: &Host) {
     expect(&look(&not_ours).await, Aspect::Disk, Verdict::Failed, "may not be written");
 }
 
+/// A deploy says the same of a host that will not do.
+async fn refuses(target: &Target, words: &str) {
+    let fleet = SshFleet::new().expect("a fleet");
+    let service = "default/web".parse().expect("a service");
+    let outcome = fleet.observe(target, &Look { service, stamp: None, scrutiny: Scrutiny::Quick }).await;
+    fleet.close().await;
+    match outcome {
+        Err(StepError::Contact { error: ContactError::Unsuitable { detail } }) => {
+            assert!(detail.contains(words), "{detail}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn machine(host: &Host) {
     let root = target(host, "root");
     run(host, "mv /usr/bin/flock /usr/bin/flock.away");
@@ -167,6 +183,17 @@ async fn machine(host: &Host) {
     run(host, "mount -t tmpfs tmpfs /run/systemd");
     expect(&look(&root).await, Aspect::Systemd, Verdict::Failed, "it does not run there");
     run(host, "umount /run/systemd");
+
+    for (user, socket) in [("root", "/run/dbus/system_bus_socket"), ("app", "/run/user/$(id -u app)/bus")] {
+        run(host, &format!("mv {socket} {socket}.away"));
+        let login = target(host, user);
+        let rows = look(&login).await;
+        expect(&rows, Aspect::Systemd, Verdict::Failed, "D-Bus does not run");
+        assert!(the(&rows, Aspect::Systemd).remedy.as_deref().is_some_and(|remedy| remedy.contains("dbus.socket")));
+        refuses(&login, "D-Bus does not run").await;
+        run(host, &format!("mv {socket}.away {socket}"));
+        all_well(&look(&login).await);
+    }
 
     // The machines of a test share one clock, so only what says the time there can be wrong.
     run(

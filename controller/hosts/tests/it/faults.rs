@@ -175,7 +175,7 @@ async fn a_deploy_is_one_connection(case: &Case<'_, Login<'_>>, base: &Manifest)
 }
 
 /// Bytes that the host has received.
-fn received(login: &Login<'_>) -> u64 {
+pub(crate) fn received(login: &Login<'_>) -> u64 {
     login
         .run("cat /sys/class/net/host0/statistics/rx_bytes 2>/dev/null || grep host0 /proc/net/dev | awk '{print $2}'")
         .trim()

@@ -8,4 +8,5 @@ mod memory;
 mod real;
 mod release;
 mod sessions;
+mod spoiled;
 mod tls;
