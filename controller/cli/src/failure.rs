@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use windlass_store::{CallError, Problem};
+
 use crate::exit::Exit;
 use crate::output::{self, Label, OutputError};
 
@@ -61,6 +63,9 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
     for hint in hints {
         output::labelled(Label::Hint, hint);
     }
+    if let Some(hint) = find::<CallError>(error).and_then(|error| permission(error.problem)) {
+        output::labelled(Label::Hint, hint);
+    }
     if find::<UsageError>(error).is_some() {
         Exit::Usage
     } else if find::<TimedOut>(error).is_some() {
@@ -69,6 +74,19 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
         Exit::Interrupted
     } else {
         Exit::Failed
+    }
+}
+
+/// What to do where etcd does not let us.
+fn permission(problem: Problem) -> Option<&'static str> {
+    match problem {
+        Problem::Denied => Some(
+            "who keeps etcd gives roles: people read everything, and write below declared/ and requests/; see docs/security.md",
+        ),
+        Problem::Unauthenticated => {
+            Some("--user or WINDLASS_USER says who you are, WINDLASS_PASSWORD or --password-file proves it")
+        }
+        _ => None,
     }
 }
 

@@ -91,9 +91,9 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
             format!("`windlass reconcile {key} --wait` tries it now")
         }
         Reason::LoginRefused | Reason::HostUnsuitable | Reason::HostKeyRejected | Reason::HostUnreachable => {
-            "`windlass host check NAME` says what is missing there".to_owned()
+            format!("`windlass host check {}` says what is missing there", host_name(key))
         }
-        Reason::OwnedByAnother => "`windlass host adopt NAME` takes the host over".to_owned(),
+        Reason::OwnedByAnother => format!("`windlass host adopt {}` takes the host over", host_name(key)),
         Reason::HostNotFound | Reason::NoHosts => {
             "declare the host, or give a declared one the label: `windlass get hosts -o wide`".to_owned()
         }
@@ -106,4 +106,12 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         | Reason::DriftFound => return None,
         _ => "mend what it says and `windlass apply -f FILE` again".to_owned(),
     })
+}
+
+/// What to type for a host: its name, or where the message is about a Service, which names the host, what stands for it.
+fn host_name(key: &ResourceKey) -> String {
+    match key {
+        ResourceKey::Host(name) => name.to_string(),
+        ResourceKey::Service(_) | ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => "NAME".to_owned(),
+    }
 }

@@ -77,17 +77,6 @@ pub struct ResourceView {
     pub requests: BTreeMap<RequestId, Result<Request, String>>,
 }
 
-/// Where a Service may have left something, and what is declared of it.
-#[derive(Debug, Clone)]
-pub struct OwnedView {
-    /// Which.
-    pub key: ServiceKey,
-    /// The record.
-    pub owned: Owned,
-    /// Its declaration, if there is one.
-    pub declared: Option<Read>,
-}
-
 /// Every valid Host and NetworkZone.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
@@ -249,16 +238,13 @@ impl Cache {
         self.lock().everything()
     }
 
-    /// Each owned Service with its declaration, for the brake.
-    pub fn owned(&self) -> Vec<OwnedView> {
+    /// Shows each Service that may have left something on hosts with its declaration, if there is one, for the brake.
+    /// Nothing is copied: there may be thousands, and every plan asks for all of them.
+    pub fn each_owned(&self, mut show: impl FnMut(&ServiceKey, &Owned, Option<&Read>)) {
         let state = self.lock();
-        let declared = |key: &ServiceKey| state.declared.get(&ResourceKey::Service(key.clone())).cloned();
-        let view = |(key, owned): (&ServiceKey, &Stored<Owned>)| OwnedView {
-            key: key.clone(),
-            owned: owned.value.clone(),
-            declared: declared(key),
-        };
-        state.owned.iter().map(view).collect()
+        for (key, owned) in &state.owned {
+            show(key, &owned.value, state.declared.get(&ResourceKey::Service(key.clone())));
+        }
     }
 
     /// The Services that a change of a Host or a zone may concern.

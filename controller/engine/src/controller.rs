@@ -241,7 +241,11 @@ impl<F: Fleet> Controller<F> {
             }
             Err(_) => return None,
         };
-        self.manifests.lock().expect("no panic happens under this lock").insert(*digest, Arc::clone(&manifest));
+        // Reading one from the disk is rare, so that this is when those go that nobody needs any more.
+        let needed = self.needed_releases();
+        let mut known = self.manifests.lock().expect("no panic happens under this lock");
+        known.retain(|digest, _| needed.contains(digest));
+        known.insert(*digest, Arc::clone(&manifest));
         Some(manifest)
     }
 }

@@ -9,22 +9,22 @@ use windlass_crds::record::Owned;
 use windlass_crds::service::ServiceSpec;
 use windlass_planner::brake::Removals;
 
-use crate::cache::{Cache, OwnedView, Read, Surroundings};
+use crate::cache::{Cache, Read, Surroundings};
 
 /// What would be taken down if nobody stopped it.
 pub fn pending(cache: &Cache, around: &Surroundings) -> Removals {
     let mut removals = Removals::default();
-    for OwnedView { key, owned, declared } in cache.owned() {
+    cache.each_owned(|key, owned, declared| {
         removals.all += owned.hosts.len();
-        let Some(spec) = spec(&owned, declared.as_ref()) else { continue };
-        let placed = spec.map(|spec| placed(spec, &owned, around)).unwrap_or_default();
+        let Some(spec) = spec(owned, declared) else { return };
+        let placed = spec.map(|spec| placed(spec, owned, around)).unwrap_or_default();
         let leaving: Vec<HostId> = owned.hosts.keys().filter(|host| !placed.contains(host)).cloned().collect();
         if spec.is_some_and(|spec| matches_nothing(spec, around)) && !leaving.is_empty() {
             removals.unmatched.insert(key.clone());
         }
         let unconfirmed = leaving.into_iter().filter(|host| !owned.confirmed_removals.contains(host));
         removals.pairs.extend(unconfirmed.map(|host| (key.clone(), host)));
-    }
+    });
     removals
 }
 

@@ -19,7 +19,18 @@ pub(super) fn structural(error: &Error, before: usize) -> Problem {
     let line_offset = u64::try_from(before).unwrap_or(u64::MAX);
     let told =
         error.render_with_options(serde_saphyr::render_options! { formatter: &Plainly, line_offset: line_offset });
-    Problem::new(reason, "", told.trim_end().to_owned() + &hint.unwrap_or_default())
+    Problem::new(reason, "", one_place(told.trim_end()) + &hint.unwrap_or_default())
+}
+
+/// The message with the place of its first line in front of the excerpt too: of a long line only a part is shown, and
+/// the parser counts the excerpt's column from the beginning of that.
+fn one_place(told: &str) -> String {
+    const ARROW: &str = "--> <input>:";
+    let place = told.strip_prefix("error: line ").and_then(|rest| rest.split_once(": ")).map(|(place, _)| place);
+    let (Some(place), Some(at)) = (place, told.find(ARROW)) else { return told.to_owned() };
+    let (before, excerpt) = told.split_at(at + ARROW.len());
+    let rest = excerpt.find('\n').map_or("", |end| &excerpt[end..]);
+    format!("{before}{}{rest}", place.replace(" column ", ":"))
 }
 
 /// Says what is expected without the names that a parser has for it.

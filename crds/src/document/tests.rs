@@ -29,6 +29,19 @@ fn the_least_service_gets_its_defaults() {
     assert_eq!(parse_bytes(&again), Ok(declaration));
 }
 
+/// Only a part of it is shown, and the place is that in the file all the same.
+#[test]
+fn a_mistake_in_a_long_line_has_one_place() {
+    let args = (0..60).map(|number| format!("argument-{number}")).collect::<Vec<_>>().join(", ");
+    let line = format!("  runtime: {{args: [{args}], targets: python, entryPoint: server.py}}");
+    let text = MINIMAL[..MINIMAL.find("  runtime:").expect("a runtime")].to_owned() + &line + "\n";
+    let column = line.find("targets").expect("it is there") + 1;
+    let problems = parse_bytes(text.as_bytes()).expect_err("an unknown field");
+    let message = &problems[0].message;
+    assert!(message.starts_with(&format!("error: line 10 column {column}: unknown field")), "{message}");
+    assert!(message.contains(&format!("--> <input>:10:{column}\n")), "{message}");
+}
+
 /// The messages of everything that is wrong with the minimal Service after `from` became `to`.
 fn complaint(from: &str, to: &str) -> String {
     assert!(MINIMAL.contains(from), "{from:?} is not in the minimal service");

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use windlass_crds::document;
 use windlass_crds::id::{Kind, ResourceKey};
 use windlass_crds::request::Request;
-use windlass_store::{Expectation, Key, Store};
+use windlass_store::{Entry, Expectation, Key, Store, WriteError};
 
 use super::ClientArgs;
 use crate::asking::ask;
@@ -101,10 +101,8 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
 async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<(Verb, Target)> {
     let key = document.key();
     let stored = store.get(&Key::Declared(key.clone())).await?;
-    let same = stored
-        .as_ref()
-        .is_some_and(|stored| document::parse_at(&key, &stored.value).as_ref() == Ok(&document.declaration));
-    let verb = match (&stored, same) {
+    let same = |stored: &Entry| document::parse_at(&key, &stored.value).as_ref() == Ok(&document.declaration);
+    let mut verb = match (&stored, stored.as_ref().is_some_and(same)) {
         (None, _) => Verb::Created,
         (Some(_), true) => Verb::Unchanged,
         (Some(_), false) => Verb::Configured,
@@ -116,7 +114,17 @@ async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<
     if verb != Verb::Unchanged {
         // What was printed of it would be wrong, had somebody else declared something in between.
         let expect = stored.map_or(Expectation::Absent, |stored| Expectation::At(stored.mod_revision));
-        target = target.since(store.declare_expecting(&key, document.text.clone().into_bytes(), expect).await?);
+        match store.declare_expecting(&key, document.text.clone().into_bytes(), expect).await {
+            Ok(revision) => target = target.since(revision),
+            // Two that declare the very same have no quarrel.
+            Err(WriteError::Conflict { .. })
+                if let Some(stored) = store.get(&Key::Declared(key.clone())).await?.filter(same) =>
+            {
+                verb = Verb::Unchanged;
+                target = target.since(stored.mod_revision);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     if matches!(key, ResourceKey::Service(_)) {
         target = target.after(ask(store, &key, &Request::Reconcile).await?);

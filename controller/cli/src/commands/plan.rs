@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use windlass_crds::condition::ConditionType;
 use windlass_crds::id::{ResourceKey, ServiceKey};
 use windlass_crds::span::Span;
 use windlass_engine::{Preview, Question, Supposed, preview};
 use windlass_hosts::SshFleet;
+use windlass_planner::input::HostView;
 use windlass_planner::plan::{Act, Plan, RolloutChange};
 use windlass_store::Store;
 
@@ -29,7 +30,7 @@ use crate::waiting::TimeoutArgs;
 /// Of files it shows what would be done once they were applied: with their Services, and with every other Service that
 /// their Hosts and NetworkZones concern. Nothing is written.
 ///
-/// Exits with 0 when there is nothing to do, and with 3 when there is.
+/// Exits with 0 when there is nothing to do, with 3 when there is, and with 1 when hosts do not let it be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -71,8 +72,24 @@ pub(super) async fn run(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<
         Some(PlanFormat::Json) => output::line(serde_json::to_string_pretty(&as_json(&previews))?)?,
         None => output::data(&previews.iter().map(as_text).collect::<String>())?,
     }
-    let idle = previews.iter().all(|preview| preview.plan().is_none_or(Plan::is_idle));
-    Ok(if idle { Exit::Done } else { Exit::Differences })
+    if !previews.iter().all(|preview| preview.plan().is_none_or(Plan::is_idle)) {
+        return Ok(Exit::Differences);
+    }
+    let unseen: BTreeSet<String> = previews.iter().flat_map(unseen).collect();
+    match unseen.is_empty() {
+        true => Ok(Exit::Done),
+        false => bail!(
+            "nothing is known of {}, so it cannot be told whether anything would be done there",
+            unseen.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// The hosts that could not be looked at.
+fn unseen(preview: &Preview) -> Vec<String> {
+    let hosts = preview.foreseen.iter().flat_map(|foreseen| &foreseen.hosts);
+    let unseen = hosts.filter(|(_, host)| matches!(host.view, HostView::Unreachable(_) | HostView::Refusing(_)));
+    unseen.map(|(id, _)| id.to_string()).collect()
 }
 
 /// Waits for what looks at hosts and sources, for so long at most.

@@ -67,7 +67,9 @@ fn a_host_or_a_zone_is_planned_with_the_services_that_it_concerns() {
       web3: nothing now; failed (no Host web3 is declared; declare one, or write user@address)
       Ready SourceUnavailable: the source /srv/src/web is not available on the controller's machine: No such file or directory (os error 2)
       nothing to do
-    -- exit 0
+    -- stderr
+    error: nothing is known of web1, so it cannot be told whether anything would be done there
+    -- exit 1
     ");
     world.put("declared/hosts/web1", host);
     insta::assert_snapshot!(world.run(&["plan", "-f", "host.yaml"]), @"

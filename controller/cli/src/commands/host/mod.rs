@@ -13,6 +13,11 @@ use crate::exit::Exit;
 
 /// Add machines, check them, and take them over from another store
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass host add web1 --address deploy@192.0.2.11
+  windlass host check web1
+  windlass host adopt web1")]
 pub(crate) struct HostArgs {
     #[command(subcommand)]
     command: HostCommand,

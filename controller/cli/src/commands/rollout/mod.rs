@@ -26,6 +26,11 @@ use crate::waiting::{Target, WaitArgs};
 
 /// Follow rollouts, hold them, restart programs, and go back to earlier revisions
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  windlass rollout status service/web
+  windlass rollout restart service/web --wait
+  windlass rollout undo service/web")]
 pub(crate) struct RolloutArgs {
     #[command(subcommand)]
     command: RolloutCommand,
