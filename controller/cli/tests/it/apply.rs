@@ -1,5 +1,7 @@
 //! `windlass apply`.
 
+use windlass_testbed::Meddler;
+
 use crate::told;
 use crate::world::{World, service};
 
@@ -331,4 +333,30 @@ fn waiting_means_the_time_after_the_request() {
     hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
     -- exit 1
     ");
+}
+
+/// Whoever reads what is declared finds it changed when he writes: what somebody else has just declared is never lost,
+/// and two that say the same have no quarrel.
+#[test]
+fn what_somebody_else_declares_meanwhile_is_not_overwritten() {
+    let world = World::new();
+    let ours = service("web").replace("server.py", "ours.py");
+    let theirs = service("web").replace("server.py", "theirs.py");
+    world.file("web.yaml", &ours);
+    for (written, expected) in [
+        (
+            theirs.clone(),
+            "-- stderr\nerror: cannot apply service/web\n  cause: Conflict: declared/services/default/web was changed by somebody else at the same time; nothing was written\nhint: see what it says now, and type this again\n-- exit 1",
+        ),
+        (ours.clone(), "service/web unchanged\n-- exit 0"),
+    ] {
+        world.declare("web");
+        let put = written.clone();
+        let key = "/windlass/declared/services/default/web";
+        let meddler = Meddler::before(&world.etcd, "server.py", key, move |_| put.clone()).expect("a proxy");
+        let shown = world.run(&["apply", "-f", "web.yaml", "--endpoints", &meddler.endpoint()]);
+        assert_eq!(meddler.times(), 1, "{shown}");
+        assert_eq!(shown, expected);
+        assert_eq!(world.value("declared/services/default/web").trim_end(), written.trim_end());
+    }
 }
