@@ -1,5 +1,6 @@
 //! The engine on a real etcd and on hosts in memory.
 
+mod apart;
 mod contact;
 mod documents;
 mod observe;

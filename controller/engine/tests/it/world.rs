@@ -178,6 +178,26 @@ impl World {
         )
     }
 
+    /// The same with more below `rollout`, instead of what all have there.
+    pub(crate) async fn apply_with_rollout(&self, name: &str, rollout: &str) -> anyhow::Result<()> {
+        let text = self.text("{port: 8080, transport: http}", name, "");
+        let text = text.replace("rollout: {minHealthyTime: 0s}\n", &format!("rollout:\n{rollout}"));
+        self.store.declare(&resource(&format!("services/default/{name}")), text.into()).await?;
+        Ok(())
+    }
+
+    /// What is declared of a Service.
+    pub(crate) async fn declared(&self, name: &str) -> anyhow::Result<String> {
+        let key = Key::Declared(resource(&format!("services/default/{name}")));
+        let entry = self.store.get(&key).await?.context("nothing is declared")?;
+        Ok(String::from_utf8(entry.value)?)
+    }
+
+    /// Where the source is.
+    pub(crate) fn source(&self) -> &std::path::Path {
+        self.source.path()
+    }
+
     /// Declares `web` with another `network`, whose certificate is for web.example.com.
     pub(crate) async fn named(&self, network: &str) -> anyhow::Result<()> {
         let text = self.text(network, "web", "").replace("health: {", "health: {tls: {serverName: web.example.com}, ");

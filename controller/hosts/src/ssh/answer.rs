@@ -414,6 +414,17 @@ mod tests {
         }
     }
 
+    /// Nobody drew it, and a store that took it over would have no room for its own.
+    #[test]
+    fn a_sequence_that_nobody_drew_is_not_believed() {
+        for (sequence, believed) in [(0, true), (7, true), (1 << 48, true), ((1 << 48) + 1, false), (u64::MAX, false)] {
+            let mut look = Look::default();
+            let read = look.line(&format!("fence/default.web/seq:{sequence:020}"), "default.web");
+            assert_eq!(read.is_ok(), believed, "{sequence}: {read:?}");
+            assert!(!believed || look.service.sequence == Sequence(sequence), "{sequence}");
+        }
+    }
+
     #[test]
     fn complaints_are_told_without_the_scripts_own_place() {
         let script = format!("/opt/windlass/bin/{}", "ab".repeat(32));
