@@ -17,6 +17,7 @@ mod follow;
 mod identity;
 mod key;
 mod leadership;
+pub mod mvcc;
 mod pool;
 mod read;
 mod report;

@@ -6,6 +6,7 @@ mod follow;
 mod idle;
 mod leadership;
 mod mirror;
+mod mvcc;
 mod proxy;
 mod read;
 mod write;

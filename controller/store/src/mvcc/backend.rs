@@ -1,0 +1,101 @@
+//! Where the history is kept: on a disk, or in memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::model::{Change, LeaseNumber, Revision};
+
+/// What is kept of one change beside its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The key.
+    pub key: Bytes,
+    /// The revision in which its generation began.
+    pub created: i64,
+    /// The how-manieth put of its generation; 0 is its deletion.
+    pub version: i64,
+    /// The lease that it goes with.
+    pub lease: LeaseNumber,
+    /// Who did it, where that is known.
+    pub author: Option<Arc<str>>,
+}
+
+/// What goes to the disk at once: all of it, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// New changes, with their values.
+    pub changes: BTreeMap<Revision, (Meta, Bytes)>,
+    /// Changes that are forgotten.
+    pub forgotten: Vec<Revision>,
+    /// Leases that were granted, with their time to live in seconds, or ended.
+    pub leases: BTreeMap<LeaseNumber, Option<i64>>,
+    /// The revision up to which history may be forgotten, where that has moved, with the store's revision then.
+    pub compacted: Option<(i64, i64)>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        let Self { changes, forgotten, leases, compacted } = self;
+        changes.is_empty() && forgotten.is_empty() && leases.is_empty() && compacted.is_none()
+    }
+}
+
+/// What there is beside changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// The store's revision when that was last written down on its own; changes may be later.
+    pub revision: i64,
+    /// Up to which revision history may be gone.
+    pub compacted: i64,
+    /// Leases with their time to live in seconds.
+    pub leases: BTreeMap<LeaseNumber, i64>,
+}
+
+/// Why the history could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BackendError {
+    /// There is no room for it.
+    #[error("no room: {0}")]
+    NoSpace(String),
+    /// The disk failed.
+    #[error("{0}")]
+    Io(String),
+    /// That change is not there any more.
+    #[error("revision {}.{} is not there any more", .0.main, .0.sub)]
+    Gone(Revision),
+    /// What is there is not what was written.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+/// Keeps the history.
+pub trait Backend: Debug + Send + Sync {
+    /// Reads everything but the values, oldest first.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError>;
+
+    /// Writes a batch. Once this returns it outlives a power cut; where it fails, nothing of it is ever seen.
+    ///
+    /// # Errors
+    /// When it was not written.
+    fn commit(&self, batch: &Batch) -> Result<(), BackendError>;
+
+    /// The values of these changes.
+    ///
+    /// # Errors
+    /// [`BackendError::Gone`], where one was forgotten; and when they cannot be read.
+    fn values(&self, at: &[Revision]) -> Result<Vec<Bytes>, BackendError>;
+
+    /// Changes with their values, oldest first, from a revision on: at most so many, or the first few that have so many
+    /// bytes. Each transaction comes whole.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError>;
+}

@@ -1,0 +1,32 @@
+//! The embedded store's engine: etcd's data model in one process, with neither clock, network nor tasks of its own.
+//!
+//! [`Engine`] takes what etcd's API asks: ranges at any revision that is not compacted, puts, deletions, transactions,
+//! leases, and the history of changes that watches read. It answers as etcd 3.5 does, its refusals included. The history
+//! is kept by a [`Backend`]: a [`Disk`], or [`Memory`].
+//!
+//! **Invariants:** readers see a transaction whole or not at all, and only once it would outlive a power cut. What could
+//! not be written is taken back, whole, before anybody has seen it.
+
+mod backend;
+mod compaction;
+mod disk;
+mod engine;
+mod index;
+mod lease;
+mod memory;
+mod model;
+mod read;
+mod request;
+mod txn;
+
+pub use backend::{Backend, BackendError, Batch, Meta, State};
+pub use disk::{Disk, OpenError};
+pub use engine::{Done, Engine, Order, Reply, Request};
+pub use lease::LeaseState;
+pub use memory::Memory;
+pub use model::{Change, KeyRange, KeyValue, LeaseNumber, Revision};
+pub use read::History;
+pub use request::{
+    Answer, Compare, Delete, Detail, Field, Found, LONGEST_LEASE, MOST_BYTES, MOST_OPERATIONS, Operand, Operation,
+    Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
+};

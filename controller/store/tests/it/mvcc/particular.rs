@@ -1,0 +1,261 @@
+//! What is particular: refusals, sorting and cutting, batches that fail, files that are damaged or somebody else's.
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_store::mvcc::{
+    Backend, BackendError, Batch, Change, Detail, Disk, Engine, Field, KeyRange, LeaseNumber, MOST_OPERATIONS, Memory,
+    Meta, OpenError, Operation, Order, Put, Range, Refusal, Reply, Request, Revision, SortBy, SortOrder, State, Txn,
+    Within,
+};
+
+use super::{NOW, delete, everything, in_memory, on_disk, one, order, put};
+
+#[test]
+fn refusals_are_etcds() {
+    let engine = in_memory();
+    one(&engine, Request::Put(put("a", "1"))).expect("put");
+    let keep = |key: &str| Put { value: Field::Keep, ..put(key, "") };
+    let leased = |lease| Put { lease: Field::New(LeaseNumber(lease)), ..put("a", "2") };
+    let puts = |count: usize| (0..count).map(|number| Operation::Put(put(&number.to_string(), ""))).collect();
+    let txn = |success: Vec<Operation>| Request::Txn(Txn { success, ..Txn::default() });
+    let both = || vec![Operation::Put(put("a", "")), Operation::Delete(delete(everything()))];
+    let later = Operation::Range(Range { revision: 9, ..Range::of(everything()) });
+    let rows = [
+        (Request::Put(put("", "")), "etcdserver: key is not provided"),
+        (Request::Put(keep("b")), "etcdserver: key not found"),
+        (Request::Put(leased(7)), "etcdserver: requested lease not found"),
+        (Request::Delete(delete(KeyRange::One("".into()))), "etcdserver: key is not provided"),
+        (txn(puts(MOST_OPERATIONS + 1)), "etcdserver: too many operations in txn request"),
+        (txn(both()), "etcdserver: duplicate key given in txn request"),
+        (txn(vec![later]), "etcdserver: mvcc: required revision is a future revision"),
+        (Request::Grant(LeaseNumber::NONE, 9), "etcdserver: requested lease not found"),
+        (Request::Grant(LeaseNumber(1), 9_000_000_001), "etcdserver: too large lease TTL"),
+        (Request::Revoke(LeaseNumber(1)), "etcdserver: requested lease not found"),
+    ];
+    for (request, expected) in rows {
+        let answer = one(&engine, request.clone());
+        assert_eq!(answer.expect_err("a refusal").to_string(), expected, "{request:?}");
+    }
+    assert_eq!(engine.revision(), 2, "what is refused changes nothing");
+    assert!(one(&engine, txn(puts(MOST_OPERATIONS))).is_ok());
+}
+
+#[test]
+fn what_is_kept_is_kept() {
+    let engine = in_memory();
+    one(&engine, Request::Grant(LeaseNumber(5), 60)).expect("granted");
+    one(&engine, Request::Put(Put { lease: Field::New(LeaseNumber(5)), ..put("a", "1") })).expect("put");
+    one(&engine, Request::Put(Put { lease: Field::Keep, ..put("a", "2") })).expect("put");
+    one(&engine, Request::Put(Put { value: Field::Keep, lease: Field::Keep, ..put("a", "") })).expect("put");
+    let (_, found) = engine.range(&Range::of(everything())).expect("found");
+    let pair = &found.pairs[0];
+    assert_eq!((&pair.value[..], pair.lease, pair.version), (&b"2"[..], LeaseNumber(5), 3));
+    assert_eq!(engine.lease(LeaseNumber(5), NOW).expect("there").keys, ["a"]);
+    one(&engine, Request::Put(put("a", "3"))).expect("put");
+    assert!(engine.lease(LeaseNumber(5), NOW).expect("there").keys.is_empty(), "a put without a lease lets go of it");
+}
+
+#[test]
+fn leases_end() {
+    let engine = in_memory();
+    let at = |seconds| NOW + Duration::from_secs(seconds);
+    let granted = one(&engine, Request::Grant(LeaseNumber(1), 1)).expect("granted").reply;
+    assert_eq!(granted, Reply::Granted(2), "none is shorter than two seconds");
+    one(&engine, Request::Grant(LeaseNumber(2), 10)).expect("granted");
+    assert_eq!(engine.ended_leases(at(1)), (vec![], Some(at(2))));
+    assert_eq!(engine.keep_alive(LeaseNumber(1), at(1)), Ok(2));
+    assert_eq!(engine.ended_leases(at(3)), (vec![LeaseNumber(1)], Some(at(10))));
+    assert_eq!(
+        engine.keep_alive(LeaseNumber(1), at(3)),
+        Err(Refusal::LeaseNotFound),
+        "what has ended does not come back"
+    );
+    assert_eq!(engine.lease(LeaseNumber(2), at(4)).expect("there").remaining, Duration::from_secs(6));
+    assert_eq!(engine.leases(), [LeaseNumber(1), LeaseNumber(2)]);
+}
+
+#[test]
+fn ranges_are_sorted_and_cut_as_etcd_does() {
+    let engine = in_memory();
+    for (key, value) in [("a", "3"), ("b", "1"), ("c", "2"), ("a", "0")] {
+        one(&engine, Request::Put(put(key, value))).expect("put");
+    }
+    let whole = Range::of(everything());
+    let rows = [
+        ("as they are", whole.clone(), "a b c", false),
+        ("cut", Range { limit: 2, ..whole.clone() }, "a b", true),
+        ("by value", Range { sort_by: SortBy::Value, order: SortOrder::Descending, ..whole.clone() }, "c b a", false),
+        (
+            "by value, cut",
+            Range { sort_by: SortBy::Value, order: SortOrder::Ascending, limit: 1, ..whole.clone() },
+            "a",
+            true,
+        ),
+        (
+            "by revision",
+            Range { sort_by: SortBy::Modified, order: SortOrder::Descending, ..whole.clone() },
+            "a c b",
+            false,
+        ),
+        ("by version, without an order", Range { sort_by: SortBy::Version, ..whole.clone() }, "b c a", false),
+        ("changed late", Range { modified: Within { least: 4, most: 0 }, ..whole.clone() }, "a c", false),
+        ("made early", Range { created: Within { least: 0, most: 2 }, ..whole.clone() }, "a", false),
+        ("counted", Range { detail: Detail::Count, limit: 1, ..whole.clone() }, "", false),
+        ("as it was", Range { revision: 3, ..whole }, "a b", false),
+    ];
+    for (what, range, expected, more) in rows {
+        let (_, found) = engine.range(&range).expect("found");
+        let keys: Vec<&str> = found.pairs.iter().map(|pair| std::str::from_utf8(&pair.key).expect("text")).collect();
+        assert_eq!((keys.join(" "), found.more), (expected.to_owned(), more), "{what}");
+        assert_eq!(found.count, if range.revision == 3 { 2 } else { 3 }, "{what}: what is there counts, cut or not");
+    }
+}
+
+#[test]
+fn who_wrote_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    let anna = Order { request: Request::Put(put("a", "1")), author: Some(Arc::from("anna")) };
+    let answers = engine.write(&[anna, order(Request::Put(put("b", "1")))], NOW);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    drop(engine);
+    let changes = on_disk(&path).history(2, 10, usize::MAX).expect("history").changes;
+    let authors: Vec<Option<&str>> = changes.iter().map(|change| change.author.as_deref()).collect();
+    assert_eq!(authors, [Some("anna"), None]);
+}
+
+/// A backend whose disk is full when a test says so.
+#[derive(Debug, Clone, Default)]
+struct Full(Arc<Memory>);
+
+impl Backend for Full {
+    fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
+        self.0.load(each)
+    }
+    fn commit(&self, batch: &Batch) -> Result<(), BackendError> {
+        self.0.commit(batch)
+    }
+    fn values(&self, at: &[Revision]) -> Result<Vec<bytes::Bytes>, BackendError> {
+        self.0.values(at)
+    }
+    fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
+        self.0.changes(from, most, bytes)
+    }
+}
+
+#[test]
+fn what_was_not_written_has_not_happened() {
+    let backend = Full::default();
+    let engine = Engine::open(Box::new(backend.clone()), NOW).expect("empty");
+    one(&engine, Request::Grant(LeaseNumber(5), 60)).expect("granted");
+    one(&engine, Request::Put(Put { lease: Field::New(LeaseNumber(5)), ..put("a", "1") })).expect("put");
+    let before = (engine.range(&Range::of(everything())), engine.leases(), engine.lease(LeaseNumber(5), NOW));
+    backend.0.fail(Some(BackendError::NoSpace("the disk is full".to_owned())));
+    let batch = [
+        Request::Put(put("a", "2")),
+        Request::Revoke(LeaseNumber(5)),
+        Request::Grant(LeaseNumber(6), 60),
+        Request::Put(Put { lease: Field::New(LeaseNumber(6)), ..put("b", "2") }),
+        Request::Put(put("", "")),
+    ];
+    let answers = engine.write(&batch.map(order), NOW);
+    let full = Refusal::NoSpace("the disk is full".to_owned());
+    for answer in &answers[..4] {
+        assert_eq!(answer, &Err(full.clone()));
+    }
+    assert_eq!(answers[4], Err(Refusal::EmptyKey), "what is wrong anyway is told as that");
+    let after = (engine.range(&Range::of(everything())), engine.leases(), engine.lease(LeaseNumber(5), NOW));
+    assert_eq!(after, before);
+    assert_eq!(engine.compact(2), Err(full));
+    backend.0.fail(None);
+    let again = one(&engine, Request::Put(put("b", "3"))).expect("put");
+    assert_eq!(again.revision, 3, "the revision that was not written is given again");
+    assert_eq!(engine.compact(2).expect("compacted").revision, 3);
+}
+
+#[test]
+fn a_batch_is_done_in_its_order_and_what_is_refused_leaves_nothing() {
+    let engine = in_memory();
+    let refused = Txn {
+        success: vec![
+            Operation::Put(put("b", "1")),
+            Operation::Put(Put { lease: Field::New(LeaseNumber(9)), ..put("c", "1") }),
+        ],
+        ..Txn::default()
+    };
+    let batch = [
+        Request::Put(put("a", "1")),
+        Request::Txn(refused),
+        Request::Put(Put { tell_previous: true, ..put("a", "2") }),
+        Request::Delete(delete(everything())),
+    ];
+    let answers = engine.write(&batch.map(order), NOW);
+    let revisions: Vec<Option<i64>> =
+        answers.iter().map(|answer| answer.as_ref().ok().map(|done| done.revision)).collect();
+    assert_eq!(revisions, [Some(2), None, Some(3), Some(4)]);
+    let Ok(Reply::Put(Some(previous))) = answers[2].clone().map(|done| done.reply) else { panic!("{answers:?}") };
+    assert_eq!((&previous.value[..], previous.modified), (&b"1"[..], 2), "it sees what was not written yet");
+    assert_eq!(engine.size(), (3, 0));
+}
+
+#[test]
+fn the_pair_before_a_change_is_known_until_it_is_forgotten() {
+    let engine = in_memory();
+    for value in ["1", "2", "3"] {
+        one(&engine, Request::Put(put("a", value))).expect("put");
+    }
+    let changes = engine.history(2, 10, usize::MAX).expect("history").changes;
+    let before = |index: usize| engine.before(&changes[index]).expect("readable").map(|pair| pair.value);
+    assert_eq!((before(0), before(1)), (None, Some("1".into())));
+    engine.compact(3).expect("compacted");
+    assert_eq!((before(1), before(2)), (None, Some("2".into())));
+    assert_eq!(engine.history(2, 10, usize::MAX), Err(Refusal::Compacted));
+}
+
+#[test]
+fn a_store_has_one_opener() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    let second = Disk::open(&path).expect_err("it is in use");
+    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
+    one(&engine, Request::Put(put("a", "1"))).expect("the first is not disturbed");
+}
+
+#[test]
+fn a_damaged_file_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    fs::write(&path, "this is not a store, but somebody's letter").expect("written");
+    let error = Disk::open(&path).expect_err("no store");
+    assert!(matches!(&error, OpenError::Damaged { .. }), "{error:?}");
+    assert_eq!(fs::read(&path).expect("readable"), b"this is not a store, but somebody's letter");
+}
+
+#[test]
+fn a_changed_value_is_found_when_it_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    one(&engine, Request::Put(put("whole", "nothing happens to this"))).expect("put");
+    one(&engine, Request::Put(put("hurt", "spoil-this-value-please"))).expect("put");
+    drop(engine);
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("a file");
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).expect("readable");
+    let places = bytes.windows(10).enumerate().filter(|(_, window)| window == b"spoil-this").map(|(at, _)| at);
+    for at in places.collect::<Vec<_>>() {
+        file.seek(SeekFrom::Start(at as u64)).expect("there");
+        file.write_all(b"X").expect("written");
+    }
+    drop(file);
+    // Whether it already shows on opening is redb's to say; what it never is, is answered.
+    let Ok(disk) = Disk::open(&path) else { return };
+    let Ok(engine) = Engine::open(Box::new(disk), NOW) else { return };
+    let hurt = engine.range(&Range::of(KeyRange::One("hurt".into())));
+    assert!(matches!(&hurt, Err(Refusal::Broken(why)) if why.contains("revision 3.0")), "{hurt:?}");
+}
