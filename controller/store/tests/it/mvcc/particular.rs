@@ -217,6 +217,30 @@ fn the_pair_before_a_change_is_known_until_it_is_forgotten() {
 }
 
 #[test]
+fn what_is_forgotten_takes_no_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    for _ in 0..3 {
+        one(&engine, Request::Put(put("gone", "1"))).expect("put");
+        one(&engine, Request::Put(put("there", "1"))).expect("put");
+        one(&engine, Request::Delete(delete(KeyRange::One("gone".into())))).expect("deleted");
+    }
+    assert_eq!(engine.size(), (9, 1));
+    engine.compact(engine.revision()).expect("compacted");
+    assert_eq!(engine.size(), (1, 1), "nothing is left of what was deleted, its deletion included");
+    // A crash may come before the disk is told.
+    drop(engine);
+    let engine = on_disk(&path);
+    assert_eq!(engine.size(), (1, 1));
+    while engine.forget_some().expect("forgotten") {}
+    drop(engine);
+    let mut kept = 0;
+    Disk::open(&path).expect("a file").load(&mut |_, _| kept += 1).expect("whole");
+    assert_eq!(kept, 1);
+}
+
+#[test]
 fn a_store_has_one_opener() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("store.redb");
