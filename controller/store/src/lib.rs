@@ -23,6 +23,7 @@ mod read;
 mod report;
 mod scope;
 mod sequence;
+pub mod serve;
 mod tls;
 mod write;
 

@@ -40,6 +40,11 @@ impl EtcdVersion {
     /// Both, for tests that go through them.
     pub const ALL: [Self; 2] = [Self::V3_4, Self::V3_5];
 
+    /// The path of this version's `etcdctl`, for what is not an etcd and speaks like one.
+    pub fn etcdctl(self) -> PathBuf {
+        self.program("etcdctl")
+    }
+
     /// The path of a program of this version, `etcd` or `etcdctl`.
     fn program(self, name: &str) -> PathBuf {
         match self {

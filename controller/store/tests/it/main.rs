@@ -9,6 +9,7 @@ mod mirror;
 mod mvcc;
 mod proxy;
 mod read;
+mod serve;
 mod write;
 
 use std::sync::Arc;

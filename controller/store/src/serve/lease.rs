@@ -1,0 +1,89 @@
+//! Leases.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::protocol::etcdserverpb as rpc;
+use super::{Server, convert, kv};
+use crate::clock::since_boot;
+use crate::mvcc::{self, LeaseNumber, LeaseState, Refusal, Reply};
+
+#[tonic::async_trait]
+impl rpc::lease_server::Lease for Server {
+    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<rpc::LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_grant(
+        &self,
+        request: Request<rpc::LeaseGrantRequest>,
+    ) -> Result<Response<rpc::LeaseGrantResponse>, Status> {
+        let rpc::LeaseGrantRequest { ttl, id } = request.into_inner();
+        let id = if id == 0 { number()? } else { id };
+        let done = self.write(mvcc::Request::Grant(LeaseNumber(id), ttl)).await?;
+        let Reply::Granted(ttl) = done.reply else { return Err(kv::mixed_up(&done.reply)) };
+        let header = self.header(done.revision);
+        Ok(Response::new(rpc::LeaseGrantResponse { header, id, ttl, error: String::new() }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<rpc::LeaseRevokeRequest>,
+    ) -> Result<Response<rpc::LeaseRevokeResponse>, Status> {
+        let done = self.write(mvcc::Request::Revoke(LeaseNumber(request.into_inner().id))).await?;
+        Ok(Response::new(rpc::LeaseRevokeResponse { header: self.header(done.revision) }))
+    }
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<rpc::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let server = self.clone();
+        let answers = request.into_inner().map(move |request| {
+            let id = request?.id;
+            // One that is not there any more has no time left; that is no error.
+            let ttl = server.engine.keep_alive(LeaseNumber(id), since_boot()).unwrap_or(0);
+            Ok(rpc::LeaseKeepAliveResponse { header: server.header_now(), id, ttl })
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<rpc::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<rpc::LeaseTimeToLiveResponse>, Status> {
+        let rpc::LeaseTimeToLiveRequest { id, keys: with_keys } = request.into_inner();
+        let header = self.header_now();
+        let known = match self.engine.lease(LeaseNumber(id), since_boot()) {
+            Ok(LeaseState { granted, remaining, keys }) => {
+                let keys = if with_keys { keys } else { Vec::new() };
+                rpc::LeaseTimeToLiveResponse { header, id, ttl: whole_seconds(remaining), granted_ttl: granted, keys }
+            }
+            Err(Refusal::LeaseNotFound) => rpc::LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() },
+            Err(refusal) => return Err(convert::status(&refusal)),
+        };
+        Ok(Response::new(known))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<rpc::LeaseLeasesRequest>,
+    ) -> Result<Response<rpc::LeaseLeasesResponse>, Status> {
+        let leases = self.engine.leases().into_iter().map(|lease| rpc::LeaseStatus { id: lease.0 });
+        Ok(Response::new(rpc::LeaseLeasesResponse { header: self.header_now(), leases: leases.collect() }))
+    }
+}
+
+/// A number for a lease whose caller chose none: positive, as etcd's.
+fn number() -> Result<i64, Status> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Status::internal(format!("no random number: {error}")))?;
+    Ok((i64::from_le_bytes(bytes) & i64::MAX).max(1))
+}
+
+/// As etcd says it: rounded up, so that what is there has time left.
+fn whole_seconds(remaining: Duration) -> i64 {
+    i64::try_from(remaining.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+}

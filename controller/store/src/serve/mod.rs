@@ -1,0 +1,128 @@
+//! The embedded store's server: etcd's API over an [`Engine`].
+//!
+//! Range, Put, DeleteRange, Txn, Compact, Watch, leases, the member list and maintenance are served. What is not (users
+//! and roles, changes of the membership) is answered with Unimplemented and a sentence that says what to do.
+
+mod convert;
+mod kv;
+mod lease;
+mod members;
+mod protocol;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use self::protocol::etcdserverpb as rpc;
+use self::writer::Writer;
+use crate::clock::since_boot;
+use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Request};
+
+/// Bytes of a message beside the request that it carries: etcd's.
+const OVERHEAD: usize = 512 * 1024;
+
+/// How often leases are looked at that nobody keeps: as often as etcd does.
+const LEASES_EVERY: Duration = Duration::from_millis(500);
+
+/// A store that can be served.
+#[derive(Debug, Clone)]
+pub struct Server {
+    engine: Arc<Engine>,
+    writer: Writer,
+    identity: Identity,
+}
+
+/// Numbers that etcd's answers carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the cluster.
+    pub cluster: u64,
+    /// Of its only member.
+    pub member: u64,
+}
+
+/// Why a store could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No thread could be made.
+    #[error("cannot begin a thread for the store")]
+    Thread(#[source] std::io::Error),
+    /// The server ended.
+    #[error("the store's server ended")]
+    Ended(#[source] tonic::transport::Error),
+}
+
+impl Server {
+    /// Begins to write for an engine.
+    ///
+    /// # Errors
+    /// [`ServeError::Thread`].
+    pub fn new(engine: Arc<Engine>, identity: Identity) -> Result<Self, ServeError> {
+        let writer = Writer::begin(Arc::clone(&engine)).map_err(ServeError::Thread)?;
+        Ok(Self { engine, writer, identity })
+    }
+
+    /// Answers on a listener, without TLS, until it is told to stop. Everybody who can connect may do everything.
+    ///
+    /// # Errors
+    /// [`ServeError::Ended`].
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+        let ending = self.clone();
+        let leases = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { ending.end_leases().await }));
+        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = tonic::transport::Server::builder()
+            .add_routes(self.routes())
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await;
+        leases.abort();
+        served.map_err(ServeError::Ended)
+    }
+
+    fn routes(&self) -> Routes {
+        let most = MOST_BYTES + OVERHEAD;
+        let server = || self.clone();
+        Routes::new(
+            rpc::kv_server::KvServer::new(server())
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(rpc::watch_server::WatchServer::new(server()).max_encoding_message_size(usize::MAX))
+        .add_service(rpc::lease_server::LeaseServer::new(server()))
+        .add_service(rpc::cluster_server::ClusterServer::new(server()))
+        .add_service(rpc::maintenance_server::MaintenanceServer::new(server()))
+    }
+
+    /// Takes away what nobody keeps.
+    async fn end_leases(&self) {
+        loop {
+            let (ended, _) = self.engine.ended_leases(since_boot());
+            for lease in ended {
+                self.end_lease(lease).await;
+            }
+            tokio::time::sleep(LEASES_EVERY).await;
+        }
+    }
+
+    async fn end_lease(&self, lease: LeaseNumber) {
+        let order = Order { request: Request::Revoke(lease), author: None };
+        if let Err(error) = self.writer.write(order).await {
+            tracing::warn!(lease = lease.0, %error, "a lease that has ended could not be revoked; it is tried again");
+        }
+    }
+
+    /// What every answer begins with.
+    fn header(&self, revision: i64) -> Option<rpc::ResponseHeader> {
+        let Identity { cluster, member } = self.identity;
+        // One member has had one leader only.
+        Some(rpc::ResponseHeader { cluster_id: cluster, member_id: member, revision, raft_term: 1 })
+    }
+
+    fn header_now(&self) -> Option<rpc::ResponseHeader> {
+        self.header(self.engine.revision())
+    }
+}
