@@ -1,15 +1,18 @@
 //! The store against real etcd servers, 3.4 and 3.5: every test runs on both.
 
 mod commit;
+mod conformance;
 mod connect;
 mod follow;
 mod idle;
 mod leadership;
 mod mirror;
 mod mvcc;
+mod protocol;
 mod proxy;
 mod read;
 mod serve;
+mod subject;
 mod write;
 
 use std::sync::Arc;

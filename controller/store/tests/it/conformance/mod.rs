@@ -1,0 +1,12 @@
+//! What etcd documents, as scripts and their answers: on etcd 3.4 and 3.5.
+
+mod check;
+mod compact;
+mod delete;
+mod lease;
+mod put;
+mod range;
+mod txn;
+mod watch;
+
+pub(crate) use check::check;
