@@ -8,12 +8,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::IdError;
 
-/// Lower-case hexadecimal digits. Thousands of digests are written in a deploy; a byte at a time through the formatter
-/// was a tenth of the controller's work.
-fn hexadecimal(bytes: &[u8; 32]) -> String {
+/// Thousands of digests are written in a deploy; a byte at a time through the formatter was a tenth of the controller's
+/// work.
+fn hexadecimal(bytes: &[u8; 32]) -> [u8; 64] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    digits.map(char::from).collect()
+    let mut digits = [0; 64];
+    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    digits
 }
 
 macro_rules! digest {
@@ -39,6 +42,11 @@ macro_rules! digest {
                 &self.0
             }
 
+            /// 64 lower-case hexadecimal digits.
+            pub fn digits(&self) -> [u8; 64] {
+                hexadecimal(&self.0)
+            }
+
             /// The first 12 hexadecimal digits, for people.
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
@@ -48,7 +56,7 @@ macro_rules! digest {
         impl fmt::Display for $name {
             /// 64 lower-case hexadecimal digits.
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str(&hexadecimal(&self.0))
+                out.write_str(std::str::from_utf8(&self.digits()).expect("digits are ASCII"))
             }
         }
 

@@ -273,12 +273,8 @@ impl Contents {
 
 /// Where contents are, below `files`: `<aa>/<sha256>`.
 fn stored_name(digest: &FileDigest) -> [u8; 67] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut name = [b'/'; 67];
-    for (byte, at) in digest.bytes().iter().zip((3..67).step_by(2)) {
-        name[at] = DIGITS[usize::from(byte >> 4)];
-        name[at + 1] = DIGITS[usize::from(byte & 15)];
-    }
+    name[3..].copy_from_slice(&digest.digits());
     name.copy_within(3..5, 0);
     name
 }

@@ -106,12 +106,17 @@ impl Store {
     }
 }
 
+/// So many bytes from the kernel, at most 256.
+pub(crate) fn random_bytes<const LENGTH: usize>() -> Result<[u8; LENGTH], std::io::Error> {
+    let mut bytes = [0; LENGTH];
+    // So few always come whole (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
+}
+
 /// 32 hexadecimal digits from the kernel.
 fn random_id() -> Result<String, std::io::Error> {
-    let mut bytes = [0_u8; 16];
-    // 16 bytes always come whole (getrandom(2)).
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

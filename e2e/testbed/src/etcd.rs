@@ -257,7 +257,7 @@ impl Etcd {
     /// An `etcdctl` of the same version whose variables point to it. To be somebody else, change
     /// a variable: `etcdctl` refuses a flag that contradicts one.
     pub fn etcdctl_command(&self) -> Command {
-        let mut command = Command::new(self.version.program("etcdctl"));
+        let mut command = Command::new(self.version.etcdctl());
         command.envs(self.etcdctl_environment());
         command
     }

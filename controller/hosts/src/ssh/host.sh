@@ -301,7 +301,7 @@ sums_of() {
     grep -v '^lnk ' "$home/releases/$1.manifest" | cut -d' ' -f4-
 }
 
-# OpenSSL hashes eight times as fast as coreutils where the processor helps, and takes longer to begin. It is only ever
+# OpenSSL hashes four times as fast as coreutils where the processor helps, and takes longer to begin. It is only ever
 # believed where it finds what it should: whatever else it says, sha256sum has the last word.
 hashes_quickly() {
     command -v openssl >/dev/null && [ "$(openssl dgst -sha256 -r </dev/null 2>/dev/null)" = \
@@ -996,24 +996,19 @@ find_started() {
         esac
     done </proc/self/cgroup
     group=${group%/*}/$unit
-    for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
-        [ -r "$root$group/cgroup.procs" ] || continue
-        while read -r pid; do
-            read -r status 2>/dev/null <"/proc/$pid/stat" || continue
-            # A program's name may hold anything; what follows it are a letter and numbers.
-            # shellcheck disable=SC2086
-            set -- ${status##*) }
-            [ "$2" = "$PPID" ] || continue
-            [ -z "$main" ] || return 1
-            case $1 in
-            Z | X) return 1 ;;
-            esac
-            main=$pid
-            shift 9
-            since=${11}
-        done <"$root$group/cgroup.procs"
-        break
-    done
+    find_group || return 1
+    while read -r pid; do
+        read -r status 2>/dev/null <"/proc/$pid/stat" || continue
+        # A program's name may hold anything; what follows it are a letter and numbers.
+        # shellcheck disable=SC2086
+        set -- ${status##*) }
+        [ "$2" = "$PPID" ] || continue
+        [ -z "$main" ] || return 1
+        case $1 in
+        Z | X) return 1 ;;
+        esac
+        main=$pid since=${20}
+    done <"$folder/cgroup.procs"
     [ -n "$main" ] && [ "$since" -le "$started_at" ] || return 1
     state="ActiveState=active
 SubState=running
@@ -1064,23 +1059,29 @@ listener() {
     esac
 }
 
+# Sets `folder` to where the kernel lists the processes of $group.
+find_group() {
+    for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+        folder=$root$group
+        [ ! -r "$folder/cgroup.procs" ] || return 0
+    done
+    return 1
+}
+
 # What the unit's processes hold open, as ls tells it.
 descriptors() {
     held=''
     group=${state##*ControlGroup=}
     group=${group%%
 *}
-    set +f
+    [ -n "$group" ] && find_group || return 0
     set --
-    for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
-        [ -n "$group" ] && [ -r "$root$group/cgroup.procs" ] || continue
-        for processes in "$root$group/cgroup.procs" "$root$group"/*/cgroup.procs; do
-            [ -r "$processes" ] || continue
-            while read -r pid; do
-                set -- "$@" "/proc/$pid/fd"
-            done <"$processes"
-        done
-        break
+    set +f
+    for processes in "$folder/cgroup.procs" "$folder"/*/cgroup.procs; do
+        [ -r "$processes" ] || continue
+        while read -r pid; do
+            set -- "$@" "/proc/$pid/fd"
+        done <"$processes"
     done
     set -f
     [ $# -eq 0 ] || held=$(ls -n "$@" 2>&1)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::model::{Change, LeaseNumber, Revision};
+use super::model::{Change, KeyValue, LeaseNumber, Revision};
 
 /// What is kept of one change beside its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,42 @@ pub struct Meta {
     pub lease: LeaseNumber,
     /// Who did it, where that is known.
     pub author: Option<Arc<str>>,
+}
+
+impl Meta {
+    /// The change as watchers see it.
+    pub(super) fn into_change(self, at: Revision, value: Bytes) -> Change {
+        let Self { key, created, version, lease, author } = self;
+        let deleted = version == 0;
+        let (created, lease) = if deleted { (0, LeaseNumber::NONE) } else { (created, lease) };
+        Change { at, pair: KeyValue { key, value, created, modified: at.main, version, lease }, deleted, author }
+    }
+}
+
+/// A piece of the history that is being read: so many changes or bytes, and each transaction whole.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) changes: Vec<Change>,
+    bytes: usize,
+    most: usize,
+    most_bytes: usize,
+}
+
+impl Piece {
+    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+        Self { changes: Vec::new(), bytes: 0, most, most_bytes }
+    }
+
+    /// Whether it has enough, and the next change begins another transaction.
+    pub(super) fn ends_before(&self, next: Revision) -> bool {
+        let begins = self.changes.last().is_none_or(|last| last.at.main != next.main);
+        begins && (self.changes.len() >= self.most || self.bytes >= self.most_bytes)
+    }
+
+    pub(super) fn push(&mut self, change: Change) {
+        self.bytes += change.pair.key.len() + change.pair.value.len();
+        self.changes.push(change);
+    }
 }
 
 /// What goes to the disk at once: all of it, or nothing.

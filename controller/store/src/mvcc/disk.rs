@@ -19,8 +19,8 @@ use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
 
-use super::backend::{Backend, BackendError, Batch, Meta, State};
-use super::model::{Change, KeyValue, LeaseNumber, Revision};
+use super::backend::{Backend, BackendError, Batch, Meta, Piece, State};
+use super::model::{Change, LeaseNumber, Revision};
 
 const CHANGES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("changes");
 const VALUES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("values");
@@ -155,7 +155,6 @@ fn prepare(database: &Database) -> Result<i64, redb::Error> {
 
 impl Backend for Disk {
     fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
-        let mut metas = Vec::new();
         let state = self.with(|database| {
             let read = database.begin_read()?;
             let state = read.open_table(STATE)?;
@@ -168,15 +167,12 @@ impl Backend for Disk {
             }
             Ok(found)
         })?;
-        self.with(|database| Ok(database.begin_read()?.open_table(CHANGES)?)).and_then(|changes| {
-            for entry in changes.iter().map_err(storage_error)? {
-                let (at, meta) = entry.map_err(storage_error)?;
-                let at = revision(at.value());
-                metas.push((at, decode(at, meta.value())?));
-            }
-            Ok(())
-        })?;
-        metas.into_iter().for_each(|(at, meta)| each(at, meta));
+        let changes = self.with(|database| Ok(database.begin_read()?.open_table(CHANGES)?))?;
+        for entry in changes.iter().map_err(storage_error)? {
+            let (at, meta) = entry.map_err(storage_error)?;
+            let at = revision(at.value());
+            each(at, decode(at, meta.value())?);
+        }
         Ok(state)
     }
 
@@ -232,13 +228,11 @@ impl Backend for Disk {
             read.open_table(CHANGES).map_err(|error| backend_error(error.into()))?,
             read.open_table(VALUES).map_err(|error| backend_error(error.into()))?,
         );
-        let mut taken: Vec<Change> = Vec::new();
-        let mut size = 0;
+        let mut piece = Piece::new(most, bytes);
         for entry in changes.range(place(Revision { main: from, sub: 0 })..).map_err(storage_error)? {
             let (at, meta) = entry.map_err(storage_error)?;
             let at = revision(at.value());
-            let begins = taken.last().is_none_or(|last| last.at.main != at.main);
-            if begins && (taken.len() >= most || size >= bytes) {
+            if piece.ends_before(at) {
                 break;
             }
             let meta = decode(at, meta.value())?;
@@ -246,20 +240,10 @@ impl Backend for Disk {
                 Some(sealed) => Bytes::copy_from_slice(unseal(at, sealed.value())?),
                 None => Bytes::new(),
             };
-            size += meta.key.len() + value.len();
-            taken.push(change(at, meta, value));
+            piece.push(meta.into_change(at, value));
         }
-        Ok(taken)
+        Ok(piece.changes)
     }
-}
-
-/// A record as watchers see it.
-pub(super) fn change(at: Revision, meta: Meta, value: Bytes) -> Change {
-    let Meta { key, created, version, lease, author } = meta;
-    let deleted = version == 0;
-    let created = if deleted { 0 } else { created };
-    let lease = if deleted { LeaseNumber::NONE } else { lease };
-    Change { at, pair: KeyValue { key, value, created, modified: at.main, version, lease }, deleted, author }
 }
 
 /// A revision as a key: in order.

@@ -5,8 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::backend::{Backend, BackendError, Batch, Meta, State};
-use super::disk::change;
+use super::backend::{Backend, BackendError, Batch, Meta, Piece, State};
 use super::model::{Change, Revision};
 
 /// Keeps the history as long as it lives.
@@ -70,16 +69,13 @@ impl Backend for Memory {
 
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
         let held = self.held();
-        let mut taken = Vec::new();
-        let mut size = 0;
+        let mut piece = Piece::new(most, bytes);
         for (at, (meta, value)) in held.changes.range(Revision { main: from, sub: 0 }..) {
-            let begins = taken.last().is_none_or(|last: &Change| last.at.main != at.main);
-            if begins && (taken.len() >= most || size >= bytes) {
+            if piece.ends_before(*at) {
                 break;
             }
-            size += meta.key.len() + value.len();
-            taken.push(change(*at, meta.clone(), value.clone()));
+            piece.push(meta.clone().into_change(*at, value.clone()));
         }
-        Ok(taken)
+        Ok(piece.changes)
     }
 }

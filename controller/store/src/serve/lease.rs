@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, convert, kv};
 use crate::clock::since_boot;
+use crate::identity::random_bytes;
 use crate::mvcc::{self, LeaseNumber, LeaseState, Refusal, Reply};
 
 #[tonic::async_trait]
@@ -77,9 +78,7 @@ impl rpc::lease_server::Lease for Server {
 
 /// A number for a lease whose caller chose none: positive, as etcd's.
 fn number() -> Result<i64, Status> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Status::internal(format!("no random number: {error}")))?;
+    let bytes = random_bytes().map_err(|error| Status::internal(format!("no random number: {error}")))?;
     Ok((i64::from_le_bytes(bytes) & i64::MAX).max(1))
 }
 

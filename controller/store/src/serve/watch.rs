@@ -101,14 +101,14 @@ impl Stream {
             }
             Some(RequestUnion::CancelRequest(rpc::WatchCancelRequest { watch_id })) => {
                 match self.watchers.remove(&watch_id) {
-                    Some(_) => self.cancelled(watch_id, 0, "").await,
+                    Some(_) => self.cancelled(watch_id, 0).await,
                     None => Ok(()),
                 }
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 // Every watcher has seen everything up to there.
                 self.catch_up().await?;
-                self.send(rpc::WatchResponse { watch_id: -1, ..self.answer(-1) }).await
+                self.send(self.answer(-1)).await
             }
             None => Ok(()),
         }
@@ -223,15 +223,13 @@ impl Stream {
             self.watchers.iter().filter(|(_, watcher)| watcher.next < compacted).map(|(id, _)| *id).collect();
         for id in gone {
             self.watchers.remove(&id);
-            self.cancelled(id, compacted, "").await?;
+            self.cancelled(id, compacted).await?;
         }
         Ok(())
     }
 
-    async fn cancelled(&self, id: i64, compact_revision: i64, why: &str) -> Result<(), Over> {
-        let answer =
-            rpc::WatchResponse { canceled: true, compact_revision, cancel_reason: why.to_owned(), ..self.answer(id) };
-        self.send(answer).await
+    async fn cancelled(&self, id: i64, compact_revision: i64) -> Result<(), Over> {
+        self.send(rpc::WatchResponse { canceled: true, compact_revision, ..self.answer(id) }).await
     }
 
     async fn tell_progress(&mut self) -> Result<(), Over> {

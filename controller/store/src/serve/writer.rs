@@ -102,7 +102,8 @@ fn write(
         return;
     }
     let done = engine.write(orders, since_boot());
-    told.send_if_modified(|revision| std::mem::replace(revision, engine.revision()) != engine.revision());
+    let now = engine.revision();
+    told.send_if_modified(|revision| std::mem::replace(revision, now) != now);
     for (answer, done) in answers.drain(..).zip(done) {
         let _ = answer.send(done);
     }
