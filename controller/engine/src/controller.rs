@@ -80,6 +80,8 @@ pub struct Identity {
 pub struct Memory {
     /// The last look at its source.
     pub scan: Option<Scan>,
+    /// Where its hosts led to when last something was wanted of them: what is kept here was found there.
+    pub targets: BTreeMap<HostId, Target>,
     /// What its hosts were like.
     pub views: BTreeMap<HostId, HostView>,
     /// How it answered there.

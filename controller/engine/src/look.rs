@@ -20,8 +20,6 @@ const READ_THROUGH: Duration = Duration::from_secs(3600);
 
 /// What one look at a host found.
 pub struct Looked {
-    /// Which host.
-    pub host: HostId,
     /// What was found.
     pub view: HostView,
     /// Whether every file was read.
@@ -32,9 +30,9 @@ pub struct Looked {
 
 impl Looked {
     /// A look that did not come to its end.
-    pub fn nothing(host: HostId) -> Self {
+    pub fn nothing() -> Self {
         let error = ContactError::Local { detail: "a look ended before its time".to_owned() };
-        Self { host, view: HostView::Unreachable(error), read_through: false, at: Instant::now() }
+        Self { view: HostView::Unreachable(error), read_through: false, at: Instant::now() }
     }
 }
 
@@ -61,13 +59,12 @@ impl<F: Fleet> Controller<F> {
     pub async fn look(
         &self,
         service: &ServiceKey,
-        host: HostId,
         target: &Target,
         stamp: Option<Stamp>,
         scrutiny: Scrutiny,
     ) -> Looked {
         if let Some(error) = self.contacts.held(target) {
-            return Looked { host, view: HostView::Unreachable(error), read_through: false, at: Instant::now() };
+            return Looked { view: HostView::Unreachable(error), read_through: false, at: Instant::now() };
         }
         let mut look = Look { service: service.clone(), stamp, scrutiny };
         let mut found = self.fleet.observe(target, &look).await;
@@ -91,7 +88,7 @@ impl<F: Fleet> Controller<F> {
             Err(error) => HostView::Refusing(error),
         };
         let read_through = scrutiny == Scrutiny::Full && matches!(view, HostView::Seen(_));
-        Looked { host, view, read_through, at: Instant::now() }
+        Looked { view, read_through, at: Instant::now() }
     }
 
     /// Stamps a host that was looked at just now; nothing where it does not let itself be stamped, which a look tells
@@ -99,7 +96,6 @@ impl<F: Fleet> Controller<F> {
     pub async fn stamp(
         &self,
         service: &ServiceKey,
-        host: &HostId,
         target: &Target,
         stamp: &Stamp,
         mut seen: HostObservation,
@@ -110,7 +106,7 @@ impl<F: Fleet> Controller<F> {
         self.in_touch(target);
         seen.service.sequence = stamp.sequence;
         seen.facts.cluster = Some(stamp.cluster.clone());
-        Some(Looked { host: host.clone(), view: HostView::Seen(Box::new(seen)), read_through: false, at })
+        Some(Looked { view: HostView::Seen(Box::new(seen)), read_through: false, at })
     }
 
     /// A host does not answer; what is said of it is to change too, if that is news. Tells why.

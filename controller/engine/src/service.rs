@@ -80,12 +80,18 @@ pub enum ReconcileError {
     Sequence(#[from] SequenceError),
 }
 
-/// What came back from a host.
+/// What came back from a host, or from a source.
 enum Returned {
     Scan(Option<Box<Scan>>),
+    /// From where the host led to then.
+    Host(Box<Target>, Answered),
+}
+
+/// What came back from a host.
+enum Answered {
     Look(Looked),
-    Pulse(HostId, Option<Pulse>),
-    Errand(HostId, Sequence, Vec<Act>, Outcome),
+    Pulse(Option<Pulse>),
+    Errand(Sequence, Vec<Act>, Outcome),
 }
 
 /// One reconcile of one Service.
@@ -242,22 +248,25 @@ impl<'a, F: Fleet> Turn<'a, F> {
             // After a takeover the one before may have changed the host since: then one call looks and stamps.
             let seen = self.just_seen(id).filter(|_| !self.controller.is_fresh()).cloned();
             let at = self.seen_at.get(id).copied();
-            let (controller, key, host, target) =
-                (Arc::clone(self.controller), self.key.clone(), id.clone(), target.clone());
+            let (controller, key, from) = (Arc::clone(self.controller), self.key.clone(), target.clone());
+            let target = target.clone();
             let stamp = stamp.clone();
             self.looking.insert(id.clone());
             let look = async move {
                 if let (Some(seen), Some(at), Some(stamp)) = (seen, at, &stamp)
-                    && let Some(stamped) = controller.stamp(&key, &host, &target, stamp, seen, at).await
+                    && let Some(stamped) = controller.stamp(&key, &target, stamp, seen, at).await
                 {
                     return stamped;
                 }
-                controller.look(&key, host, &target, stamp, scrutiny).await
+                controller.look(&key, &target, stamp, scrutiny).await
             };
             // A task of its own, so that it moves while this turn reads the source.
             let task = AbortOnDropHandle::new(tokio::spawn(look.in_current_span()));
-            let id = id.clone();
-            self.out.push(async move { Returned::Look(task.await.unwrap_or_else(|_| Looked::nothing(id))) }.boxed());
+            let looked = async move {
+                let looked = task.await.unwrap_or_else(|_| Looked::nothing());
+                Returned::Host(Box::new(from), Answered::Look(looked))
+            };
+            self.out.push(looked.boxed());
         }
     }
 
@@ -300,18 +309,27 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
     }
 
+    /// A host that leads elsewhere than before is another machine, of which nothing is known. Were what was seen of
+    /// the old one taken for it, the records would lose the way there, and what it runs would run on unseen.
+    fn follow(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>) {
+        for (id, (target, _)) in placements {
+            if self.memory.targets.get(id) == Some(target) {
+                continue;
+            }
+            if self.memory.targets.insert(id.clone(), target.clone()).is_some() {
+                self.looking.remove(id);
+                self.views.remove(id);
+                self.seen_at.remove(id);
+                self.memory.views.remove(id);
+                self.memory.health.remove(id);
+                self.memory.read_through.remove(id);
+            }
+        }
+        self.memory.targets.retain(|id, _| placements.contains_key(id));
+    }
+
     fn take_in(&mut self, returned: Returned) {
         match returned {
-            Returned::Look(Looked { host, view, read_through, at }) => {
-                self.looking.remove(&host);
-                if read_through {
-                    self.memory.read_through.insert(host.clone(), Instant::now());
-                }
-                self.seen_at.insert(host.clone(), at);
-                // What was seen of it before this reconcile says nothing any more.
-                self.memory.views.remove(&host);
-                self.views.insert(host, view);
-            }
             Returned::Scan(scan) => {
                 self.scanning = false;
                 // A person who asked meanwhile was answered from a later look.
@@ -322,14 +340,39 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.memory.scan = Some(*scan);
                 }
             }
-            Returned::Pulse(host, pulse) => {
-                self.asking.remove(&host);
+            Returned::Host(target, answered) => {
+                let stays = self.memory.targets.get(&target.id) == Some(&*target);
+                match &answered {
+                    Answered::Look(_) => {}
+                    Answered::Pulse(_) => drop(self.asking.remove(&target.id)),
+                    Answered::Errand(..) => drop(self.busy.remove(&target.id)),
+                }
+                if stays {
+                    self.take_answer(target.id, answered);
+                }
+            }
+        }
+    }
+
+    /// Takes in what came back from where a host still leads to.
+    fn take_answer(&mut self, host: HostId, answered: Answered) {
+        match answered {
+            Answered::Look(Looked { view, read_through, at }) => {
+                self.looking.remove(&host);
+                if read_through {
+                    self.memory.read_through.insert(host.clone(), Instant::now());
+                }
+                self.seen_at.insert(host.clone(), at);
+                // What was seen of it before this reconcile says nothing any more.
+                self.memory.views.remove(&host);
+                self.views.insert(host, view);
+            }
+            Answered::Pulse(pulse) => {
                 if let Some(pulse) = pulse {
                     self.memory.health.insert(host, pulse);
                 }
             }
-            Returned::Errand(host, sequence, acts, outcome) => {
-                self.busy.remove(&host);
+            Answered::Errand(sequence, acts, outcome) => {
                 if !self.knows_what_came(&host, sequence, &acts, &outcome) {
                     self.views.remove(&host);
                 }
@@ -383,10 +426,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
                 continue;
             }
-            let (controller, id, target) = (self.controller, id.clone(), target.clone());
+            let (controller, target) = (self.controller, target.clone());
             let pulse = async move {
                 let pulse = controller.pulse(&rules, &target, before).await;
-                Returned::Pulse(id, pulse)
+                Returned::Host(Box::new(target), Answered::Pulse(pulse))
             };
             self.out.push(pulse.boxed());
         }
@@ -514,14 +557,16 @@ impl<'a, F: Fleet> Turn<'a, F> {
             };
             self.busy.insert(id.clone(), (activity, cancel));
             let controller = self.controller;
-            let (host, acts) = (id.clone(), acts.clone());
+            let (target, acts) = (target.clone(), acts.clone());
             let sequence = stamp.sequence;
             // A task of its own, so that it moves while this turn writes to the store or reads a source.
             let controller = Arc::clone(controller);
             let running = async move { controller.run(&errand).await };
             let task = AbortOnDropHandle::new(tokio::spawn(running.in_current_span()));
-            let errand =
-                async move { Returned::Errand(host, sequence, acts, task.await.unwrap_or(Outcome::Cancelled)) };
+            let errand = async move {
+                let outcome = task.await.unwrap_or(Outcome::Cancelled);
+                Returned::Host(Box::new(target), Answered::Errand(sequence, acts, outcome))
+            };
             self.out.push(errand.boxed());
         }
     }

@@ -81,6 +81,7 @@ impl<F: Fleet> Turn<'_, F> {
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
         let Places { placements, default_transports } = places(spec, &owned, &around).await;
+        self.follow(&placements);
         if asked {
             placements.keys().for_each(|host| controller.contacts.try_at_once(host));
         }

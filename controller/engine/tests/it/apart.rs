@@ -7,7 +7,7 @@ use windlass_crds::id::HostId;
 use windlass_crds::observation::UnitFile;
 use windlass_crds::request::Request;
 use windlass_crds::status::HostState;
-use windlass_hosts::memory::{HostSettings, Link};
+use windlass_hosts::memory::{Call, Called, HostSettings, Link};
 use windlass_store::{Key, StoreRevision};
 
 use crate::world::{World, resource};
@@ -31,17 +31,22 @@ async fn written(world: &World, path: &str) -> anyhow::Result<Option<StoreRevisi
     Ok(world.store.get(&Key::Status(resource(path))).await?.map(|entry| entry.mod_revision))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_with_another_address_is_another_machine_and_the_old_one_is_cleared() -> anyhow::Result<()> {
-    let world = running(&["web1", "web2"], "").await?;
-    world.fleet.add(OTHER, HostSettings::default());
+/// Gives web1 the address of another machine.
+async fn lead_elsewhere(world: &World) -> anyhow::Result<()> {
     let text = format!(
         "apiVersion: windlass/v1\nkind: Host\nmetadata: {{name: web1, labels: {{role: web}}}}\nspec: {{address: {OTHER}}}\n"
     );
     world.store.declare(&resource("hosts/web1"), text.into()).await?;
+    Ok(())
+}
+
+/// Waits until web1's old machine is rid of the service and the other one serves, and looks at what is recorded.
+async fn has_moved(world: &World) -> anyhow::Result<()> {
     let unit = |address: &str| world.fleet.peek(address, &World::key("web")).service.unit;
     let moved = async || unit(OTHER) != UnitFile::Absent && unit("198.18.0.1") == UnitFile::Absent;
-    world.until("the service to be on the new machine alone", moved).await?;
+    if let Err(error) = world.until("the service to be on the new machine alone", moved).await {
+        anyhow::bail!("{error:#}\nowned: {:#?}\nstatus: {:#?}", world.owned("web").await?, world.status("web").await?);
+    }
     world.settles("web", Reason::Converged).await?;
     assert!(world.fleet.serves(OTHER, &World::key("web")));
     assert!(world.fleet.serves("web2", &World::key("web")));
@@ -49,6 +54,35 @@ async fn a_host_with_another_address_is_another_machine_and_the_old_one_is_clear
     let web1: HostId = "web1".parse()?;
     assert_eq!(owned.hosts[&web1].target.address, OTHER, "{owned:?}");
     assert_eq!(owned.hosts.len(), 2, "{owned:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_another_address_is_another_machine_and_the_old_one_is_cleared() -> anyhow::Result<()> {
+    let world = running(&["web1", "web2"], "").await?;
+    world.fleet.add(OTHER, HostSettings::default());
+    lead_elsewhere(&world).await?;
+    has_moved(&world).await?;
+    world.stop().await
+}
+
+/// What is seen of a machine is never taken for what its Host leads to since: the way to the old one would be lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_is_under_way_while_the_address_changes_is_of_the_old_machine() -> anyhow::Result<()> {
+    let world = running(&["web1", "web2"], "").await?;
+    world.fleet.add(OTHER, HostSettings::default());
+    // Longer than a look is waited for before the rest goes on.
+    world.fleet.set_pace(|address, call| match (address, call) {
+        ("198.18.0.1", Call::Observe) => Duration::from_secs(2),
+        _ => Duration::ZERO,
+    });
+    world.fleet.clear_calls();
+    world.ask(WEB, &Request::Reconcile).await?;
+    let of_old = |called: &Called| called.address == "198.18.0.1" && called.call == Call::Observe;
+    let under_way = async || world.fleet.calls().iter().any(|called| of_old(called) && called.ended.is_none());
+    world.until("a look at the old machine to be under way", under_way).await?;
+    lead_elsewhere(&world).await?;
+    has_moved(&world).await?;
     world.stop().await
 }
 
