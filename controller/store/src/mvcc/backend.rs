@@ -116,7 +116,8 @@ pub trait Backend: Debug + Send + Sync {
     /// When it cannot be read, or is damaged.
     fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError>;
 
-    /// Writes a batch. Once this returns it outlives a power cut; where it fails, nothing of it is ever seen.
+    /// Writes a batch. Once this returns it outlives a power cut. Where it fails nothing of it is seen, unless the
+    /// process ends before anything else could be written: then it may be there, whole.
     ///
     /// # Errors
     /// When it was not written.

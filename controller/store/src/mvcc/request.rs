@@ -271,7 +271,9 @@ pub enum Refusal {
     #[error("etcdserver: request is too large")]
     TooLarge,
     /// The disk did not take it; nothing of it was written.
-    #[error("etcdserver: mvcc: database space exceeded: {0}")]
+    #[error(
+        "etcdserver: mvcc: database space exceeded: {0}; reads go on; hint: make room on the store's disk, or forget history (`etcdctl compaction`) and give its space back (`etcdctl defrag`)"
+    )]
     NoSpace(String),
     /// The disk failed; nothing of it is acknowledged.
     #[error("the store could not be written: {0}; hint: look at the machine's disk and log")]

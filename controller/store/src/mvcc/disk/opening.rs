@@ -1,0 +1,104 @@
+//! Making a store in an empty file, and opening one: only what is whole, and only one of ours.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend};
+
+use super::file::OpenError;
+use super::overlay::{Overlay, Through};
+use super::record::revision;
+use super::{CHANGES, LEASES, STATE, VALUES};
+use crate::mvcc::backend::{BackendError, State};
+use crate::mvcc::model::LeaseNumber;
+
+/// What the file's layout is called; another one is refused.
+const LAYOUT: i64 = 1;
+
+/// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is a tenth of that; the
+/// kernel keeps the rest at hand.
+const CACHE: usize = 16 << 20;
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// redb's handle of a file that was opened before.
+pub(super) fn database(file: impl StorageBackend) -> Result<Database, BackendError> {
+    unless_it_panics(|| Ok(builder().create_with_backend(file)?))
+}
+
+/// Makes a store in an empty file.
+pub(super) fn fill(file: Arc<dyn StorageBackend>, path: &Path) -> Result<(), OpenError> {
+    let made = builder().create_with_backend(Through(file)).map_err(BackendError::from).and_then(|database| {
+        let write = database.begin_write()?;
+        write.open_table(CHANGES)?;
+        write.open_table(VALUES)?;
+        write.open_table(LEASES)?;
+        write.open_table(STATE)?.insert("layout", LAYOUT)?;
+        Ok(write.commit()?)
+    });
+    made.map_err(|error| told(error, path))
+}
+
+/// Opens a store; with its last change's revision, and what there is beside changes.
+///
+/// Whether it is whole is found out before anything is written: redb would repair it, and repairs damage by going back
+/// to the commit before.
+pub(super) fn open_store(file: &Arc<dyn StorageBackend>, path: &Path) -> Result<(Database, i64, State), OpenError> {
+    let opened = (|| {
+        if file.len()? == 0 {
+            return Err(BackendError::Damaged("it is empty, which a store never is".to_owned()));
+        }
+        let trial = Overlay::new(Arc::clone(file))?;
+        let found = unless_it_panics(|| {
+            let database = builder().set_check_integrity_on_open(true).create_with_backend(trial)?;
+            look_at(&database)
+        })?;
+        Ok((database(Through(Arc::clone(file)))?, found))
+    })();
+    let (database, (last, state)) = opened.map_err(|error| told(error, path))?;
+    Ok((database, last, state))
+}
+
+/// redb says that it may panic on a damaged file.
+fn unless_it_panics<T>(open: impl FnOnce() -> Result<T, BackendError>) -> Result<T, BackendError> {
+    let panicked = |_| Err(BackendError::Damaged("redb cannot make anything of it".to_owned()));
+    // Nothing that it has touched is used afterwards.
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(panicked)
+}
+
+fn look_at(database: &Database) -> Result<(i64, State), BackendError> {
+    let read = database.begin_read()?;
+    let state = read.open_table(STATE)?;
+    let number = |name: &str| Ok::<_, BackendError>(state.get(name)?.map(|number| number.value()));
+    match number("layout")? {
+        Some(LAYOUT) => {}
+        Some(other) => {
+            return Err(BackendError::Damaged(format!("its layout is {other}, and this program knows {LAYOUT}")));
+        }
+        None => return Err(BackendError::Damaged("it does not say which layout it has".to_owned())),
+    }
+    let last = read.open_table(CHANGES)?.last()?.map_or(0, |(at, _)| revision(at.value()).main);
+    read.open_table(VALUES)?;
+    let mut leases = BTreeMap::new();
+    for entry in read.open_table(LEASES)?.iter()? {
+        let (number, seconds) = entry?;
+        leases.insert(LeaseNumber(number.value()), seconds.value());
+    }
+    let (revision, compacted) = (number("revision")?.unwrap_or_default(), number("compacted")?.unwrap_or_default());
+    Ok((last, State { revision, compacted, leases }))
+}
+
+fn told(error: BackendError, path: &Path) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        BackendError::Damaged(what) => OpenError::Damaged { path, what },
+        other => OpenError::Io { path, error: io::Error::other(other) },
+    }
+}

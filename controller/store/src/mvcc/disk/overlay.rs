@@ -1,0 +1,133 @@
+//! A file that is read as redb needs it, and never written: what redb changes of it stays in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+/// Bytes that are kept together.
+const PAGE: u64 = 4096;
+
+/// redb repairs a file while it opens it, and refuses to read one that it cannot repair. With this a file can be read
+/// whose disk takes no writes, and a damaged one be told without being touched. A repair writes some pages only.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    file: Arc<dyn StorageBackend>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    length: u64,
+    /// Up to where it is still as the file has it; what was cut off and came again is zeros.
+    of_file: u64,
+    /// Pages that were written, by their number.
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Overlay {
+    pub(super) fn new(file: Arc<dyn StorageBackend>) -> io::Result<Self> {
+        let length = file.len()?;
+        Ok(Self { file, held: Mutex::new(Held { length, of_file: length, pages: BTreeMap::new() }) })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// What the file has from an offset on; zeros behind its end.
+    fn read_file(&self, file: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let there = usize::try_from(self.of_file.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
+        let (of_file, behind) = out.split_at_mut(there);
+        behind.fill(0);
+        if of_file.is_empty() { Ok(()) } else { file.read(offset, of_file) }
+    }
+}
+
+/// The parts of a span of bytes that lie in one page each: page, where in the page, where in the span.
+fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+    let end = offset + length as u64;
+    (offset / PAGE..end.div_ceil(PAGE)).map(move |page| {
+        let (from, until) = (offset.max(page * PAGE), end.min((page + 1) * PAGE));
+        let within = |base: u64| (from - base) as usize..(until - base) as usize;
+        (page, within(page * PAGE), within(offset))
+    })
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.held().length)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let held = self.held();
+        if offset + out.len() as u64 > held.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        held.read_file(&*self.file, offset, out)?;
+        for (page, in_page, in_span) in parts(offset, out.len()) {
+            if let Some(written) = held.pages.get(&page) {
+                out[in_span].copy_from_slice(&written[in_page]);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut held = self.held();
+        held.length = length;
+        held.of_file = held.of_file.min(length);
+        let _cut_off = held.pages.split_off(&length.div_ceil(PAGE));
+        if let Some(last) = held.pages.get_mut(&(length / PAGE)) {
+            last[(length % PAGE) as usize..].fill(0);
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut held = self.held();
+        for (page, in_page, in_span) in parts(offset, data.len()) {
+            if !held.pages.contains_key(&page) {
+                let mut whole = vec![0; PAGE as usize];
+                held.read_file(&*self.file, page * PAGE, &mut whole)?;
+                held.pages.insert(page, whole);
+            }
+            let whole = held.pages.get_mut(&page).expect("it was put there");
+            whole[in_page].copy_from_slice(&data[in_span]);
+        }
+        Ok(())
+    }
+}
+
+/// The file itself, which stays open and locked while redb's handles of it come and go.
+#[derive(Debug)]
+pub(super) struct Through(pub(super) Arc<dyn StorageBackend>);
+
+impl StorageBackend for Through {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
