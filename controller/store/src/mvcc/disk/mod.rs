@@ -336,7 +336,11 @@ impl From<redb::StorageError> for BackendError {
 
 impl From<redb::TableError> for BackendError {
     fn from(error: redb::TableError) -> Self {
-        redb::Error::from(error).into()
+        match error {
+            redb::TableError::Storage(error) => error.into(),
+            // Another table than ours, or none.
+            other => Self::Damaged(other.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine: against a naive store, and row by row where etcd's answers are particular.
 
 mod faults;
+mod files;
 mod naive;
 mod particular;
 

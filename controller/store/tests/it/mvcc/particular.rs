@@ -1,14 +1,11 @@
-//! What is particular: refusals, sorting and cutting, batches that fail, files that are damaged or somebody else's.
+//! What is particular: refusals, sorting and cutting, batches that fail, what is forgotten.
 
-use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_store::mvcc::{
     Backend, BackendError, Batch, Change, Detail, Disk, Engine, Field, KeyRange, LeaseNumber, MOST_OPERATIONS, Memory,
-    Meta, OpenError, Operation, Order, Put, Range, Refusal, Reply, Request, Revision, SortBy, SortOrder, State, Txn,
-    Within,
+    Meta, Operation, Order, Put, Range, Refusal, Reply, Request, Revision, SortBy, SortOrder, State, Txn, Within,
 };
 
 use super::{NOW, delete, everything, in_memory, on_disk, one, order, put};
@@ -238,48 +235,4 @@ fn what_is_forgotten_takes_no_room() {
     let mut kept = 0;
     Disk::open(&path).expect("a file").load(&mut |_, _| kept += 1).expect("whole");
     assert_eq!(kept, 1);
-}
-
-#[test]
-fn a_store_has_one_opener() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store.redb");
-    let engine = on_disk(&path);
-    let second = Disk::open(&path).expect_err("it is in use");
-    assert!(matches!(second, OpenError::InUse { .. }), "{second}");
-    one(&engine, Request::Put(put("a", "1"))).expect("the first is not disturbed");
-}
-
-#[test]
-fn a_damaged_file_is_named_and_left_alone() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store.redb");
-    fs::write(&path, "this is not a store, but somebody's letter").expect("written");
-    let error = Disk::open(&path).expect_err("no store");
-    assert!(matches!(&error, OpenError::Damaged { .. }), "{error:?}");
-    assert_eq!(fs::read(&path).expect("readable"), b"this is not a store, but somebody's letter");
-}
-
-#[test]
-fn a_changed_value_is_found_when_it_is_read() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("store.redb");
-    let engine = on_disk(&path);
-    one(&engine, Request::Put(put("whole", "nothing happens to this"))).expect("put");
-    one(&engine, Request::Put(put("hurt", "spoil-this-value-please"))).expect("put");
-    drop(engine);
-    let mut file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("a file");
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).expect("readable");
-    let places = bytes.windows(10).enumerate().filter(|(_, window)| window == b"spoil-this").map(|(at, _)| at);
-    for at in places.collect::<Vec<_>>() {
-        file.seek(SeekFrom::Start(at as u64)).expect("there");
-        file.write_all(b"X").expect("written");
-    }
-    drop(file);
-    // Whether it already shows on opening is redb's to say; what it never is, is answered.
-    let Ok(disk) = Disk::open(&path) else { return };
-    let Ok(engine) = Engine::open(Box::new(disk), NOW) else { return };
-    let hurt = engine.range(&Range::of(KeyRange::One("hurt".into())));
-    assert!(matches!(&hurt, Err(Refusal::Broken(why)) if why.contains("revision 3.0")), "{hurt:?}");
 }

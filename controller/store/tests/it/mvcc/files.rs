@@ -1,0 +1,197 @@
+//! Files: made whole or not at all, one opener, for the owner only; what is damaged is named and left alone.
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use windlass_store::mvcc::{Disk, Engine, KeyRange, OpenError, Range, Refusal, Request};
+
+use super::{NOW, everything, on_disk, one, put};
+
+/// Which store another process is to hold.
+const HOLD: &str = "WINDLASS_TEST_HOLD_STORE";
+
+#[test]
+fn a_store_has_one_opener() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    let second = Disk::open(&path).expect_err("it is in use");
+    let OpenError::InUse { process, .. } = &second else { panic!("{second}") };
+    assert_eq!(*process, Some(std::process::id()));
+    one(&engine, Request::Put(put("a", "1"))).expect("the first is not disturbed");
+    drop(engine);
+    on_disk(&path);
+}
+
+#[test]
+#[ignore = "the other process of `another_process_is_named`"]
+fn a_process_that_holds_a_store() {
+    let Some(path) = std::env::var_os(HOLD) else { return };
+    let _engine = on_disk(Path::new(&path));
+    fs::write(Path::new(&path).with_extension("held"), "").expect("written");
+    // Until nobody is there any more who could want it.
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("readable");
+}
+
+#[test]
+fn another_process_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let mut holder = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "mvcc::files::a_process_that_holds_a_store", "--ignored"])
+        .env(HOLD, &path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    while !path.with_extension("held").exists() {
+        assert!(holder.try_wait().expect("a child").is_none(), "it holds no store");
+        std::thread::yield_now();
+    }
+    let told = Disk::open(&path).expect_err("it is in use").to_string();
+    assert!(told.contains(&format!("in use by process {}; hint: stop it", holder.id())), "{told}");
+    // Without the lock's file there is still one opener only.
+    fs::remove_file(path.with_extension("redb.lock")).expect("removed");
+    assert!(matches!(Disk::open(&path), Err(OpenError::InUse { .. })));
+    drop(holder.stdin.take());
+    assert!(holder.wait().expect("a child").success());
+    on_disk(&path);
+}
+
+#[test]
+fn a_store_is_for_its_owner() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("not/there/yet/store.redb");
+    on_disk(&path);
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(path.parent().expect("a folder")), mode(&path)), (0o700, 0o600));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changed");
+    on_disk(&path);
+    assert_eq!(mode(&path), 0o600, "a copy that was put there");
+}
+
+#[test]
+fn a_store_that_was_never_finished_is_begun_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    fs::write(folder.path().join("store.redb.new"), "the first half").expect("written");
+    one(&on_disk(&path), Request::Put(put("a", "1"))).expect("put");
+    assert!(!folder.path().join("store.redb.new").exists());
+    assert_eq!(on_disk(&path).revision(), 2);
+}
+
+#[test]
+fn what_is_no_store_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let other = folder.path().join("other.redb");
+    let table = redb::TableDefinition::<u64, u64>::new("other");
+    let database = redb::Database::create(&other).expect("made");
+    let write = database.begin_write().expect("begun");
+    write.open_table(table).expect("opened");
+    write.commit().expect("written");
+    drop(database);
+    let rows = [
+        ("empty", Vec::new(), "it is empty, which a store never is"),
+        ("a letter", b"this is not a store, but somebody's letter".to_vec(), "magic number"),
+        ("somebody's database", fs::read(&other).expect("readable"), "'state' does not exist"),
+    ];
+    for (what, bytes, expected) in rows {
+        fs::write(&path, &bytes).expect("written");
+        let error = Disk::open(&path).expect_err("no store");
+        assert!(matches!(&error, OpenError::Damaged { .. }), "{what}: {error:?}");
+        let told = error.to_string();
+        assert!(told.contains(expected) && told.contains(&*path.to_string_lossy()), "{what}: {told}");
+        assert_eq!(fs::read(&path).expect("readable"), bytes, "{what}");
+    }
+}
+
+/// What happens to a file.
+#[derive(Debug, Clone)]
+enum Damage {
+    /// It ends here: so many of 65,536 parts of it are left.
+    Cut(u16),
+    /// So many bytes from there on are overwritten with this one; a place as above, or one of the first bytes.
+    Overwrite(u16, usize, u8),
+    OverwriteHead(u16, usize, u8),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let length = || prop_oneof![Just(1_usize), Just(64), Just(5000)];
+    prop_oneof![
+        any::<u16>().prop_map(Damage::Cut),
+        (any::<u16>(), length(), any::<u8>()).prop_map(|(at, length, byte)| Damage::Overwrite(at, length, byte)),
+        (0..400_u16, length(), any::<u8>()).prop_map(|(at, length, byte)| Damage::OverwriteHead(at, length, byte)),
+    ]
+}
+
+fn hurt(bytes: &mut Vec<u8>, damage: &Damage) {
+    let part = |at: u16| bytes.len() * usize::from(at) / 65_536;
+    let (from, length, byte) = match *damage {
+        Damage::Cut(at) => return bytes.truncate(part(at)),
+        Damage::Overwrite(at, length, byte) => (part(at), length, byte),
+        Damage::OverwriteHead(at, length, byte) => (usize::from(at), length, byte),
+    };
+    let until = bytes.len().min(from + length);
+    bytes[from..until].fill(byte);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_file_is_named_and_left_alone(damage in damage()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.redb");
+        let engine = on_disk(&path);
+        for number in 0..12 {
+            one(&engine, Request::Put(put(&format!("k{}", number % 5), &"v".repeat(1000)))).expect("put");
+        }
+        let everything = Range::of(everything());
+        let (whole, history) = (engine.range(&everything), engine.history(1, 99, usize::MAX));
+        drop(engine);
+        let mut bytes = fs::read(&path).expect("readable");
+        hurt(&mut bytes, &damage);
+        fs::write(&path, &bytes).expect("written");
+        match Disk::open(&path) {
+            Ok(disk) => {
+                let engine = Engine::open(Box::new(disk), NOW).expect("what opens is whole");
+                prop_assert_eq!(engine.range(&everything), whole, "nothing was lost");
+                prop_assert_eq!(engine.history(1, 99, usize::MAX), history);
+            }
+            Err(error) => {
+                prop_assert!(matches!(&error, OpenError::Damaged { .. }), "{:?}", error);
+                prop_assert!(error.to_string().contains(&*path.to_string_lossy()));
+                prop_assert!(fs::read(&path).expect("readable") == bytes, "it was changed");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_value_is_found_when_it_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    one(&engine, Request::Put(put("whole", "nothing happens to this"))).expect("put");
+    one(&engine, Request::Put(put("hurt", "spoil-this-value-please"))).expect("put");
+    drop(engine);
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("a file");
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).expect("readable");
+    let places = bytes.windows(10).enumerate().filter(|(_, window)| window == b"spoil-this").map(|(at, _)| at);
+    for at in places.collect::<Vec<_>>() {
+        file.seek(SeekFrom::Start(at as u64)).expect("there");
+        file.write_all(b"X").expect("written");
+    }
+    drop(file);
+    // Whether it already shows on opening is redb's to say; what it never is, is answered.
+    let Ok(disk) = Disk::open(&path) else { return };
+    let Ok(engine) = Engine::open(Box::new(disk), NOW) else { return };
+    let hurt = engine.range(&Range::of(KeyRange::One("hurt".into())));
+    assert!(matches!(&hurt, Err(Refusal::Broken(why)) if why.contains("revision 3.0")), "{hurt:?}");
+}
