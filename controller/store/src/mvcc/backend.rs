@@ -31,6 +31,13 @@ impl Meta {
         let (created, lease) = if deleted { (0, LeaseNumber::NONE) } else { (created, lease) };
         Change { at, pair: KeyValue { key, value, created, modified: at.main, version, lease }, deleted, author }
     }
+
+    /// What is kept of a change, and its value.
+    pub(super) fn of_change(change: Change) -> (Self, Bytes) {
+        let Change { at: _, pair, deleted, author } = change;
+        let KeyValue { key, value, created, modified: _, version, lease } = pair;
+        (Self { key, created, version: if deleted { 0 } else { version }, lease, author }, value)
+    }
 }
 
 /// A piece of the history that is being read: so many changes or bytes, and each transaction whole.
@@ -135,4 +142,54 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// When they cannot be read.
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError>;
+
+    /// Everything as it is now, whatever is written later.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn view(&self) -> Result<Box<dyn View>, BackendError>;
+
+    /// How much room it takes. This reads everything once, so it is for people, not for every request.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn size(&self) -> Result<Size, BackendError>;
+
+    /// Gives back the room that nothing is in. Reads and writes wait meanwhile.
+    ///
+    /// # Errors
+    /// [`DefragmentError`]. What is there stays.
+    fn defragment(&self) -> Result<(), DefragmentError>;
+}
+
+/// What a backend held at one moment. While it lives, the room of what is overwritten is not used again.
+pub trait View: Debug + Send {
+    /// What there was beside changes.
+    fn state(&self) -> &State;
+
+    /// As [`Backend::changes`]. Behind the last revision that was acknowledged there may be more, which has not happened.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the disk has failed since.
+    fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError>;
+}
+
+/// How much room a store takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    /// On the disk.
+    pub file: u64,
+    /// That something is in; the rest is used again, or given back by [`Backend::defragment`].
+    pub used: u64,
+}
+
+/// Why room could not be given back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DefragmentError {
+    /// Somebody reads the store as it was.
+    #[error("a copy of the store is being taken; hint: try again once that is done")]
+    InUse,
+    /// The disk failed.
+    #[error("the store could not be defragmented")]
+    Failed(#[from] BackendError),
 }

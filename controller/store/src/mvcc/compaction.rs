@@ -1,6 +1,6 @@
 //! Compaction: what nobody can ask for any more is forgotten.
 
-use super::backend::Batch;
+use super::backend::{BackendError, Batch, DefragmentError, Size};
 use super::engine::{Done, Engine, Inner, Reply};
 use super::model::Revision;
 use super::request::Refusal;
@@ -50,6 +50,24 @@ impl Engine {
         self.backend().commit(&Batch { forgotten, ..Batch::default() })?;
         alone.forgotten.truncate(from);
         Ok(!alone.forgotten.is_empty())
+    }
+
+    /// How much room the store takes; see [`Backend::size`](super::Backend::size).
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn room(&self) -> Result<Size, BackendError> {
+        self.backend().size()
+    }
+
+    /// Gives back the room that nothing is in, and how much there is then. Reads and writes wait meanwhile.
+    ///
+    /// # Errors
+    /// [`DefragmentError`]. What is there stays.
+    pub fn defragment(&self) -> Result<Size, DefragmentError> {
+        let _alone = self.alone();
+        self.backend().defragment()?;
+        Ok(self.backend().size()?)
     }
 
     /// The revision before which nothing can be read.

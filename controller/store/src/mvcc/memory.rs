@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::backend::{Backend, BackendError, Batch, Meta, Piece, State};
+use super::backend::{Backend, BackendError, Batch, DefragmentError, Meta, Piece, Size, State, View};
 use super::model::{Change, Revision};
 
 /// Keeps the history as long as it lives.
@@ -14,7 +14,7 @@ pub struct Memory {
     held: Mutex<Held>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Held {
     changes: BTreeMap<Revision, (Meta, Bytes)>,
     state: State,
@@ -68,9 +68,31 @@ impl Backend for Memory {
     }
 
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
-        let held = self.held();
+        View::changes(&*self.held(), from, most, bytes)
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, BackendError> {
+        Ok(Box::new(self.held().clone()))
+    }
+
+    fn size(&self) -> Result<Size, BackendError> {
+        let used = self.held().changes.values().map(|(meta, value)| (meta.key.len() + value.len()) as u64).sum();
+        Ok(Size { file: used, used })
+    }
+
+    fn defragment(&self) -> Result<(), DefragmentError> {
+        Ok(())
+    }
+}
+
+impl View for Held {
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
         let mut piece = Piece::new(most, bytes);
-        for (at, (meta, value)) in held.changes.range(Revision { main: from, sub: 0 }..) {
+        for (at, (meta, value)) in self.changes.range(Revision { main: from, sub: 0 }..) {
             if piece.ends_before(*at) {
                 break;
             }

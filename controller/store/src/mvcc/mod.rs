@@ -9,19 +9,23 @@
 
 mod backend;
 mod compaction;
+mod contents;
 mod disk;
 mod engine;
+mod hash;
 mod index;
 mod lease;
 mod memory;
 mod model;
 mod read;
 mod request;
+mod snapshot;
 mod txn;
 
-pub use backend::{Backend, BackendError, Batch, Meta, State};
+pub use backend::{Backend, BackendError, Batch, DefragmentError, Meta, Size, State, View};
 pub use disk::{Disk, OpenError};
 pub use engine::{Done, Engine, Order, Reply, Request};
+pub use hash::Hash;
 pub use lease::LeaseState;
 pub use memory::Memory;
 pub use model::{Change, KeyRange, KeyValue, LeaseNumber, Revision};
@@ -30,3 +34,4 @@ pub use request::{
     Answer, Compare, Delete, Detail, Field, Found, LONGEST_LEASE, MOST_BYTES, MOST_OPERATIONS, Operand, Operation,
     Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
 };
+pub use snapshot::{RestoreError, Restored, Snapshot, restore};

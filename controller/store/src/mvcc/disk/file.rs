@@ -61,19 +61,9 @@ impl StoreFile {
         fill: impl FnOnce(StoreFile) -> Result<(), OpenError>,
     ) -> Result<StoreFile, OpenError> {
         let fails = |error| OpenError::Io { path: path.to_owned(), error };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        make_folder(folder).map_err(fails)?;
         let lock = lock(path)?;
         if !path.try_exists().map_err(fails)? {
-            let unfinished = beside(path, ".new");
-            let made =
-                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
-            let file = made.map_err(fails)?;
-            fill(StoreFile { file, _lock: lock.try_clone().map_err(fails)? })?;
-            fs::rename(&unfinished, path).and_then(|()| File::open(folder)?.sync_all()).map_err(fails)?;
+            make(path, lock.try_clone().map_err(fails)?, fill)?;
         }
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(fails)?;
         // A copy that somebody has put there may be readable by all; what is in it is not for all.
@@ -84,6 +74,42 @@ impl StoreFile {
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), process: None }),
             Err(TryLockError::Error(error)) => Err(fails(error)),
         }
+    }
+
+    /// Makes the file where there is none; whether that was so. Where `fill` fails nothing is left.
+    pub(super) fn create<Made, Failed: From<OpenError>>(
+        path: &Path,
+        fill: impl FnOnce(StoreFile) -> Result<Made, Failed>,
+    ) -> Result<Option<Made>, Failed> {
+        let lock = lock(path)?;
+        if path.try_exists().map_err(|error| OpenError::Io { path: path.to_owned(), error })? {
+            return Ok(None);
+        }
+        make(path, lock, fill).map(Some)
+    }
+}
+
+fn make<Made, Failed: From<OpenError>>(
+    path: &Path,
+    lock: File,
+    fill: impl FnOnce(StoreFile) -> Result<Made, Failed>,
+) -> Result<Made, Failed> {
+    let fails = |error| OpenError::Io { path: path.to_owned(), error };
+    let unfinished = beside(path, ".new");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+    let file = StoreFile { file: file.map_err(fails)?, _lock: lock };
+    let made = fill(file).inspect_err(|_| {
+        // What cannot be removed now is overwritten the next time.
+        let _ = fs::remove_file(&unfinished);
+    })?;
+    fs::rename(&unfinished, path).and_then(|()| File::open(folder_of(path))?.sync_all()).map_err(fails)?;
+    Ok(made)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -105,11 +131,12 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes sure that nobody else opens the file, as long as the answer lives. The kernel's lock decides; the number that
+/// Makes sure that nobody else opens or makes the file, as long as the answer lives. The kernel's lock decides; the number that
 /// is in it only informs.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let name = beside(path, ".lock");
     let fails = |error| OpenError::Io { path: name.clone(), error };
+    make_folder(folder_of(path)).map_err(fails)?;
     let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
     let mut lock = lock.map_err(fails)?;
     match lock.try_lock() {

@@ -16,8 +16,9 @@ mod file;
 mod opening;
 mod overlay;
 mod record;
+mod view;
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -28,8 +29,10 @@ pub use self::file::OpenError;
 use self::file::StoreFile;
 use self::overlay::{Overlay, Through};
 use self::record::{decode, encode, place, revision, seal, unseal};
-use super::backend::{Backend, BackendError, Batch, Meta, Piece, State};
+use self::view::Reading;
+use super::backend::{Backend, BackendError, Batch, DefragmentError, Meta, Size, State, View};
 use super::model::{Change, Revision};
+use super::snapshot::{RestoreError, Restored, restore};
 
 const CHANGES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("changes");
 const VALUES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("values");
@@ -104,6 +107,15 @@ impl Disk {
             opening::fill(Arc::clone(&file), name)?;
         }
         Self::of(file, name)
+    }
+
+    /// Makes a store of a copy, where there is none. It has its name only once it is known to be whole.
+    ///
+    /// # Errors
+    /// [`RestoreError`]. Nothing is left of it then.
+    pub fn restore(path: &Path, from: &mut dyn Read) -> Result<Restored, RestoreError> {
+        let restored = StoreFile::create(path, |file| restore(from, &Self::on(Arc::new(file), path)?))?;
+        restored.ok_or_else(|| RestoreError::Exists(path.to_owned()))
     }
 
     fn of(file: Arc<dyn StorageBackend>, path: &Path) -> Result<Self, OpenError> {
@@ -234,24 +246,36 @@ impl Backend for Disk {
     }
 
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
-        self.read(|read| {
-            let (changes, values) = (read.open_table(CHANGES)?, read.open_table(VALUES)?);
-            let mut piece = Piece::new(most, bytes);
-            for entry in changes.range(place(Revision { main: from, sub: 0 })..)? {
-                let (at, meta) = entry?;
-                let at = revision(at.value());
-                if piece.ends_before(at) {
-                    break;
-                }
-                let meta = decode(at, meta.value())?;
-                let value = match values.get(place(at))? {
-                    Some(sealed) => Bytes::copy_from_slice(unseal(at, sealed.value())?),
-                    None => Bytes::new(),
-                };
-                piece.push(meta.into_change(at, value));
+        self.read(|read| view::changes(read, from, most, bytes))
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, BackendError> {
+        // Taken first: so nothing is written between the two.
+        let acknowledged = self.acknowledged();
+        let read = self.with(&self.opened(), |database| Ok(database.begin_read()?))?;
+        Ok(Box::new(Reading { read, state: acknowledged.state.clone() }))
+    }
+
+    fn size(&self) -> Result<Size, BackendError> {
+        Ok(Size { file: self.file.len()?, used: self.read(view::used)? })
+    }
+
+    fn defragment(&self) -> Result<(), DefragmentError> {
+        let mut acknowledged = self.acknowledged();
+        self.reopen_to_write()?;
+        let compacted = {
+            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+            opened.database.as_mut().map_or(Ok(false), Database::compact)
+        };
+        match compacted {
+            Ok(_) => Ok(()),
+            Err(redb::CompactionError::Storage(error)) => {
+                acknowledged.in_doubt = true;
+                self.reopen_to_read(self.opened().number);
+                Err(DefragmentError::Failed(error.into()))
             }
-            Ok(piece.changes)
-        })
+            Err(_) => Err(DefragmentError::InUse),
+        }
     }
 }
 

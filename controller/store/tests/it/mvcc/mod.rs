@@ -1,5 +1,6 @@
 //! The engine: against a naive store, and row by row where etcd's answers are particular.
 
+mod copies;
 mod faults;
 mod files;
 mod naive;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_store::mvcc::{
-    Backend, BackendError, Batch, Change, Detail, Disk, Engine, Field, KeyRange, LeaseNumber, MOST_OPERATIONS, Memory,
-    Meta, Operation, Order, Put, Range, Refusal, Reply, Request, Revision, SortBy, SortOrder, State, Txn, Within,
+    Backend, BackendError, Batch, Change, DefragmentError, Detail, Disk, Engine, Field, KeyRange, LeaseNumber,
+    MOST_OPERATIONS, Memory, Meta, Operation, Order, Put, Range, Refusal, Reply, Request, Revision, Size, SortBy,
+    SortOrder, State, Txn, View, Within,
 };
 
 use super::{NOW, delete, everything, in_memory, on_disk, one, order, put};
@@ -141,6 +142,15 @@ impl Backend for Full {
     }
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
         self.0.changes(from, most, bytes)
+    }
+    fn view(&self) -> Result<Box<dyn View>, BackendError> {
+        self.0.view()
+    }
+    fn size(&self) -> Result<Size, BackendError> {
+        self.0.size()
+    }
+    fn defragment(&self) -> Result<(), DefragmentError> {
+        self.0.defragment()
     }
 }
 
