@@ -19,6 +19,7 @@ mod memory;
 mod model;
 mod read;
 mod request;
+mod retention;
 mod snapshot;
 mod txn;
 
@@ -34,4 +35,5 @@ pub use request::{
     Answer, Compare, Delete, Detail, Field, Found, LONGEST_LEASE, MOST_BYTES, MOST_OPERATIONS, Operand, Operation,
     Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
 };
+pub use retention::{Retainer, Retention};
 pub use snapshot::{RestoreError, Restored, Snapshot, restore};

@@ -5,6 +5,7 @@ mod faults;
 mod files;
 mod naive;
 mod particular;
+mod retention;
 
 use std::path::Path;
 use std::time::Duration;
