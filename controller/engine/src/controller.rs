@@ -30,6 +30,10 @@ const TRANSFERS: usize = 16;
 /// What a predecessor did to a host that cannot be reached is unknown for so long: it counts as down.
 const FRESH: Duration = Duration::from_secs(60);
 
+/// For so long the files of a release are taken to be where they were: as long as it takes to stage on many hosts, and
+/// short beside the time in which anybody tidies up a disk.
+const STILL_WHOLE: Duration = Duration::from_secs(10);
+
 /// What every reconciler shares.
 pub struct Controller<F> {
     /// The store.
@@ -64,6 +68,8 @@ pub struct Controller<F> {
     /// Which hosts are out of reach.
     pub contacts: Contacts,
     manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
+    /// When all files of a release were last seen to be here.
+    whole: Mutex<BTreeMap<ReleaseDigest, Instant>>,
 }
 
 /// Who a controller is: what stays the same over its terms.
@@ -165,6 +171,7 @@ impl<F: Fleet> Controller<F> {
             host_locks: Mutex::default(),
             contacts: Contacts::default(),
             manifests: Mutex::default(),
+            whole: Mutex::default(),
         }
     }
 
@@ -248,7 +255,27 @@ impl<F: Fleet> Controller<F> {
         let mut known = self.manifests.lock().expect("no panic happens under this lock");
         known.retain(|digest, _| needed.contains(digest));
         known.insert(*digest, Arc::clone(&manifest));
+        self.whole().retain(|digest, _| needed.contains(digest));
         Some(manifest)
+    }
+
+    /// Whether all files of a release are here. What was just found for one host is not asked of the disk again for
+    /// the next: a file that goes meanwhile is missed when it is to be sent.
+    pub async fn is_whole(&self, digest: &ReleaseDigest, manifest: &Arc<Manifest>) -> bool {
+        if self.whole().get(digest).is_some_and(|at| at.elapsed() < STILL_WHOLE) {
+            return true;
+        }
+        let (sources, manifest) = (self.sources.clone(), Arc::clone(manifest));
+        let looked = tokio::task::spawn_blocking(move || sources.contents().missing(&manifest).is_empty()).await;
+        let whole = looked.unwrap_or(false);
+        if whole {
+            self.whole().insert(*digest, Instant::now());
+        }
+        whole
+    }
+
+    fn whole(&self) -> MutexGuard<'_, BTreeMap<ReleaseDigest, Instant>> {
+        self.whole.lock().expect("no panic happens under this lock")
     }
 }
 

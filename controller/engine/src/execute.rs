@@ -213,20 +213,20 @@ impl<F: Fleet> Controller<F> {
             );
             return Err(absent(detail));
         };
-        let sources = self.sources.clone();
-        if !sources.contents().missing(&manifest).is_empty() {
+        if !self.is_whole(&revision.release, &manifest).await {
             let detail = format!("files of revision {} are missing on this controller's machine", revision.number);
             return Err(absent(detail));
         }
         let mut bases = BTreeMap::new();
         for digest in &errand.history {
             if let Some(base) = self.manifest(digest).await {
-                bases.insert(*digest, (*base).clone());
+                bases.insert(*digest, base);
             }
         }
+        let sources = self.sources.clone();
         Ok(Material {
             spec: revision.spec.clone(),
-            manifest: (*manifest).clone(),
+            manifest,
             bases,
             contents: Arc::new(move |digest| sources.contents().path(digest)),
             seen: errand.seen.clone(),

@@ -68,9 +68,9 @@ pub struct Material {
     /// What the unit and its environment are made from.
     pub spec: ServiceSpec,
     /// The release's files.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
     /// Manifests of releases that may be on the host, to build on the nearest of those that are.
-    pub bases: BTreeMap<ReleaseDigest, Manifest>,
+    pub bases: BTreeMap<ReleaseDigest, Arc<Manifest>>,
     /// Where the files' contents are.
     pub contents: ContentPath,
     /// What has just been seen on the host, to save asking again; a host that has changed since then says so.

@@ -372,8 +372,8 @@ impl Stage<'_> {
         let program = program.zip(unit::interpreter(self.material.spec.runtime.target));
         let (path, name) = program.unwrap_or(("-", "-"));
         let base_manifest = match base {
-            Base::Release(digest, _) if *digest == self.release => Some(&self.material.manifest),
-            Base::Release(digest, _) => self.material.bases.get(digest),
+            Base::Release(digest, _) if *digest == self.release => Some(&*self.material.manifest),
+            Base::Release(digest, _) => self.material.bases.get(digest).map(|base| &**base),
             Base::Keep | Base::Nothing => None,
         };
         let contents = Arc::clone(&self.material.contents);

@@ -234,7 +234,7 @@ impl Held {
             Step::Stage { revision, release: _ } => {
                 let Some(material) = material else { return Vec::new() };
                 let spec = Box::new(material.spec.clone());
-                let manifest = Box::new(material.manifest.clone());
+                let manifest = Box::new((*material.manifest).clone());
                 vec![(stage, Effect::Install { revision: *revision, spec, manifest })]
             }
             Step::Stop => vec![stop(Then::Rest)],

@@ -75,7 +75,7 @@ fn release(revision: u64) -> ReleaseDigest {
 fn material(revision: u64) -> Material {
     Material {
         spec: spec(),
-        manifest: manifest(revision),
+        manifest: Arc::new(manifest(revision)),
         bases: BTreeMap::new(),
         contents: Arc::new(|_| PathBuf::new()),
         seen: None,

@@ -22,6 +22,8 @@ umask 022
 nothing=00000000000000000000
 # For so many hundredths of a second what was staged counts as checked, and what was started as started by us.
 STILL_NEW=1000
+# A payload of so many bytes is taken off the line before the lock is taken.
+SMALL=65536
 
 # Exit codes, each of which the controller knows by number.
 OWNED=40 SUPERSEDED=41 LOCKED=42 TIMED_OUT=43 DAMAGED=45 BASE=46 NOT_STAGED=47 NOT_ACTIVATED=48 START_FAILED=49
@@ -191,15 +193,27 @@ control() {
     limit=$1
     shift
     timeout -k 5 "$limit" systemctl "$manager" --no-ask-password "$@" </dev/null 9>&-
-    outcome=$?
-    case $outcome in
+    in_time $? "$limit" "$1"
+}
+
+# in_time OUTCOME SECONDS VERB: the outcome of a systemctl, where it came to its end.
+in_time() {
+    case $1 in
     124 | 137 | 143)
         printf 'job %s\n' "$(timeout 5 systemctl "$manager" show -p Job --value "$unit" </dev/null 9>&-)"
-        printf 'err systemctl %s did not end within %s s\n' "$1" "$limit"
+        printf 'err systemctl %s did not end within %s s\n' "$3" "$2"
         return $TIMED_OUT
         ;;
     esac
-    return $outcome
+    return "$1"
+}
+
+# restart SECONDS: sets `code`, and `said` to what systemctl had to say. Not by way of `control`, since a function
+# would be a process more.
+restart() {
+    said=$(timeout -k 5 "$1" systemctl "$manager" --no-ask-password restart "$unit" </dev/null 2>&1 9>&-)
+    in_time $? "$1" restart
+    code=$?
 }
 
 # systemctl gives up by itself where systemd does not answer, so that a look needs no process for that.
@@ -256,24 +270,29 @@ wipe() {
 }
 
 # Everything in the current folder: mode, size, time and path of files and links, mode and path of folders. In the
-# order of the folders themselves, which stays as it is while they do.
+# order of the folders themselves, which stays as it is while they do. For a subshell, which it ends.
 listing() {
     if [ "$find_prints" = yes ]; then
-        find . -mindepth 1 -type d -printf '%m - - %p\n' -o -type l -printf '%m %s %Ts %p -> %l\n' \
+        exec find . -mindepth 1 -type d -printf '%m - - %p\n' -o -type l -printf '%m %s %Ts %p -> %l\n' \
             -o -printf '%m %s %Ts %p\n'
     else
-        find . -mindepth 1 -type d -exec stat -c '%a - - %n' {} + -o -exec stat -c '%a %s %Y %N' {} +
+        exec find . -mindepth 1 -type d -exec stat -c '%a - - %n' {} + -o -exec stat -c '%a %s %Y %N' {} +
     fi
 }
 
-# How a release differs from the listing that was made when it was unpacked and checked; nothing where it does not.
+# Whether a release is as in the listing that was made when it was unpacked and checked.
+is_as_listed() {
+    [ -f "$home/releases/$1.list" ] && [ -d "$home/releases/$1" ] || return 1
+    (cd "$home/releases/$1" && listing) | cmp -s - "$home/releases/$1.list"
+}
+
+# How a release differs from its listing; nothing where it does not.
 listing_differs() {
     if [ ! -f "$home/releases/$1.list" ] || [ ! -d "$home/releases/$1" ]; then
         echo 'missing'
         return
     fi
-    (cd "$home/releases/$1" && listing) | cmp -s - "$home/releases/$1.list" ||
-        (cd "$home/releases/$1" && listing) | sort - "$home/releases/$1.list" | uniq -u
+    is_as_listed "$1" || (cd "$home/releases/$1" && listing) | sort - "$home/releases/$1.list" | uniq -u
 }
 
 # Paths of lines that a listing wrote.
@@ -362,11 +381,10 @@ verb_observe() {
     [ "$sequence" = - ] || stamp
     cd "$dir" || exit 1
     # One read of each file, so that none is seen half written.
-    (
-        set +f
-        grep -H '' cluster "fence/$service/seq" "fence/$service/last" "fence/$service/steps"/* \
-            "$service/revisions"/*/seal /dev/null 2>/dev/null
-    )
+    set +f
+    grep -H '' cluster "fence/$service/seq" "fence/$service/last" "fence/$service/steps"/* \
+        "$service/revisions"/*/seal /dev/null 2>/dev/null
+    set -f
     show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p DropInPaths || give_up 1 'systemctl show failed'
     observe_files
@@ -382,20 +400,19 @@ verb_observe() {
 observe_files() {
     [ -d "$home" ] || return 0
     echo present
-    (
-        set +f
-        for manifest in "$home"/releases/*.manifest; do
-            digest=${manifest##*/}
-            digest=${digest%.manifest}
-            [ -d "$home/releases/$digest" ] && printf 'release %s\n' "$digest"
-        done
-        for at in "$home"/revisions/*; do
-            [ "$at" -ef "$home/good" ] && printf 'good %s\n' "${at##*/}"
-        done
-        for part in "$home"/incoming/*.part*; do
-            [ -f "$part" ] && stat -c 'incoming %s %n' "$part"
-        done
-    )
+    set +f
+    for manifest in "$home"/releases/*.manifest; do
+        digest=${manifest##*/}
+        digest=${digest%.manifest}
+        [ -d "$home/releases/$digest" ] && printf 'release %s\n' "$digest"
+    done
+    for at in "$home"/revisions/*; do
+        [ "$at" -ef "$home/good" ] && printf 'good %s\n' "${at##*/}"
+    done
+    for part in "$home"/incoming/*.part*; do
+        [ -f "$part" ] && stat -c 'incoming %s %n' "$part"
+    done
+    set -f
 }
 
 observe_drift() {
@@ -405,14 +422,20 @@ observe_drift() {
         echo 'drift revision'
         return
     fi
-    sha256sum "$unit_file" "$at/unit" "$at/env" 2>/dev/null | (
-        read -r now _ || :
-        [ "$now" = "$unit_sum" ] || echo 'drift unit'
-        read -r now _ && [ "$now" = "$unit_sum" ] && read -r now _ && [ "$now" = "$env_sum" ] || echo 'drift revision'
-    )
+    sums=$(sha256sum "$unit_file" "$at/unit" "$at/env" 2>/dev/null)
+    case $sums in
+    "$unit_sum "*) ;;
+    *) echo 'drift unit' ;;
+    esac
+    case $sums in
+    *"
+$unit_sum  $at/unit
+$env_sum  $at/env") ;;
+    *) echo 'drift revision' ;;
+    esac
     [ "$at/release" -ef "$home/releases/$release" ] || echo 'drift revision'
-    differs=$(listing_differs "$release")
-    [ -z "$differs" ] || printf '%s\n' "$differs" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
+    is_as_listed "$release" ||
+        listing_differs "$release" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
     [ "$2" = quick ] || hashes_differ "$release" 'nice -n 19' | head -n 10 | sed 's/^/changed /'
 }
 
@@ -472,29 +495,57 @@ verb_stage() {
     payload=$8 length=$9
     shift 9
     offset=$1 wait=$2 files=$3 unit_sum=$4 env_sum=$5
-    replayed() {
-        dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >/dev/null 2>&1
-    }
-    begin_step stage "$wait"
-    drop_lock
+    small=
+    # Nothing is left of a service that was removed, so nothing is put there before the sequence is looked at.
+    [ "$length" -gt $SMALL ] || [ ! -d "$home/incoming" ] || small=1
+    if [ -n "$small" ]; then
+        # All of it under one lock, since nobody waits for the network any more.
+        check_owner look
+        receive
+        trap '[ ! -e "$part" ] || rm -f "$part"' EXIT
+        begin_step stage "$wait"
+    else
+        replayed() {
+            dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >/dev/null 2>&1
+        }
+        begin_step stage "$wait"
+        drop_lock
+    fi
     [ "$6" = - ] || [ "$(command -v "$6")" = "$7" ] || give_up $BASE "$6 is not $7"
     for folder in "$home/incoming" "$home/releases" "$home/revisions" "$home/live" "$unit_dir"; do
         [ -d "$folder" ] || mkdir -p "$folder" || exit 1
     done
-    receive
+    [ -n "$small" ] || receive
     build=$home/incoming/build.$$
     [ ! -e "$build" ] || wipe "$build"
     mkdir "$build" "$build/revision" || exit 1
-    (unpack) 7<&-
+    if [ -n "$small" ]; then
+        (unpack && flush_build && install) 7<&- 9>&-
+    else
+        (unpack) 7<&-
+    fi
     code=$?
     if [ $code -ne 0 ]; then
         wipe "$build"
         keep_upload
         exit $code
     fi
+    [ -n "$small" ] || install_anew
+    wipe "$build" "$part"
+    # First what was done, then that it was: a record is believed.
+    sync -f "$home" 2>/dev/null || sync
+    end_step "$code"
+}
+
+flush_build() {
+    sync -f "$build" 2>/dev/null || sync
+}
+
+# Installs what took its time to come. Sets `code`.
+install_anew() {
     # A large one goes before the sync, so that the disk never has to take it.
     [ "$length" -lt 1000000 ] || rm -f "$part"
-    sync -f "$build" 2>/dev/null || sync
+    flush_build
     take_lock "$wait"
     # Owner and sequence may have changed while the payload was on its way.
     (
@@ -503,10 +554,6 @@ verb_stage() {
         install
     )
     code=$?
-    wipe "$build" "$part"
-    # First what was done, then that it was: a record is believed.
-    sync -f "$home" 2>/dev/null || sync
-    end_step "$code"
 }
 
 # Takes the payload off the line. The part belongs to us by its name as long as we run. Whether it is what was sent
@@ -701,7 +748,11 @@ prepare_switches() {
     [ -z "$good_number" ] || read -r _ good_sum _ 2>/dev/null <good/seal || :
     keep_link "$number" || return 1
     [ -z "$good_number" ] || keep_link "$good_number"
-    [ "$good_sum" = "$unit_sum" ] && cmp -s "revisions/$number/unit" "$unit_file" && return 0
+    if [ "$good_sum" = "$unit_sum" ] && cmp -s "revisions/$number/unit" "$unit_file"; then
+        # For the switch that comes next.
+        echo same
+        return 0
+    fi
     keep_unit "$number" || return 1
     [ -z "$good_number" ] || keep_unit "$good_number"
     return 0
@@ -737,18 +788,10 @@ switch() {
     name "$2"
     cluster=$3 sequence=$4 revision=$5 number=$6
     begin_step "$verb" "$7"
-    check_revision "$number" || {
-        printf 'err revision %s is not staged, or its unit or env was changed\n' "$number"
-        end_step $NOT_STAGED
-    }
-    differs=
-    is_just_staged || differs=$(listing_differs "$release")
-    [ -z "$differs" ] || differs=$(printf '%s\n' "$differs" | paths | head -n 5)
-    [ -n "$differs" ] || [ "$verb" = activate ] || differs=$(hashes_differ "$release" '' | head -n 5)
-    if [ -n "$differs" ]; then
-        printf '%s\n' "$differs" | sed 's/^/err changed: /'
-        end_step $NOT_STAGED
-    fi
+    if is_just_staged; then fresh=1; else fresh=''; fi
+    # What was staged under the unit that is installed was compared with it then.
+    same=$fresh$staged_under
+    [ "$same" = 1same ] || check_staged
     decides "$verb"
     put_unit "$number" || end_step 1
     start "$8"
@@ -760,6 +803,21 @@ is_just_staged() {
     [ "$verb $staged" = "activate $service $sequence $revision" ] || return 1
     tell_uptime
     [ $((uptime - staged_at)) -le $STILL_NEW ]
+}
+
+# Ends the step where what is switched to is not as it was staged. Sets `same`.
+check_staged() {
+    check_revision "$number" || {
+        printf 'err revision %s is not staged, or its unit or env was changed\n' "$number"
+        end_step $NOT_STAGED
+    }
+    differs=
+    [ -n "$fresh" ] || is_as_listed "$release" || differs=$(listing_differs "$release" | paths | head -n 5)
+    [ -n "$differs" ] || [ "$verb" = activate ] || differs=$(hashes_differ "$release" '' | head -n 5)
+    if [ -n "$differs" ]; then
+        printf '%s\n' "$differs" | sed 's/^/err changed: /'
+        end_step $NOT_STAGED
+    fi
 }
 
 # How long the machine has been up, suspended or not, in hundredths of a second.
@@ -801,7 +859,7 @@ put_unit() {
 after_switch() {
     keep_link "$number" 2>/dev/null
     [ -n "$same" ] || keep_unit "$number" 2>/dev/null
-    ln -sfn "revisions/$number" "$home/current" 2>/dev/null
+    [ "$home/current" -ef "$home/revisions/$number" ] || ln -sfn "live/$slot" "$home/current" 2>/dev/null
 }
 
 # Starts what the unit file says now. systemd reads it again only where it has another one.
@@ -809,22 +867,19 @@ start() {
     if [ -n "$known" ] && [ -z "$same" ]; then
         control 60 daemon-reload || end_step $?
     fi
-    said=$(control "$1" restart "$unit" 2>&1)
-    code=$?
+    restart "$1"
     # It may have read another one than is there, or none: it says so, or fails.
     case $code,$said in
     "$TIMED_OUT",*) ;;
     0,*daemon-reload*)
         control 60 daemon-reload || end_step $?
-        said=$(control "$1" restart "$unit" 2>&1)
-        code=$?
+        restart "$1"
         ;;
     0,*) ;;
     *)
         if [ -z "$known" ] || [ -n "$same" ]; then
             control 60 daemon-reload || end_step $?
-            said=$(control "$1" restart "$unit" 2>&1)
-            code=$?
+            restart "$1"
         fi
         ;;
     esac
@@ -867,6 +922,8 @@ clear_away() {
     kept=' '
     for keep in "$@"; do kept="$kept$keep "; done
     used=' '
+    # What is to go, so that it takes one process: of each first what nobody would look for without the rest.
+    set --
     set +f
     for at in revisions/*; do
         case $kept in
@@ -875,18 +932,15 @@ clear_away() {
             [ -f "$at/seal" ] && read -r release _ <"$at/seal"
             used="$used$release "
             ;;
-        *) wipe "$at" && rm -f "$unit_dir/.$unit.${at##*/}" "live/.${at##*/}" ;;
+        *) set -- "$@" "$unit_dir/.$unit.${at##*/}" "live/.${at##*/}" "$at" ;;
         esac
-    done
-    for at in live/*; do
-        [ -e "$at" ] || rm -f "$at"
     done
     for at in releases/*.manifest; do
         digest=${at##*/}
         digest=${digest%.manifest}
         case $used in
         *" $digest "*) ;;
-        *) wipe "releases/$digest" && rm -f "$at" "releases/$digest.list" ;;
+        *) set -- "$@" "releases/$digest" "releases/$digest.list" "$at" ;;
         esac
     done
     for at in incoming/*; do
@@ -894,7 +948,11 @@ clear_away() {
         case $pid in
         part | *[!0-9]*) pid=0 ;;
         esac
-        may_receive "$pid" || wipe "$at"
+        may_receive "$pid" || set -- "$@" "$at"
+    done
+    [ $# -eq 0 ] || wipe "$@"
+    for at in live/*; do
+        [ -e "$at" ] || rm -f "$at"
     done
     set -f
 }
@@ -980,7 +1038,10 @@ verb_sample() {
     find_started || state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
     printf '%s\n' "$state"
-    [ "$2" = - ] || printf 'listener %s\n' "$(listener "$3")"
+    if [ "$2" != - ]; then
+        find_listener "$3"
+        printf 'listener %s\n' "$listener"
+    fi
 }
 
 # What systemd would say of what this shell has just started, where the kernel alone can tell: its main process, which
@@ -1022,40 +1083,46 @@ UnitFileState=enabled
 ControlGroup=$group"
 }
 
-# Who listens on a port: the inodes of its sockets against the descriptors of the unit's processes. The descriptors come
-# second, so that a socket that the unit opens meanwhile is never taken for somebody else's.
+# Sets `listener` to who listens on a port: the inodes of its sockets against the descriptors of the unit's processes.
+# The descriptors come second, so that a socket that the unit opens meanwhile is never taken for somebody else's.
 #
-# The kernel lists who listens first, and takes ten milliseconds to go through the rest: so a line is read at a time, and
-# none of the rest but its first.
-listener() {
-    sockets=''
+# The kernel lists who listens first, and takes milliseconds to find out whom else to list: so a line is read at a time,
+# and none after that of a socket which is ours.
+find_listener() {
+    sockets='' held=''
     for table in /proc/net/tcp /proc/net/tcp6; do
         [ -r "$table" ] || continue
         while read -r _ local _ how _ _ _ _ _ inode _; do
             case $how,$local in
-            0A,*":$1") sockets="$sockets socket:[$inode]" ;;
+            0A,*":$1")
+                sockets="$sockets socket:[$inode]"
+                [ -n "$held" ] || descriptors
+                ! is_held "socket:[$inode]" || return 0
+                ;;
             # Others that listen, what kernels before 4.4 have among them, and the head.
             0A,* | 03,* | st,*) continue ;;
             *) break ;;
             esac
         done <"$table"
     done
-    if [ -z "$sockets" ]; then
-        echo nobody
-        return
-    fi
+    listener=nobody
+    [ -n "$sockets" ] || return 0
+    # Those that were found after the descriptors.
     descriptors
     for socket in $sockets; do
-        case $held in
-        *"$socket"*)
-            echo ours
-            return
-            ;;
-        esac
+        ! is_held "$socket" || return 0
     done
     case $held in
-    *'ermission denied'*) echo hidden ;;
-    *) echo another ;;
+    *'ermission denied'*) listener=hidden ;;
+    *) listener=another ;;
+    esac
+}
+
+# Whether one of the descriptors is a socket; sets `listener` then.
+is_held() {
+    case $held in
+    *"$1"*) listener=ours ;;
+    *) return 1 ;;
     esac
 }
 
@@ -1156,7 +1223,7 @@ serve() {
     done
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
-    staged='' staged_at=0 started='' started_at=0
+    staged='' staged_at=0 staged_under='' started='' started_at=0
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086
@@ -1196,7 +1263,10 @@ $(head -c 2000 /proc/self/fd/8 | sed 's/^/err /')"
 remember() {
     case $verb,$code in
     stage,0)
-        staged="$1 $3 $4"
+        staged="$1 $3 $4" staged_under=
+        case $said in
+        *same*) staged_under=same ;;
+        esac
         tell_uptime
         staged_at=$uptime
         ;;

@@ -252,22 +252,20 @@ fn removed(base: &Manifest, manifest: &Manifest, damaged: &BTreeSet<String>) -> 
 
 /// A sed script that makes the new manifest's text out of the base's.
 fn edit(base: &Manifest, manifest: &Manifest) -> String {
-    let old: Vec<String> = base.entries.iter().map(|(path, entry)| line(path, entry)).collect();
-    let paths: Vec<&ReleasePath> = base.entries.keys().collect();
     let mut new = manifest.entries.iter().peekable();
     let mut script = String::new();
     // The line number counts from 1, as sed does.
-    for (index, path) in paths.iter().enumerate() {
+    for (index, (path, old)) in base.entries.iter().enumerate() {
         let number = index + 1;
         let mut before = Vec::new();
-        while let Some((added, entry)) = new.next_if(|(candidate, _)| candidate < path) {
+        while let Some((added, entry)) = new.next_if(|(candidate, _)| *candidate < path) {
             before.push(line(added, entry));
         }
         if !before.is_empty() {
             script.push_str(&format!("{number}i\\\n{}\n", before.join("\\\n")));
         }
-        match new.next_if(|(candidate, _)| candidate == path) {
-            Some((path, entry)) if line(path, entry) == old[index] => {}
+        match new.next_if(|(candidate, _)| *candidate == path) {
+            Some((_, entry)) if entry == old => {}
             Some((path, entry)) => script.push_str(&format!("{number}c\\\n{}\n", line(path, entry))),
             None => script.push_str(&format!("{number}d\n")),
         }

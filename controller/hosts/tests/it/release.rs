@@ -67,9 +67,9 @@ impl Releases {
     pub(crate) fn material(&self, spec: &ServiceSpec, manifest: &Manifest, bases: &[&Manifest]) -> Material {
         let directory: PathBuf = self.directory.path().to_owned();
         let contents: ContentPath = Arc::new(move |digest| directory.join(digest.to_string()));
-        let bases: BTreeMap<ReleaseDigest, Manifest> =
-            bases.iter().map(|base| (base.digest(), (*base).clone())).collect();
-        Material { spec: spec.clone(), manifest: manifest.clone(), bases, contents, seen: None }
+        let bases: BTreeMap<ReleaseDigest, Arc<Manifest>> =
+            bases.iter().map(|base| (base.digest(), Arc::new((*base).clone()))).collect();
+        Material { spec: spec.clone(), manifest: Arc::new(manifest.clone()), bases, contents, seen: None }
     }
 }
 
