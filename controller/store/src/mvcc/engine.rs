@@ -7,12 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::backend::{Backend, BackendError, Batch, Meta};
+use super::check::check;
 use super::compaction::left_over;
 use super::index::{Entry, Index};
 use super::lease::{Lease, Leases, SHORTEST_LEASE};
 use super::model::{KeyValue, LeaseNumber, Revision};
 use super::read;
 use super::request::{Delete, Field, Found, LONGEST_LEASE, Outcome, Put, Range, Refusal, Txn};
+
+/// Bytes that a request takes beside its keys and values, about.
+const REQUEST_ALLOWANCE: usize = 256;
 
 /// Something that changes the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,27 @@ pub struct Order {
     pub request: Request,
     /// Who asks, where that is known: kept with what is written.
     pub author: Option<Arc<str>>,
+}
+
+impl Order {
+    /// What can be told without the store.
+    fn check(&self) -> Result<(), Refusal> {
+        match &self.request {
+            Request::Txn(txn) => check(txn),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of keys and values in it, and an allowance for everything else, for whoever keeps many of them.
+    pub fn bytes(&self) -> usize {
+        REQUEST_ALLOWANCE
+            + match &self.request {
+                Request::Put(put) => put.bytes(),
+                Request::Delete(delete) => delete.keys.bytes(),
+                Request::Txn(txn) => txn.bytes(),
+                Request::Grant(..) | Request::Revoke(_) => 0,
+            }
+    }
 }
 
 /// What became of a request.
@@ -115,12 +140,15 @@ impl Engine {
     ///
     /// Leases that are granted last from `now` on.
     pub fn write(&self, orders: &[Order], now: Duration) -> Vec<Result<Done, Refusal>> {
+        // Before anybody has to wait for it.
+        let checked: Vec<_> = orders.iter().map(Order::check).collect();
         let _alone = self.alone();
         let (batch, before, revision, answers) = {
             let mut inner = self.inner_mut();
             let revision = inner.committed;
             let mut draft = Draft::new(&mut inner, self.backend(), revision, now);
-            let answers: Vec<_> = orders.iter().map(|order| draft.run(order)).collect();
+            let run = |(order, checked): (&Order, Result<_, _>)| checked.and_then(|()| draft.run(order));
+            let answers: Vec<_> = orders.iter().zip(checked).map(run).collect();
             (draft.batch, draft.leases_before, draft.revision, answers)
         };
         if batch.is_empty() {

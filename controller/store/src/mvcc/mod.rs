@@ -8,6 +8,7 @@
 //! not be written is taken back, whole, before anybody has seen it.
 
 mod backend;
+mod check;
 mod compaction;
 mod contents;
 mod disk;

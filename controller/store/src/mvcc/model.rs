@@ -84,6 +84,14 @@ impl KeyRange {
         key
     }
 
+    /// Bytes of its keys.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::One(key) | Self::From(key) => key.len(),
+            Self::Until(begin, end) => begin.len() + end.len(),
+        }
+    }
+
     /// Whether a key is in it.
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {

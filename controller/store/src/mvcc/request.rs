@@ -124,6 +124,14 @@ pub struct Put {
     pub tell_previous: bool,
 }
 
+impl Put {
+    /// Bytes of its key and value.
+    pub(super) fn bytes(&self) -> usize {
+        let Self { key, value, lease: _, tell_previous: _ } = self;
+        key.len() + if let Field::New(value) = value { value.len() } else { 0 }
+    }
+}
+
 /// Deletes pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
@@ -195,6 +203,27 @@ pub struct Txn {
     pub success: Vec<Operation>,
     /// Where one does not.
     pub failure: Vec<Operation>,
+}
+
+impl Txn {
+    /// Bytes of its keys and values, and of what holds them.
+    pub(super) fn bytes(&self) -> usize {
+        let Self { compare, success, failure } = self;
+        let compare = compare.iter().map(|compare| {
+            let operand = if let Operand::Value(value) = &compare.operand { value.len() } else { 0 };
+            size_of::<Compare>() + compare.keys.bytes() + operand
+        });
+        let operations = success.iter().chain(failure).map(|operation| {
+            size_of::<Operation>()
+                + match operation {
+                    Operation::Range(range) => range.keys.bytes(),
+                    Operation::Put(put) => put.bytes(),
+                    Operation::Delete(delete) => delete.keys.bytes(),
+                    Operation::Txn(txn) => txn.bytes(),
+                }
+        });
+        compare.chain(operations).sum()
+    }
 }
 
 /// What a [`Range`] found.

@@ -1,19 +1,9 @@
 //! Transactions: conditions first, all of them as things stood before, then the operations of one branch.
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
-
-use bytes::Bytes;
-
 use super::engine::Draft;
-use super::model::{KeyRange, KeyValue};
-use super::request::{
-    Answer, Compare, Detail, MOST_OPERATIONS, Operand, Operation, Outcome, Range, Refusal, Relation, Txn,
-};
-
-/// How deep transactions stand in one another. etcd sets no bound, and can be made to overflow its stack; nobody needs
-/// more than two.
-const DEEPEST: usize = 16;
+use super::model::KeyValue;
+use super::request::{Answer, Compare, Detail, Operand, Operation, Outcome, Range, Refusal, Relation, Txn};
+use std::cmp::Ordering;
 
 /// Which branch a transaction takes, and those in it.
 struct Path {
@@ -23,9 +13,8 @@ struct Path {
 }
 
 impl Draft<'_> {
-    /// Does a transaction.
+    /// Does a transaction that was checked.
     pub(super) fn txn(&mut self, txn: &Txn) -> Result<Outcome, Refusal> {
-        check(txn, 0)?;
         let path = self.path(txn)?;
         self.check_branch(txn, &path)?;
         self.take(txn, &path)
@@ -121,86 +110,4 @@ fn fits(compare: &Compare, pair: &KeyValue) -> bool {
         Relation::Less => order == Ordering::Less,
         Relation::NotEqual => order != Ordering::Equal,
     }
-}
-
-/// Whether a transaction may be asked at all (etcd's `checkTxnRequest`).
-fn check(txn: &Txn, depth: usize) -> Result<(), Refusal> {
-    check_shape(txn, depth)?;
-    writes(&txn.success)?;
-    writes(&txn.failure)?;
-    Ok(())
-}
-
-fn check_shape(txn: &Txn, depth: usize) -> Result<(), Refusal> {
-    let Txn { compare, success, failure } = txn;
-    let most = compare.len().max(success.len()).max(failure.len());
-    if most > MOST_OPERATIONS || depth > DEEPEST {
-        return Err(Refusal::TooManyOperations);
-    }
-    if compare.iter().any(|compare| compare.keys.begin().is_empty()) {
-        return Err(Refusal::EmptyKey);
-    }
-    for operation in success.iter().chain(failure) {
-        let empty = match operation {
-            Operation::Range(range) => range.keys.begin().is_empty(),
-            Operation::Put(put) => put.key.is_empty(),
-            Operation::Delete(delete) => delete.keys.begin().is_empty(),
-            Operation::Txn(txn) => {
-                check_shape(txn, depth + 1)?;
-                false
-            }
-        };
-        if empty {
-            return Err(Refusal::EmptyKey);
-        }
-    }
-    Ok(())
-}
-
-/// What a branch may write: keys that it puts, ranges that it deletes.
-#[derive(Default)]
-struct Writes {
-    puts: BTreeSet<Bytes>,
-    deletions: Vec<KeyRange>,
-}
-
-impl Writes {
-    fn deletes(&self, key: &[u8]) -> bool {
-        self.deletions.iter().any(|range| range.contains(key))
-    }
-}
-
-/// What a branch may write; refused where a key could be written twice (etcd's `checkIntervals`).
-fn writes(branch: &[Operation]) -> Result<Writes, Refusal> {
-    let mut all = Writes::default();
-    for operation in branch {
-        if let Operation::Delete(delete) = operation {
-            all.deletions.push(delete.keys.clone());
-        }
-    }
-    for operation in branch {
-        let Operation::Txn(txn) = operation else { continue };
-        let (then, otherwise) = (writes(&txn.success)?, writes(&txn.failure)?);
-        for key in &then.puts {
-            if all.deletes(key) || !all.puts.insert(key.clone()) {
-                return Err(Refusal::DuplicateKey);
-            }
-        }
-        for key in &otherwise.puts {
-            // Of the two only one is done.
-            if all.deletes(key) || (!all.puts.insert(key.clone()) && !then.puts.contains(key)) {
-                return Err(Refusal::DuplicateKey);
-            }
-        }
-        all.deletions.extend(then.deletions);
-        all.deletions.extend(otherwise.deletions);
-    }
-    for operation in branch {
-        if let Operation::Put(put) = operation
-            && (all.deletes(&put.key) || !all.puts.insert(put.key.clone()))
-        {
-            return Err(Refusal::DuplicateKey);
-        }
-    }
-    Ok(all)
 }

@@ -336,6 +336,8 @@ impl From<redb::Error> for BackendError {
         match error {
             redb::Error::Corrupted(what) => Self::Damaged(what),
             redb::Error::Io(error) => error.into(),
+            // No version of ours has written another one.
+            redb::Error::UpgradeRequired(_) => Self::Damaged(error.to_string()),
             other => Self::Io(other.to_string()),
         }
     }

@@ -5,9 +5,10 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use windlass_store::mvcc::{Disk, Engine, KeyRange, OpenError, Range, Refusal, Request};
+use windlass_store::mvcc::{Change, Disk, Engine, KeyRange, KeyValue, OpenError, Range, Refusal, Request};
 
 use super::{NOW, everything, on_disk, one, put};
 
@@ -140,28 +141,37 @@ fn hurt(bytes: &mut Vec<u8>, damage: &Damage) {
     bytes[from..until].fill(byte);
 }
 
+/// A store's file, and what is in it.
+static WHOLE: LazyLock<(Vec<u8>, Vec<KeyValue>, Vec<Change>)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    for number in 0..12 {
+        one(&engine, Request::Put(put(&format!("k{}", number % 5), &"v".repeat(1000)))).expect("put");
+    }
+    let (_, found) = engine.range(&Range::of(everything())).expect("readable");
+    let history = engine.history(1, 99, usize::MAX).expect("readable");
+    drop(engine);
+    (fs::read(&path).expect("readable"), found.pairs, history.changes)
+});
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_damaged_file_is_named_and_left_alone(damage in damage()) {
+        let (whole, pairs, history) = &*WHOLE;
+        let mut bytes = whole.clone();
+        hurt(&mut bytes, &damage);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.redb");
-        let engine = on_disk(&path);
-        for number in 0..12 {
-            one(&engine, Request::Put(put(&format!("k{}", number % 5), &"v".repeat(1000)))).expect("put");
-        }
-        let everything = Range::of(everything());
-        let (whole, history) = (engine.range(&everything), engine.history(1, 99, usize::MAX));
-        drop(engine);
-        let mut bytes = fs::read(&path).expect("readable");
-        hurt(&mut bytes, &damage);
         fs::write(&path, &bytes).expect("written");
         match Disk::open(&path) {
             Ok(disk) => {
                 let engine = Engine::open(Box::new(disk), NOW).expect("what opens is whole");
-                prop_assert_eq!(engine.range(&everything), whole, "nothing was lost");
-                prop_assert_eq!(engine.history(1, 99, usize::MAX), history);
+                let (_, found) = engine.range(&Range::of(everything())).expect("readable");
+                prop_assert_eq!(&found.pairs, pairs, "nothing was lost");
+                prop_assert_eq!(&engine.history(1, 99, usize::MAX).expect("readable").changes, history);
             }
             Err(error) => {
                 prop_assert!(matches!(&error, OpenError::Damaged { .. }), "{:?}", error);

@@ -6,6 +6,7 @@ mod files;
 mod naive;
 mod particular;
 mod retention;
+mod twice;
 
 use std::path::Path;
 use std::time::Duration;
