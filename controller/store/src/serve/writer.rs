@@ -2,28 +2,38 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::since_boot;
 use crate::mvcc::{Done, Engine, Order, Refusal};
 
-/// Requests that may wait to be written. Whoever comes then waits before he is taken in: 1024 of the largest would be
-/// 1.5 GB, but so many large ones at once come from nobody.
+/// Requests that may wait to be written. Whoever comes then waits before he is taken in.
 const WAITING: usize = 1024;
+
+/// Bytes that those may have together, and so what is written at once too: forty of the largest, and far more than 1024
+/// of what is usual.
+const WAITING_BYTES: usize = 64 << 20;
 
 /// Requests that are written at once. A flush of 256 small ones takes hardly longer than one.
 const AT_ONCE: usize = 256;
 
 /// What is to be written, and who waits for it.
 enum Job {
-    Order(Order, oneshot::Sender<Result<Done, Refusal>>),
+    Order(Order, Waiting),
     Compact(i64, oneshot::Sender<Result<Done, Refusal>>),
+}
+
+/// Who waits for an order, and its part of [`WAITING_BYTES`].
+struct Waiting {
+    answer: oneshot::Sender<Result<Done, Refusal>>,
+    room: OwnedSemaphorePermit,
 }
 
 /// A way to the one who writes.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
     revisions: watch::Sender<i64>,
 }
 
@@ -37,13 +47,16 @@ impl Writer {
         let revisions = watch::Sender::new(engine.revision());
         let told = revisions.clone();
         std::thread::Builder::new().name("store".to_owned()).spawn(move || work(&engine, waiting, &told))?;
-        Ok(Self { jobs, revisions })
+        Ok(Self { jobs, room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions })
     }
 
     /// Writes something, and answers once it would outlive a power cut.
     pub(super) async fn write(&self, order: Order) -> Result<Done, Refusal> {
+        // One that is larger than all of it waits until nobody else does.
+        let bytes = u32::try_from(order.bytes().min(WAITING_BYTES)).expect("some megabytes");
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.expect("it is never closed");
         let (answer, answered) = oneshot::channel();
-        self.ask(Job::Order(order, answer), answered).await
+        self.ask(Job::Order(order, Waiting { answer, room }), answered).await
     }
 
     /// Forgets what nobody can see from a revision on.
@@ -71,9 +84,9 @@ fn work(engine: &Engine, mut waiting: mpsc::Receiver<Job>, told: &watch::Sender<
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs.drain(..) {
             match job {
-                Job::Order(order, answer) => {
+                Job::Order(order, waiting) => {
                     orders.push(order);
-                    answers.push(answer);
+                    answers.push(waiting);
                 }
                 Job::Compact(revision, answer) => {
                     // What came before it is written before it.
@@ -84,28 +97,51 @@ fn work(engine: &Engine, mut waiting: mpsc::Receiver<Job>, told: &watch::Sender<
             }
         }
         write(engine, &mut orders, &mut answers, told);
-        if waiting.is_empty()
-            && let Err(error) = engine.forget_some()
-        {
-            tracing::warn!(%error, "what was compacted stays on the disk for now");
-        }
     }
 }
 
-fn write(
-    engine: &Engine,
-    orders: &mut Vec<Order>,
-    answers: &mut Vec<oneshot::Sender<Result<Done, Refusal>>>,
-    told: &watch::Sender<i64>,
-) {
+fn write(engine: &Engine, orders: &mut Vec<Order>, answers: &mut Vec<Waiting>, told: &watch::Sender<i64>) {
     if orders.is_empty() {
         return;
     }
     let done = engine.write(orders, since_boot());
     let now = engine.revision();
     told.send_if_modified(|revision| std::mem::replace(revision, now) != now);
-    for (answer, done) in answers.drain(..).zip(done) {
+    orders.clear();
+    for (Waiting { answer, room }, done) in answers.drain(..).zip(done) {
+        drop(room);
         let _ = answer.send(done);
     }
-    orders.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::mvcc::{Field, LeaseNumber, MOST_BYTES, Memory, Put, Request};
+
+    fn large(number: usize) -> Order {
+        let (value, lease) = (Field::New(vec![0; MOST_BYTES].into()), Field::New(LeaseNumber::NONE));
+        let put = Put { key: number.to_string().into(), value, lease, tell_previous: false };
+        Order { request: Request::Put(put), author: None }
+    }
+
+    #[tokio::test]
+    async fn what_waits_has_a_bound() {
+        let (jobs, mut waiting) = mpsc::channel(WAITING);
+        let writer = Writer { jobs, room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions: watch::Sender::new(1) };
+        let writes = || join_all((0..100).map(|number| writer.write(large(number))));
+        // Polled once, each goes as far as it can while nobody writes.
+        assert!(tokio::time::timeout(Duration::ZERO, writes()).await.is_err());
+        let taken_in = std::iter::from_fn(|| waiting.try_recv().ok()).count();
+        assert_eq!(taken_in, WAITING_BYTES / large(0).bytes());
+        let engine = Engine::open(Box::new(Memory::default()), Duration::ZERO).expect("an empty store");
+        let writer = Writer::begin(Arc::new(engine)).expect("a thread");
+        let done = join_all((0..100).map(|number| writer.write(large(number)))).await;
+        assert!(done.iter().all(Result::is_ok), "who waits comes in once there is room");
+        assert_eq!(writer.room.available_permits(), WAITING_BYTES);
+    }
 }

@@ -6,6 +6,7 @@ mod files;
 mod naive;
 mod particular;
 mod retention;
+mod tended;
 mod twice;
 
 use std::path::Path;

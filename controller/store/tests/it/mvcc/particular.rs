@@ -126,11 +126,11 @@ fn who_wrote_is_kept() {
     assert_eq!(authors, [Some("anna"), None]);
 }
 
-/// A backend whose disk is full when a test says so.
+/// A backend that a test has a hand on too: its disk is full when the test says so.
 #[derive(Debug, Clone, Default)]
-struct Full(Arc<Memory>);
+pub(crate) struct Shared(Arc<Memory>);
 
-impl Backend for Full {
+impl Backend for Shared {
     fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
         self.0.load(each)
     }
@@ -156,7 +156,7 @@ impl Backend for Full {
 
 #[test]
 fn what_was_not_written_has_not_happened() {
-    let backend = Full::default();
+    let backend = Shared::default();
     let engine = Engine::open(Box::new(backend.clone()), NOW).expect("empty");
     one(&engine, Request::Grant(LeaseNumber(5), 60)).expect("granted");
     one(&engine, Request::Put(Put { lease: Field::New(LeaseNumber(5)), ..put("a", "1") })).expect("put");
