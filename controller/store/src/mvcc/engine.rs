@@ -1,6 +1,5 @@
 //! The engine: takes requests in batches, each batch one commit, and takes back what was not written.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use super::backend::{Backend, BackendError, Batch, Meta};
 use super::check::check;
 use super::compaction::left_over;
 use super::index::{Entry, Index};
-use super::lease::{Lease, Leases, SHORTEST_LEASE};
+use super::lease::{Lease, LeaseDraft, Leases, SHORTEST_LEASE};
 use super::model::{KeyValue, LeaseNumber, Revision};
 use super::read;
 use super::request::{Delete, Field, Found, LONGEST_LEASE, Outcome, Put, Range, Refusal, Txn};
@@ -31,6 +30,8 @@ pub enum Request {
     Grant(LeaseNumber, i64),
     /// Ends a lease, and deletes what goes with it.
     Revoke(LeaseNumber),
+    /// The same where nobody has kept it in time; where it was granted anew meanwhile, it is not found.
+    Expire(LeaseNumber),
 }
 
 /// A request, and who makes it.
@@ -58,7 +59,7 @@ impl Order {
                 Request::Put(put) => put.bytes(),
                 Request::Delete(delete) => delete.keys.bytes(),
                 Request::Txn(txn) => txn.bytes(),
-                Request::Grant(..) | Request::Revoke(_) => 0,
+                Request::Grant(..) | Request::Revoke(_) | Request::Expire(_) => 0,
             }
     }
 }
@@ -131,7 +132,7 @@ impl Engine {
         inner.leases.all = state.leases.iter().map(|(number, seconds)| (*number, Lease::new(*seconds, now))).collect();
         let forgotten = left_over(&mut inner);
         let Inner { index, leases, .. } = &mut inner;
-        leases.attach_all(index.living().map(|(key, entry)| (key, entry.lease)));
+        leases.attach(index.living().map(|(key, entry)| (key, entry.lease)));
         Ok(Self { inner: RwLock::new(inner), writer: Mutex::new(Writer { forgotten }), backend })
     }
 
@@ -143,24 +144,26 @@ impl Engine {
         // Before anybody has to wait for it.
         let checked: Vec<_> = orders.iter().map(Order::check).collect();
         let _alone = self.alone();
-        let (batch, before, revision, answers) = {
+        let (batch, leases, revision, answers) = {
             let mut inner = self.inner_mut();
             let revision = inner.committed;
             let mut draft = Draft::new(&mut inner, self.backend(), revision, now);
             let run = |(order, checked): (&Order, Result<_, _>)| checked.and_then(|()| draft.run(order));
             let answers: Vec<_> = orders.iter().zip(checked).map(run).collect();
-            (draft.batch, draft.leases_before, draft.revision, answers)
+            (draft.batch, draft.leases, draft.revision, answers)
         };
         if batch.is_empty() {
             return answers;
         }
         match self.backend.commit(&batch) {
             Ok(()) => {
-                self.inner_mut().committed = revision;
+                let mut inner = self.inner_mut();
+                inner.committed = revision;
+                inner.leases.take(leases);
                 answers
             }
             Err(error) => {
-                self.take_back(&batch, before);
+                self.take_back(&batch);
                 let refusal = Refusal::from(error);
                 answers.into_iter().map(|answer| answer.and_then(|_| Err(refusal.clone()))).collect()
             }
@@ -168,19 +171,12 @@ impl Engine {
     }
 
     /// A batch was not written: everything is as it was before.
-    fn take_back(&self, batch: &Batch, leases_before: BTreeMap<LeaseNumber, Option<Lease>>) {
+    fn take_back(&self, batch: &Batch) {
         let mut inner = self.inner_mut();
-        let Inner { index, leases, committed, .. } = &mut *inner;
+        let Inner { index, committed, .. } = &mut *inner;
         for (meta, _) in batch.changes.values() {
             index.undo(&meta.key, *committed + 1);
         }
-        for (number, before) in leases_before {
-            match before {
-                Some(lease) => leases.all.insert(number, lease),
-                None => leases.all.remove(&number),
-            };
-        }
-        leases.attach_all(index.living().map(|(key, entry)| (key, entry.lease)));
     }
 
     /// The store's revision: the last that would outlive a power cut.
@@ -216,8 +212,7 @@ pub(super) struct Draft<'a> {
     pub(super) inner: &'a mut Inner,
     backend: &'a dyn Backend,
     batch: Batch,
-    /// Leases that the batch makes or ends, as they were.
-    leases_before: BTreeMap<LeaseNumber, Option<Lease>>,
+    leases: LeaseDraft,
     /// The store's revision after what the batch has so far.
     pub(super) revision: i64,
     /// How many changes the request has made that is being done.
@@ -228,8 +223,8 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(inner: &'a mut Inner, backend: &'a dyn Backend, revision: i64, now: Duration) -> Self {
-        let (batch, leases_before) = (Batch::default(), BTreeMap::new());
-        Self { inner, backend, batch, leases_before, revision, changed: 0, author: None, now }
+        let (batch, leases) = (Batch::default(), LeaseDraft::default());
+        Self { inner, backend, batch, leases, revision, changed: 0, author: None, now }
     }
 
     /// Does one request, whole or not at all.
@@ -264,6 +259,11 @@ impl<'a> Draft<'a> {
             Request::Txn(txn) => self.txn(txn).map(Reply::Txn),
             Request::Grant(number, seconds) => self.grant(*number, *seconds).map(Reply::Granted),
             Request::Revoke(number) => self.revoke(*number).map(|()| Reply::Revoked),
+            Request::Expire(number) => {
+                let now = self.now;
+                self.lease(*number).filter(|lease| lease.ends <= now).ok_or(Refusal::LeaseNotFound)?;
+                self.revoke(*number).map(|()| Reply::Revoked)
+            }
         }
     }
 
@@ -275,7 +275,7 @@ impl<'a> Draft<'a> {
             let left = self.inner.index.at(&meta.key, i64::MAX).map_or(LeaseNumber::NONE, |entry| entry.lease);
             self.inner.index.undo(&meta.key, main);
             let before = self.inner.index.at(&meta.key, i64::MAX).map_or(LeaseNumber::NONE, |entry| entry.lease);
-            self.inner.leases.moved(&meta.key, left, before);
+            self.leases.moved(&meta.key, left, before);
         }
     }
 
@@ -310,7 +310,7 @@ impl<'a> Draft<'a> {
         }
         if let Field::New(lease) = put.lease
             && lease != LeaseNumber::NONE
-            && !self.inner.leases.all.contains_key(&lease)
+            && self.lease(lease).is_none()
         {
             return Err(Refusal::LeaseNotFound);
         }
@@ -374,28 +374,27 @@ impl<'a> Draft<'a> {
         if seconds > LONGEST_LEASE {
             return Err(Refusal::LeaseTtlTooLarge);
         }
-        if self.inner.leases.all.contains_key(&number) {
+        if self.lease(number).is_some() {
             return Err(Refusal::LeaseExists);
         }
         let seconds = seconds.max(SHORTEST_LEASE);
-        self.leases_before.entry(number).or_insert(None);
-        self.inner.leases.all.insert(number, Lease::new(seconds, self.now));
+        self.leases.grant(number, Lease::new(seconds, self.now));
         self.batch.leases.insert(number, Some(seconds));
         Ok(seconds)
     }
 
     fn revoke(&mut self, number: LeaseNumber) -> Result<(), Refusal> {
-        let lease = self.inner.leases.all.get(&number).cloned().ok_or(Refusal::LeaseNotFound)?;
-        for key in &lease.keys {
-            self.remove(key);
+        self.lease(number).ok_or(Refusal::LeaseNotFound)?;
+        for key in self.leases.keys(&self.inner.leases, number) {
+            self.remove(&key);
         }
-        self.inner.leases.all.remove(&number);
-        let granted_here = self.leases_before.get(&number).is_some_and(Option::is_none);
-        if !granted_here {
-            self.leases_before.insert(number, Some(Lease { keys: BTreeSet::new(), ..lease }));
-        }
+        self.leases.end(number);
         self.batch.leases.insert(number, None);
         Ok(())
+    }
+
+    fn lease(&self, number: LeaseNumber) -> Option<&Lease> {
+        self.leases.get(&self.inner.leases, number)
     }
 
     fn next(&mut self) -> Revision {
@@ -406,7 +405,7 @@ impl<'a> Draft<'a> {
 
     fn push(&mut self, key: &Bytes, entry: Entry, value: Bytes) {
         let before = self.inner.index.push(key, entry);
-        self.inner.leases.moved(key, before, entry.lease);
+        self.leases.moved(key, before, entry.lease);
         let Entry { at, created, version, lease } = entry;
         let meta = Meta { key: key.clone(), created, version, lease, author: self.author.clone() };
         self.batch.changes.insert(at, (meta, value));

@@ -40,24 +40,84 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// A key goes with another lease than before; [`LeaseNumber::NONE`] is none.
-    pub(super) fn moved(&mut self, key: &Bytes, before: LeaseNumber, now: LeaseNumber) {
-        if before == now {
-            return;
-        }
-        if let Some(lease) = self.all.get_mut(&before) {
-            lease.keys.remove(key);
-        }
-        if let Some(lease) = self.all.get_mut(&now) {
-            lease.keys.insert(key.clone());
+    /// Says which keys go with which lease, where nothing was said of it yet.
+    pub(super) fn attach<'a>(&mut self, living: impl Iterator<Item = (&'a Bytes, LeaseNumber)>) {
+        for (key, lease) in living {
+            if let Some(lease) = self.all.get_mut(&lease) {
+                lease.keys.insert(key.clone());
+            }
         }
     }
 
-    /// Says anew which keys go with which lease.
-    pub(super) fn attach_all<'a>(&mut self, living: impl Iterator<Item = (&'a Bytes, LeaseNumber)>) {
-        self.all.values_mut().for_each(|lease| lease.keys.clear());
-        for (key, lease) in living {
-            self.moved(key, LeaseNumber::NONE, lease);
+    /// A batch was written.
+    pub(super) fn take(&mut self, draft: LeaseDraft) {
+        for (number, lease) in draft.all {
+            match lease {
+                Some(lease) => self.all.insert(number, lease),
+                None => self.all.remove(&number),
+            };
+        }
+        for (key, Moved { before, now }) in draft.moved {
+            if let Some(lease) = self.all.get_mut(&before) {
+                lease.keys.remove(&key);
+            }
+            if let Some(lease) = self.all.get_mut(&now) {
+                lease.keys.insert(key);
+            }
+        }
+    }
+}
+
+/// What a batch does to leases. Nobody else sees it before the batch is written; where it is not, this is let go of.
+#[derive(Debug, Default)]
+pub(super) struct LeaseDraft {
+    /// Those that it makes, and those that it ends.
+    all: BTreeMap<LeaseNumber, Option<Lease>>,
+    moved: BTreeMap<Bytes, Moved>,
+}
+
+/// With which lease a key goes; [`LeaseNumber::NONE`] is none.
+#[derive(Debug)]
+struct Moved {
+    /// Before the batch.
+    before: LeaseNumber,
+    /// As far as the batch has been made.
+    now: LeaseNumber,
+}
+
+impl LeaseDraft {
+    pub(super) fn get<'a>(&'a self, written: &'a Leases, number: LeaseNumber) -> Option<&'a Lease> {
+        self.all.get(&number).map_or_else(|| written.all.get(&number), Option::as_ref)
+    }
+
+    /// What goes with a lease.
+    pub(super) fn keys(&self, written: &Leases, number: LeaseNumber) -> BTreeSet<Bytes> {
+        let mut keys = match self.all.contains_key(&number) {
+            true => BTreeSet::new(),
+            false => written.all.get(&number).map(|lease| lease.keys.clone()).unwrap_or_default(),
+        };
+        for (key, Moved { now, .. }) in &self.moved {
+            match *now == number {
+                true => keys.insert(key.clone()),
+                false => keys.remove(key),
+            };
+        }
+        keys
+    }
+
+    pub(super) fn grant(&mut self, number: LeaseNumber, lease: Lease) {
+        self.all.insert(number, Some(lease));
+    }
+
+    /// Ends a lease with which nothing goes any more.
+    pub(super) fn end(&mut self, number: LeaseNumber) {
+        self.all.insert(number, None);
+    }
+
+    /// A key goes with another lease than before.
+    pub(super) fn moved(&mut self, key: &Bytes, before: LeaseNumber, now: LeaseNumber) {
+        if before != now {
+            self.moved.entry(key.clone()).or_insert(Moved { before, now }).now = now;
         }
     }
 }

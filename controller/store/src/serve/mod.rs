@@ -21,7 +21,7 @@ use tonic::service::Routes;
 use self::protocol::etcdserverpb as rpc;
 use self::writer::Writer;
 use crate::clock::since_boot;
-use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Request, Retainer, Retention};
+use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Refusal, Request, Retainer, Retention};
 
 /// Bytes of a message beside the request that it carries: etcd's.
 const OVERHEAD: usize = 512 * 1024;
@@ -116,9 +116,13 @@ impl Server {
     }
 
     async fn end_lease(&self, lease: LeaseNumber) {
-        let order = Order { request: Request::Revoke(lease), author: None };
-        if let Err(error) = self.writer.write(order).await {
-            tracing::warn!(lease = lease.0, %error, "a lease that has ended could not be revoked; it is tried again");
+        let order = Order { request: Request::Expire(lease), author: None };
+        match self.writer.write(order).await {
+            // Somebody was quicker to revoke it, and may have granted it anew.
+            Ok(_) | Err(Refusal::LeaseNotFound) => {}
+            Err(error) => {
+                tracing::warn!(lease = lease.0, %error, "a lease that has ended could not be revoked; it is tried again");
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! What is particular: refusals, sorting and cutting, batches that fail, what is forgotten.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use windlass_store::mvcc::{
     Backend, BackendError, Batch, Change, DefragmentError, Detail, Disk, Engine, Field, KeyRange, LeaseNumber,
@@ -57,25 +56,6 @@ fn what_is_kept_is_kept() {
 }
 
 #[test]
-fn leases_end() {
-    let engine = in_memory();
-    let at = |seconds| NOW + Duration::from_secs(seconds);
-    let granted = one(&engine, Request::Grant(LeaseNumber(1), 1)).expect("granted").reply;
-    assert_eq!(granted, Reply::Granted(2), "none is shorter than two seconds");
-    one(&engine, Request::Grant(LeaseNumber(2), 10)).expect("granted");
-    assert_eq!(engine.ended_leases(at(1)), (vec![], Some(at(2))));
-    assert_eq!(engine.keep_alive(LeaseNumber(1), at(1)), Ok(2));
-    assert_eq!(engine.ended_leases(at(3)), (vec![LeaseNumber(1)], Some(at(10))));
-    assert_eq!(
-        engine.keep_alive(LeaseNumber(1), at(3)),
-        Err(Refusal::LeaseNotFound),
-        "what has ended does not come back"
-    );
-    assert_eq!(engine.lease(LeaseNumber(2), at(4)).expect("there").remaining, Duration::from_secs(6));
-    assert_eq!(engine.leases(), [LeaseNumber(1), LeaseNumber(2)]);
-}
-
-#[test]
 fn ranges_are_sorted_and_cut_as_etcd_does() {
     let engine = in_memory();
     for (key, value) in [("a", "3"), ("b", "1"), ("c", "2"), ("a", "0")] {
@@ -128,7 +108,7 @@ fn who_wrote_is_kept() {
 
 /// A backend that a test has a hand on too: its disk is full when the test says so.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shared(Arc<Memory>);
+pub(crate) struct Shared(pub(crate) Arc<Memory>);
 
 impl Backend for Shared {
     fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
