@@ -19,10 +19,10 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak bench bench-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak test-kill-store bench bench-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Install what building, testing and the demo need; nothing where nothing is missing
 	@scripts/setup
@@ -54,6 +54,10 @@ e2e: ## Run the end-to-end tests alone
 
 soak: setup build ## Run what takes many minutes: five minutes idle
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only
+
+test-kill-store: setup build ## Kill a process that writes to the embedded store, 200 times
+	WINDLASS_TEST_KILLS=200 $(CARGO) nextest run --package windlass-store --profile soak \
+	    --filterset 'test(a_killed_process_has_lost_nothing)'
 
 # How many rounds, and with how many hosts: `make bench BENCH_ROUNDS=3 BENCH_HOSTS=3`.
 export BENCH_ROUNDS BENCH_HOSTS

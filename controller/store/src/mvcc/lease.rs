@@ -92,10 +92,8 @@ impl LeaseDraft {
 
     /// What goes with a lease.
     pub(super) fn keys(&self, written: &Leases, number: LeaseNumber) -> BTreeSet<Bytes> {
-        let mut keys = match self.all.contains_key(&number) {
-            true => BTreeSet::new(),
-            false => written.all.get(&number).map(|lease| lease.keys.clone()).unwrap_or_default(),
-        };
+        // Had the batch ended it, each of these would have been moved away.
+        let mut keys = written.all.get(&number).map(|lease| lease.keys.clone()).unwrap_or_default();
         for (key, Moved { now, .. }) in &self.moved {
             match *now == number {
                 true => keys.insert(key.clone()),

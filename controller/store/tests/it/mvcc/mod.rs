@@ -3,6 +3,7 @@
 mod copies;
 mod faults;
 mod files;
+mod killed;
 mod leases;
 mod naive;
 mod particular;
