@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -113,6 +114,19 @@ pub enum BackendError {
     /// What is there is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),
+}
+
+impl BackendError {
+    /// The same, and of which file it was said.
+    pub(super) fn of(self, path: &Path) -> Self {
+        let of = |what| format!("{}: {what}", path.display());
+        match self {
+            Self::NoSpace(what) => Self::NoSpace(of(what)),
+            Self::Io(what) => Self::Io(of(what)),
+            Self::Damaged(what) => Self::Damaged(of(what)),
+            Self::Gone(at) => Self::Gone(at),
+        }
+    }
 }
 
 /// Keeps the history.

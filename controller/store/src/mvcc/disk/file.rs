@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, P
 use std::path::{Path, PathBuf};
 
 use redb::StorageBackend;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, fstatvfs};
 
 /// Why a store's file could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,15 @@ fn holder(process: Option<u32>, path: &Path) -> String {
         Some(process) => format!("process {process}; hint: stop it, or name another --data-dir"),
         None => format!("another process; hint: `fuser {}` names it", path.display()),
     }
+}
+
+/// What a store's file is kept on.
+pub trait Medium: StorageBackend {
+    /// How many bytes more there is room for, where that can be told.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn free(&self) -> io::Result<Option<u64>>;
 }
 
 /// A store's file, open and locked.
@@ -150,6 +159,13 @@ fn lock(path: &Path) -> Result<File, OpenError> {
             Err(OpenError::InUse { path: path.to_owned(), process })
         }
         Err(TryLockError::Error(error)) => Err(fails(error)),
+    }
+}
+
+impl Medium for StoreFile {
+    fn free(&self) -> io::Result<Option<u64>> {
+        let disk = fstatvfs(&self.file)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 }
 

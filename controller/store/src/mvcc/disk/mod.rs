@@ -12,22 +12,24 @@
 //! A commit that failed may be in the file all the same: all of it, or nothing. Until the next one nobody sees it, for
 //! who reads knows the last revision that was acknowledged; and the next one begins with taking it out.
 
+mod error;
 mod file;
+mod handle;
 mod opening;
 mod overlay;
 mod record;
 mod view;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
-pub use self::file::OpenError;
 use self::file::StoreFile;
-use self::overlay::{Overlay, Through};
+pub use self::file::{Medium, OpenError};
+use self::handle::Handle;
 use self::record::{decode, encode, place, revision, seal, unseal};
 use self::view::Reading;
 use super::backend::{Backend, BackendError, Batch, DefragmentError, Meta, Size, State, View};
@@ -39,24 +41,18 @@ const VALUES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("value
 const LEASES: TableDefinition<'_, i64, i64> = TableDefinition::new("leases");
 const STATE: TableDefinition<'_, &str, i64> = TableDefinition::new("state");
 
+/// Bytes on the disk that no put may take, so that there is a way out where it is full: redb writes anew what it
+/// changes, also where that is less than before. The largest deletion, of everything in a store of 10,000 keys, needs a
+/// tenth of that.
+const KEPT_FREE: u64 = 16 << 20;
+
 /// Keeps the history in a file.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    file: Arc<dyn StorageBackend>,
-    opened: RwLock<Opened>,
+    file: Arc<dyn Medium>,
+    handle: Handle,
     acknowledged: Mutex<Acknowledged>,
-}
-
-/// redb's handle of the file. After an error of the disk it refuses everything, and another one is made.
-#[derive(Debug, Default)]
-struct Opened {
-    /// Nothing where it could not even be read.
-    database: Option<Database>,
-    /// Whether it is written through to the file; where not, it is only read.
-    writable: bool,
-    /// How many there were before.
-    number: u64,
 }
 
 /// What was acknowledged, whatever the file has.
@@ -102,7 +98,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn on(file: Arc<dyn StorageBackend>, name: &Path) -> Result<Self, OpenError> {
+    pub fn on(file: Arc<dyn Medium>, name: &Path) -> Result<Self, OpenError> {
         if file.len().map_err(|error| OpenError::Io { path: name.to_owned(), error })? == 0 {
             opening::fill(Arc::clone(&file), name)?;
         }
@@ -118,83 +114,25 @@ impl Disk {
         restored.ok_or_else(|| RestoreError::Exists(path.to_owned()))
     }
 
-    fn of(file: Arc<dyn StorageBackend>, path: &Path) -> Result<Self, OpenError> {
+    fn of(file: Arc<dyn Medium>, path: &Path) -> Result<Self, OpenError> {
         let (database, last, state) = opening::open_store(&file, path)?;
-        let opened = RwLock::new(Opened { database: Some(database), writable: true, number: 0 });
+        let handle = Handle::new(Arc::clone(&file), database);
         let acknowledged = Mutex::new(Acknowledged { last, state, in_doubt: false });
-        Ok(Self { path: path.to_owned(), file, opened, acknowledged })
-    }
-
-    /// Runs with what is in the file. Where that fails of the disk, once more with the file opened anew.
-    fn read<T>(&self, run: impl Fn(&ReadTransaction) -> Result<T, BackendError>) -> Result<T, BackendError> {
-        let number = {
-            let opened = self.opened();
-            match self.with(&opened, |database| run(&database.begin_read()?)) {
-                Err(BackendError::Io(_) | BackendError::NoSpace(_)) => opened.number,
-                done => return done,
-            }
-        };
-        self.reopen_to_read(number);
-        self.with(&self.opened(), |database| run(&database.begin_read()?))
-    }
-
-    fn with<T>(
-        &self,
-        opened: &Opened,
-        run: impl FnOnce(&Database) -> Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
-        match &opened.database {
-            Some(database) => run(database),
-            None => Err(BackendError::Io(format!("{} cannot be read", self.path.display()))),
-        }
-    }
-
-    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { path: path.to_owned(), file, handle, acknowledged })
     }
 
     fn acknowledged(&self) -> MutexGuard<'_, Acknowledged> {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts another handle in the place of one that is of no use any more, unless that has been done.
-    fn reopen_to_read(&self, number: u64) {
-        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        if opened.number == number {
-            self.reopen(&mut opened, false);
-        }
-    }
-
-    fn reopen_to_write(&self) -> Result<(), BackendError> {
-        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        if opened.writable {
-            return Ok(());
-        }
-        let failed = self.reopen(&mut opened, true);
-        if failed.is_some() {
-            self.reopen(&mut opened, false);
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn reopen(&self, opened: &mut Opened, writable: bool) -> Option<BackendError> {
-        // The one before is closed first.
-        *opened = Opened { database: None, writable, number: opened.number + 1 };
-        let file = Arc::clone(&self.file);
-        let database = match writable {
-            true => opening::database(Through(file)),
-            false => Overlay::new(file).map_err(BackendError::from).and_then(opening::database),
-        };
-        match database {
-            Ok(database) => {
-                opened.database = Some(database);
-                None
-            }
-            Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "the store's file could not be opened anew");
-                opened.writable = false;
-                Some(error)
-            }
+    /// Refuses what would take room that is kept.
+    fn check_room(&self, batch: &Batch) -> Result<(), BackendError> {
+        let deletes_only = batch.changes.values().all(|(meta, _)| meta.version == 0);
+        match self.file.free()? {
+            Some(free) if free < KEPT_FREE && !deletes_only => Err(BackendError::NoSpace(format!(
+                "{free} bytes are free on its disk, of which {KEPT_FREE} are kept for deleting and for forgetting history"
+            ))),
+            _ => Ok(()),
         }
     }
 }
@@ -203,7 +141,7 @@ impl Backend for Disk {
     fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
         let acknowledged = self.acknowledged();
         let end = place(Revision { main: acknowledged.last + 1, sub: 0 });
-        self.with(&self.opened(), |database| {
+        self.handle.with(|database| {
             for entry in database.begin_read()?.open_table(CHANGES)?.range(..end)? {
                 let (at, meta) = entry?;
                 let at = revision(at.value());
@@ -216,26 +154,26 @@ impl Backend for Disk {
 
     fn commit(&self, batch: &Batch) -> Result<(), BackendError> {
         let mut acknowledged = self.acknowledged();
-        self.reopen_to_write()?;
-        let (number, written) = {
-            let opened = self.opened();
-            (opened.number, self.with(&opened, |database| write(database, batch, &acknowledged)))
-        };
+        let written = self.check_room(batch).and_then(|()| {
+            self.handle.open_to_write()?;
+            let written = self.handle.with(|database| write(database, batch, &acknowledged));
+            if written.is_err() {
+                acknowledged.in_doubt = true;
+                self.handle.open_to_read();
+            }
+            written
+        });
         match written {
             Ok(()) => {
                 acknowledged.take(batch);
                 Ok(())
             }
-            Err(error) => {
-                acknowledged.in_doubt = true;
-                self.reopen_to_read(number);
-                Err(error)
-            }
+            Err(error) => Err(error.of(&self.path)),
         }
     }
 
     fn values(&self, at: &[Revision]) -> Result<Vec<Bytes>, BackendError> {
-        self.read(|read| {
+        self.handle.read(|read| {
             let table = read.open_table(VALUES)?;
             let value = |at: &Revision| {
                 let sealed = table.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
@@ -246,35 +184,32 @@ impl Backend for Disk {
     }
 
     fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
-        self.read(|read| view::changes(read, from, most, bytes))
+        self.handle.read(|read| view::changes(read, from, most, bytes))
     }
 
     fn view(&self) -> Result<Box<dyn View>, BackendError> {
         // Taken first: so nothing is written between the two.
         let acknowledged = self.acknowledged();
-        let read = self.with(&self.opened(), |database| Ok(database.begin_read()?))?;
+        let read = self.handle.with(|database| Ok(database.begin_read()?))?;
         Ok(Box::new(Reading { read, state: acknowledged.state.clone() }))
     }
 
     fn size(&self) -> Result<Size, BackendError> {
-        Ok(Size { file: self.file.len()?, used: self.read(view::used)? })
+        Ok(Size { file: self.file.len()?, used: self.handle.read(view::used)? })
     }
 
     fn defragment(&self) -> Result<(), DefragmentError> {
         let mut acknowledged = self.acknowledged();
-        self.reopen_to_write()?;
-        let compacted = {
-            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-            opened.database.as_mut().map_or(Ok(false), Database::compact)
-        };
-        match compacted {
-            Ok(_) => Ok(()),
-            Err(redb::CompactionError::Storage(error)) => {
+        self.handle.open_to_write()?;
+        match self.handle.with_alone(|database| Ok(database.compact())) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(redb::CompactionError::Storage(error))) => {
                 acknowledged.in_doubt = true;
-                self.reopen_to_read(self.opened().number);
-                Err(DefragmentError::Failed(error.into()))
+                self.handle.open_to_read();
+                Err(DefragmentError::Failed(BackendError::from(error).of(&self.path)))
             }
-            Err(_) => Err(DefragmentError::InUse),
+            Ok(Err(_)) => Err(DefragmentError::InUse),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -329,61 +264,4 @@ fn settle(write: &WriteTransaction, acknowledged: &Acknowledged) -> Result<(), B
     state.insert("compacted", compacted)?;
     state.insert("revision", revision)?;
     Ok(())
-}
-
-impl From<redb::Error> for BackendError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Corrupted(what) => Self::Damaged(what),
-            redb::Error::Io(error) => error.into(),
-            // No version of ours has written another one.
-            redb::Error::UpgradeRequired(_) => Self::Damaged(error.to_string()),
-            other => Self::Io(other.to_string()),
-        }
-    }
-}
-
-impl From<io::Error> for BackendError {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
-        match error.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => Self::NoSpace(error.to_string()),
-            InvalidData | UnexpectedEof => Self::Damaged(error.to_string()),
-            _ => Self::Io(error.to_string()),
-        }
-    }
-}
-
-impl From<redb::StorageError> for BackendError {
-    fn from(error: redb::StorageError) -> Self {
-        redb::Error::from(error).into()
-    }
-}
-
-impl From<redb::TableError> for BackendError {
-    fn from(error: redb::TableError) -> Self {
-        match error {
-            redb::TableError::Storage(error) => error.into(),
-            // Another table than ours, or none.
-            other => Self::Damaged(other.to_string()),
-        }
-    }
-}
-
-impl From<redb::TransactionError> for BackendError {
-    fn from(error: redb::TransactionError) -> Self {
-        redb::Error::from(error).into()
-    }
-}
-
-impl From<redb::CommitError> for BackendError {
-    fn from(error: redb::CommitError) -> Self {
-        redb::Error::from(error).into()
-    }
-}
-
-impl From<redb::DatabaseError> for BackendError {
-    fn from(error: redb::DatabaseError) -> Self {
-        redb::Error::from(error).into()
-    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend};
 
-use super::file::OpenError;
+use super::file::{Medium, OpenError};
 use super::overlay::{Overlay, Through};
 use super::record::revision;
 use super::{CHANGES, LEASES, STATE, VALUES};
@@ -34,7 +34,7 @@ pub(super) fn database(file: impl StorageBackend) -> Result<Database, BackendErr
 }
 
 /// Makes a store in an empty file.
-pub(super) fn fill(file: Arc<dyn StorageBackend>, path: &Path) -> Result<(), OpenError> {
+pub(super) fn fill(file: Arc<dyn Medium>, path: &Path) -> Result<(), OpenError> {
     let made = builder().create_with_backend(Through(file)).map_err(BackendError::from).and_then(|database| {
         let write = database.begin_write()?;
         write.open_table(CHANGES)?;
@@ -50,7 +50,7 @@ pub(super) fn fill(file: Arc<dyn StorageBackend>, path: &Path) -> Result<(), Ope
 ///
 /// Whether it is whole is found out before anything is written: redb would repair it, and repairs damage by going back
 /// to the commit before.
-pub(super) fn open_store(file: &Arc<dyn StorageBackend>, path: &Path) -> Result<(Database, i64, State), OpenError> {
+pub(super) fn open_store(file: &Arc<dyn Medium>, path: &Path) -> Result<(Database, i64, State), OpenError> {
     let opened = (|| {
         if file.len()? == 0 {
             return Err(BackendError::Damaged("it is empty, which a store never is".to_owned()));

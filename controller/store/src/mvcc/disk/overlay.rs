@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::file::Medium;
+
 /// Bytes that are kept together.
 const PAGE: u64 = 4096;
 
@@ -13,7 +15,7 @@ const PAGE: u64 = 4096;
 /// whose disk takes no writes, and a damaged one be told without being touched. A repair writes some pages only.
 #[derive(Debug)]
 pub(super) struct Overlay {
-    file: Arc<dyn StorageBackend>,
+    file: Arc<dyn Medium>,
     held: Mutex<Held>,
 }
 
@@ -27,7 +29,7 @@ struct Held {
 }
 
 impl Overlay {
-    pub(super) fn new(file: Arc<dyn StorageBackend>) -> io::Result<Self> {
+    pub(super) fn new(file: Arc<dyn Medium>) -> io::Result<Self> {
         let length = file.len()?;
         Ok(Self { file, held: Mutex::new(Held { length, of_file: length, pages: BTreeMap::new() }) })
     }
@@ -39,7 +41,7 @@ impl Overlay {
 
 impl Held {
     /// What the file has from an offset on; zeros behind its end.
-    fn read_file(&self, file: &dyn StorageBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_file(&self, file: &dyn Medium, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(self.of_file.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (of_file, behind) = out.split_at_mut(there);
         behind.fill(0);
@@ -108,7 +110,7 @@ impl StorageBackend for Overlay {
 
 /// The file itself, which stays open and locked while redb's handles of it come and go.
 #[derive(Debug)]
-pub(super) struct Through(pub(super) Arc<dyn StorageBackend>);
+pub(super) struct Through(pub(super) Arc<dyn Medium>);
 
 impl StorageBackend for Through {
     fn len(&self) -> io::Result<u64> {

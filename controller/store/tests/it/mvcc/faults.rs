@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redb::StorageBackend;
-use windlass_store::mvcc::{Disk, OpenError};
-use windlass_store::mvcc::{Done, Engine, Field, LeaseNumber, Operation, Put, Refusal, Request, Txn};
+use windlass_store::mvcc::{
+    Disk, Done, Engine, Field, KeyRange, LeaseNumber, Medium, OpenError, Operation, Put, Range, Refusal, Request, Txn,
+};
 
 use super::naive::{Naive, Write};
-use super::{NOW, compare, name, one};
+use super::{NOW, compare, delete, everything, name, one, put};
 
 /// A file as a kernel keeps it: what was written is read at once, and is on the disk after a flush.
 #[derive(Debug, Default)]
@@ -23,6 +24,10 @@ struct Kept {
     seen: Vec<u8>,
     unflushed: Vec<Piece>,
     fault: Option<Fault>,
+    /// Nothing can be read.
+    unreadable: bool,
+    /// Bytes that are free, where that is told.
+    free: Option<u64>,
     /// The machine has no power.
     dead: bool,
 }
@@ -131,6 +136,12 @@ impl Faulty {
     }
 }
 
+impl Medium for Faulty {
+    fn free(&self) -> io::Result<Option<u64>> {
+        Ok(self.kept().free)
+    }
+}
+
 impl StorageBackend for Faulty {
     fn len(&self) -> io::Result<u64> {
         Ok(self.kept().seen.len() as u64)
@@ -138,6 +149,9 @@ impl StorageBackend for Faulty {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let kept = self.kept();
+        if kept.unreadable {
+            return Err(io::Error::other("it cannot be read"));
+        }
         let from = offset as usize;
         let found = kept.seen.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
@@ -261,7 +275,7 @@ fn same(engine: &Engine, naive: &Naive) -> Result<(), TestCaseError> {
 }
 
 fn open(file: &Arc<Faulty>) -> Result<Engine, OpenError> {
-    let disk = Disk::on(Arc::clone(file) as Arc<dyn StorageBackend>, Path::new("faulty"))?;
+    let disk = Disk::on(Arc::clone(file) as Arc<dyn Medium>, Path::new("faulty"))?;
     Ok(Engine::open(Box::new(disk), NOW).expect("a whole store"))
 }
 
@@ -319,4 +333,50 @@ proptest! {
     fn a_disk_that_fails_keeps_what_was_acknowledged_and_shows_nothing_else(acts in acts()) {
         check(&acts)?;
     }
+}
+
+#[test]
+fn a_full_disk_takes_no_puts_and_has_a_way_out() {
+    let file = Arc::new(Faulty::default());
+    let engine = open(&file).expect("nothing fails");
+    one(&engine, Request::Put(put("a", "1"))).expect("put");
+    one(&engine, Request::Put(put("b", "1"))).expect("put");
+    file.kept().free = Some(1_000_000);
+    let told = one(&engine, Request::Put(put("a", "2"))).expect_err("refused").to_string();
+    assert_eq!(
+        told,
+        "etcdserver: mvcc: database space exceeded: faulty: 1000000 bytes are free on its disk, of which 16777216 are \
+         kept for deleting and for forgetting history; reads go on; hint: make room on the store's disk, or forget \
+         history (`etcdctl compaction`) and give its space back (`etcdctl defrag`)"
+    );
+    let (revision, found) = engine.range(&Range::of(everything())).expect("reads go on");
+    assert_eq!((revision, found.count), (3, 2));
+    one(&engine, Request::Delete(delete(KeyRange::One("a".into())))).expect("deleted");
+    engine.compact(4).expect("compacted");
+    assert!(!engine.forget_some().expect("forgotten"));
+    engine.defragment().expect("defragmented");
+    file.kept().free = Some(20_000_000);
+    one(&engine, Request::Put(put("a", "3"))).expect("there is room again");
+}
+
+#[test]
+fn a_disk_that_cannot_even_be_read_is_read_once_it_can() {
+    let file = Arc::new(Faulty::default());
+    let engine = open(&file).expect("nothing fails");
+    one(&engine, Request::Put(put("a", "1"))).expect("put");
+    let fault = Fault { kind: Kind::Flush, after: 0, through: u64::MAX, lasts: true };
+    (file.kept().fault, file.kept().unreadable) = (Some(fault), true);
+    let write = || one(&engine, Request::Put(put("a", "2")));
+    let read = || engine.range(&Range::of(everything()));
+    for _ in 0..2 {
+        assert!(matches!(write(), Err(Refusal::Broken(_))), "{:?}", write());
+        assert!(matches!(read(), Err(Refusal::Broken(_))), "{:?}", read());
+    }
+    file.kept().unreadable = false;
+    let (revision, found) = read().expect("it can be read again");
+    assert_eq!((revision, &found.pairs[0].value[..]), (2, &b"1"[..]));
+    assert!(matches!(write(), Err(Refusal::Broken(_))), "{:?}", write());
+    read().expect("reads go on");
+    file.kept().fault = None;
+    assert_eq!(write().expect("written").revision, 3);
 }
