@@ -12,8 +12,8 @@ use windlass_store::mvcc::{Change, Disk, Engine, KeyRange, KeyValue, OpenError, 
 
 use super::{NOW, everything, on_disk, one, put};
 
-/// Which store another process is to hold.
-const HOLD: &str = "WINDLASS_TEST_HOLD_STORE";
+/// Which store another process is to open.
+const OPEN: &str = "WINDLASS_TEST_OPEN_STORE";
 
 #[test]
 fn a_store_has_one_opener() {
@@ -31,7 +31,7 @@ fn a_store_has_one_opener() {
 #[test]
 #[ignore = "the other process of `another_process_is_named`"]
 fn a_process_that_holds_a_store() {
-    let Some(path) = std::env::var_os(HOLD) else { return };
+    let Some(path) = std::env::var_os(OPEN) else { return };
     let _engine = on_disk(Path::new(&path));
     fs::write(Path::new(&path).with_extension("held"), "").expect("written");
     // Until nobody is there any more who could want it.
@@ -44,7 +44,7 @@ fn another_process_is_named() {
     let path = folder.path().join("store.redb");
     let mut holder = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "mvcc::files::a_process_that_holds_a_store", "--ignored"])
-        .env(HOLD, &path)
+        .env(OPEN, &path)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -61,6 +61,50 @@ fn another_process_is_named() {
     drop(holder.stdin.take());
     assert!(holder.wait().expect("a child").success());
     on_disk(&path);
+}
+
+#[test]
+#[ignore = "the process whose files `a_file_that_may_not_grow_is_read` bounds"]
+fn a_process_that_fills_its_disk() {
+    let Some(path) = std::env::var_os(OPEN) else { return };
+    let engine = on_disk(Path::new(&path));
+    let value = "v".repeat(50_000);
+    let mut written = 0;
+    let told = loop {
+        match one(&engine, Request::Put(put(&format!("k{written:03}"), &value))) {
+            Ok(_) => written += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(matches!(&told, Refusal::NoSpace(what) if what.contains("store.redb: File too large")), "{told:?}");
+    assert!(written > 10, "{written}");
+    for _ in 0..3 {
+        let (_, found) = engine.range(&Range::of(everything())).expect("reads go on");
+        assert_eq!(found.pairs.len(), written);
+        assert!(found.pairs.iter().all(|pair| pair.value == value));
+        one(&engine, Request::Put(put("one more", &value))).expect_err("there is no room");
+    }
+    fs::write(Path::new(&path).with_extension("written"), written.to_string()).expect("written");
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    // 4 MiB, in blocks of 512 bytes; a write behind them is to fail, not to end the process.
+    let filled = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8192; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["--exact", "mvcc::files::a_process_that_fills_its_disk", "--ignored"])
+        .env(OPEN, &path)
+        .output()
+        .expect("started");
+    assert!(filled.status.success(), "{filled:?}");
+    let written: usize = fs::read_to_string(path.with_extension("written")).expect("it ran").parse().expect("a number");
+    let engine = on_disk(&path);
+    let (_, found) = engine.range(&Range::of(everything())).expect("found");
+    assert!((written..=written + 1).contains(&found.pairs.len()), "{} of {written}", found.pairs.len());
+    one(&engine, Request::Put(put("one more", "1"))).expect("there is room");
 }
 
 #[test]
