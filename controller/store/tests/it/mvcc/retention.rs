@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use windlass_store::mvcc::{Range, Refusal, Request, Retainer, Retention};
+use windlass_store::mvcc::{KeyRange, Range, Refusal, Request, Retainer, Retention};
 
-use super::{everything, in_memory, one, put};
+use super::{delete, everything, in_memory, on_disk, one, put};
 
 fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
@@ -14,7 +14,7 @@ fn minutes(minutes: u64) -> Duration {
 #[test]
 fn an_hour_is_kept_and_so_many_revisions() {
     let check = |what: &str, rows: &[(u64, i64, Option<i64>)]| {
-        let mut retainer = Retainer::new(Retention { time: minutes(60), revisions: 100 });
+        let mut retainer = Retainer::new(Retention { time: minutes(60), revisions: 100, unused: 0 });
         let mut compacted = 0;
         for (minute, revision, expected) in rows {
             let told = retainer.forgettable(minutes(*minute), *revision, compacted);
@@ -34,7 +34,7 @@ fn an_hour_is_kept_and_so_many_revisions() {
 /// Asked all the time, it forgets neither too much nor much too little, and holds little itself.
 #[test]
 fn asked_every_second_it_keeps_an_hour() {
-    let retention = Retention { time: minutes(60), revisions: 10 };
+    let retention = Retention { time: minutes(60), revisions: 10, unused: 0 };
     let (mut retainer, mut compacted, mut asked) = (Retainer::new(retention), 0, 0);
     for second in 0..6 * 3600 {
         // One revision a second.
@@ -52,7 +52,7 @@ fn asked_every_second_it_keeps_an_hour() {
 #[test]
 fn a_store_that_is_tended_forgets_by_itself() {
     let engine = in_memory();
-    let mut retainer = Retainer::new(Retention { time: minutes(60), revisions: 3 });
+    let mut retainer = Retainer::new(Retention { time: minutes(60), revisions: 3, unused: 0 });
     let tend = |retainer: &mut Retainer, minute| engine.tend(retainer, minutes(minute)).expect("tended");
     for value in 0..5000 {
         one(&engine, Request::Put(put("a", &value.to_string()))).expect("put");
@@ -71,4 +71,38 @@ fn a_store_that_is_tended_forgets_by_itself() {
     // Somebody was quicker.
     engine.compact(5001).expect("compacted");
     assert!(!tend(&mut retainer, 300));
+}
+
+#[test]
+fn room_is_given_back_where_that_is_worth_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = on_disk(&folder.path().join("store.redb"));
+    let mut retainer = Retainer::new(Retention { time: minutes(60), revisions: 1, unused: 4_000_000 });
+    let mut tend = |minute| {
+        while engine.tend(&mut retainer, minutes(minute)).expect("tended") {}
+        engine.room().expect("readable").file
+    };
+    let value = "v".repeat(100_000);
+    for key in 0..100 {
+        one(&engine, Request::Put(put(&format!("k{key}"), &value))).expect("put");
+    }
+    let full = tend(0);
+    assert!(full > 10_000_000);
+    one(&engine, Request::Delete(delete(KeyRange::Until("k1".into(), "k4".into())))).expect("deleted");
+    one(&engine, Request::Put(put("a", "1"))).expect("put");
+    tend(60);
+    let (still, less) = (tend(120), engine.room().expect("readable"));
+    assert_eq!(still, full, "half of it is no reason");
+    assert!(less.file - less.used > less.used, "{less:?}");
+    one(&engine, Request::Delete(delete(everything()))).expect("deleted");
+    one(&engine, Request::Put(put("a", "1"))).expect("put");
+    assert_eq!(tend(121), still, "it can still be asked for");
+    let copy = engine.snapshot().expect("readable");
+    assert_eq!(tend(181), still, "somebody reads it yet");
+    drop(copy);
+    for _ in 0..2 {
+        one(&engine, Request::Put(put("a", "1"))).expect("put");
+    }
+    tend(182);
+    assert!(tend(242) < 2_000_000, "{:?}", engine.room());
 }
