@@ -12,6 +12,7 @@ mod campaign;
 mod clock;
 mod commit;
 mod connect;
+pub mod embedded;
 mod entry;
 mod follow;
 mod identity;

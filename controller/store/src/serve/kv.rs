@@ -6,9 +6,10 @@ use futures::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, convert};
-use crate::mvcc::{self, Done, MOST_BYTES, Order, Refusal, Reply};
+use crate::mvcc::{self, Done, MOST_BYTES, Refusal, Reply};
 
 /// Pairs from which on a range is read on a thread of its own: fewer are quicker read than handed over.
 const MANY: i64 = 100;
@@ -32,9 +33,10 @@ impl rpc::kv_server::Kv for Server {
     }
 
     async fn put(&self, request: Request<rpc::PutRequest>) -> Result<Response<rpc::PutResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let put = bounded(request)?;
         let put = convert::put(put).map_err(|refusal| convert::status(&refusal))?;
-        let done = self.write(mvcc::Request::Put(put)).await?;
+        let done = self.write(&caller, mvcc::Request::Put(put)).await?;
         let prev_kv = match done.reply {
             Reply::Put(previous) => previous.map(convert::pair),
             other => return Err(mixed_up(&other)),
@@ -46,7 +48,8 @@ impl rpc::kv_server::Kv for Server {
         &self,
         request: Request<rpc::DeleteRangeRequest>,
     ) -> Result<Response<rpc::DeleteRangeResponse>, Status> {
-        let done = self.write(mvcc::Request::Delete(convert::delete(bounded(request)?))).await?;
+        let caller = Caller::of(&request)?;
+        let done = self.write(&caller, mvcc::Request::Delete(convert::delete(bounded(request)?))).await?;
         let (deleted, prev_kvs) = match done.reply {
             Reply::Delete(count, deleted) => (count, convert::pairs(deleted)),
             other => return Err(mixed_up(&other)),
@@ -55,7 +58,8 @@ impl rpc::kv_server::Kv for Server {
     }
 
     async fn txn(&self, request: Request<rpc::TxnRequest>) -> Result<Response<rpc::TxnResponse>, Status> {
-        let done = self.write(mvcc::Request::Txn(convert::txn(bounded(request)?)?)).await?;
+        let caller = Caller::of(&request)?;
+        let done = self.write(&caller, mvcc::Request::Txn(convert::txn(bounded(request)?)?)).await?;
         match done.reply {
             Reply::Txn(outcome) => Ok(Response::new(convert::outcome(self.header(done.revision), outcome))),
             other => Err(mixed_up(&other)),
@@ -66,6 +70,7 @@ impl rpc::kv_server::Kv for Server {
         &self,
         request: Request<rpc::CompactionRequest>,
     ) -> Result<Response<rpc::CompactionResponse>, Status> {
+        Caller::of(&request)?.may_do_everything("compact")?;
         // Whether it is to wait for the space makes no difference: history is gone at once, space comes back later.
         let done = self.writer.compact(request.into_inner().revision).await;
         let done = done.map_err(|refusal| convert::status(&refusal))?;
@@ -74,9 +79,10 @@ impl rpc::kv_server::Kv for Server {
 }
 
 impl Server {
-    /// Writes something for whoever asks.
-    pub(super) async fn write(&self, request: mvcc::Request) -> Result<Done, Status> {
-        let done = self.writer.write(Order { request, author: None }).await;
+    /// Writes something for whoever asks, where they may.
+    pub(super) async fn write(&self, caller: &Caller, request: mvcc::Request) -> Result<Done, Status> {
+        caller.may_write(&request, &self.prefix)?;
+        let done = self.writer.write(caller.order(request)).await;
         done.map_err(|refusal| convert::status(&refusal))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, convert, kv};
 use crate::clock::since_boot;
@@ -20,9 +21,10 @@ impl rpc::lease_server::Lease for Server {
         &self,
         request: Request<rpc::LeaseGrantRequest>,
     ) -> Result<Response<rpc::LeaseGrantResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let rpc::LeaseGrantRequest { ttl, id } = request.into_inner();
         let id = if id == 0 { number()? } else { id };
-        let done = self.write(mvcc::Request::Grant(LeaseNumber(id), ttl)).await?;
+        let done = self.write(&caller, mvcc::Request::Grant(LeaseNumber(id), ttl)).await?;
         let Reply::Granted(ttl) = done.reply else { return Err(kv::mixed_up(&done.reply)) };
         let header = self.header(done.revision);
         Ok(Response::new(rpc::LeaseGrantResponse { header, id, ttl, error: String::new() }))
@@ -32,7 +34,8 @@ impl rpc::lease_server::Lease for Server {
         &self,
         request: Request<rpc::LeaseRevokeRequest>,
     ) -> Result<Response<rpc::LeaseRevokeResponse>, Status> {
-        let done = self.write(mvcc::Request::Revoke(LeaseNumber(request.into_inner().id))).await?;
+        let caller = Caller::of(&request)?;
+        let done = self.write(&caller, mvcc::Request::Revoke(LeaseNumber(request.into_inner().id))).await?;
         Ok(Response::new(rpc::LeaseRevokeResponse { header: self.header(done.revision) }))
     }
 
@@ -41,7 +44,8 @@ impl rpc::lease_server::Lease for Server {
         request: Request<Streaming<rpc::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let server = self.clone();
-        let answers = request.into_inner().map(move |request| {
+        let closing = self.closing.clone().cancelled_owned();
+        let answers = request.into_inner().take_until(closing).map(move |request| {
             let id = request?.id;
             // One that is not there any more has no time left; that is no error.
             let ttl = server.engine.keep_alive(LeaseNumber(id), since_boot()).unwrap_or(0);

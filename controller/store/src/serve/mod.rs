@@ -4,9 +4,11 @@
 //! and roles, changes of the membership) is answered with Unimplemented and a sentence that says what to do.
 
 mod convert;
+mod door;
 mod kv;
 mod lease;
 mod members;
+mod peer;
 mod protocol;
 mod watch;
 mod writer;
@@ -18,9 +20,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+pub use self::door::{Door, Lock, LockError};
+pub use self::peer::{NotAName, Peer, PeerName, Rights};
 use self::protocol::etcdserverpb as rpc;
 use self::writer::Writer;
 use crate::clock::since_boot;
+use crate::key::Prefix;
 use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Refusal, Request, Retainer, Retention};
 
 /// Bytes of a message beside the request that it carries: etcd's.
@@ -40,6 +45,10 @@ pub struct Server {
     engine: Arc<Engine>,
     writer: Writer,
     identity: Identity,
+    /// Below which lies what others may write.
+    prefix: Prefix,
+    /// Ends what would never end by itself.
+    closing: CancellationToken,
 }
 
 /// Numbers that etcd's answers carry.
@@ -67,23 +76,26 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::Thread`].
-    pub fn new(engine: Arc<Engine>, identity: Identity) -> Result<Self, ServeError> {
+    pub fn new(engine: Arc<Engine>, identity: Identity, prefix: Prefix) -> Result<Self, ServeError> {
         let writer = Writer::begin(Arc::clone(&engine)).map_err(ServeError::Thread)?;
-        Ok(Self { engine, writer, identity })
+        Ok(Self { engine, writer, identity, prefix, closing: CancellationToken::new() })
     }
 
-    /// Answers on a listener, without TLS, until it is told to stop. Everybody who can connect may do everything.
+    /// Answers on a listener those whom the door lets in, until it is told to stop.
     ///
     /// # Errors
     /// [`ServeError::Ended`].
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+    pub async fn serve(&self, listener: TcpListener, door: Door, stop: CancellationToken) -> Result<(), ServeError> {
+        let closing = self.closing.clone();
         let ending = self.clone();
         let leases = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { ending.end_leases().await }));
         let tended = tokio::spawn(stop.clone().run_until_cancelled_owned(tend(Arc::clone(&self.engine))));
-        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let served = tonic::transport::Server::builder()
             .add_routes(self.routes())
-            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .serve_with_incoming_shutdown(door.connections(listener), async move {
+                stop.cancelled().await;
+                closing.cancel();
+            })
             .await;
         leases.abort();
         tended.abort();

@@ -85,6 +85,7 @@ impl Stream {
                 },
                 _ = progress.tick() => self.tell_progress().await,
                 () = self.answers.closed() => Err(Over),
+                () = self.server.closing.cancelled() => Err(Over),
             };
             if done.is_err() {
                 return;

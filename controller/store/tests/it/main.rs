@@ -3,6 +3,7 @@
 mod commit;
 mod conformance;
 mod connect;
+mod embedded;
 mod follow;
 mod idle;
 mod leadership;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use windlass_store::mvcc::{Engine, Memory};
-use windlass_store::serve::{Identity, Server};
-use windlass_store::{ConnectOptions, Store};
+use windlass_store::serve::{Door, Identity, Server};
+use windlass_store::{ConnectOptions, Prefix, Store};
 use windlass_testbed::EtcdVersion;
 
 use crate::{host, report};
@@ -23,13 +23,13 @@ struct Served {
 impl Served {
     async fn start() -> Result<Self> {
         let engine = Engine::open(Box::new(Memory::default()), Duration::ZERO)?;
-        let server = Server::new(Arc::new(engine), Identity { cluster: 7, member: 8 })?;
+        let server = Server::new(Arc::new(engine), Identity { cluster: 7, member: 8 }, Prefix::default())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         // Without a scheme: `etcdctl endpoint status` makes the whole of it its `:authority`, which h2 refuses.
         let endpoint = listener.local_addr()?.to_string();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        tokio::spawn(async move { server.serve(listener, stopped).await });
+        tokio::spawn(async move { server.serve(listener, Door::Open, stopped).await });
         Ok(Self { endpoint, stop })
     }
 

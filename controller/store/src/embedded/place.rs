@@ -1,0 +1,110 @@
+//! Where the files of an embedded store are.
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::EmbeddedError;
+use crate::identity::random_bytes;
+use crate::serve::Identity;
+use crate::tls::Tls;
+
+/// The folder of an embedded store.
+pub(super) struct Place(PathBuf);
+
+impl Place {
+    /// That of a data directory.
+    pub(super) fn of(data_dir: &Path) -> Self {
+        Self(data_dir.join("store"))
+    }
+
+    /// The same, made where it is not there, for its owner only.
+    pub(super) fn make(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let place = Self::of(data_dir);
+        let unusable = |error| EmbeddedError::File { path: place.0.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(&place.0).map_err(unusable)?;
+        std::fs::set_permissions(&place.0, Permissions::from_mode(0o700)).map_err(unusable)?;
+        Ok(place)
+    }
+
+    /// What is kept.
+    pub(super) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// The certificates.
+    pub(super) fn tls(&self) -> PathBuf {
+        self.0.join("tls")
+    }
+
+    /// Whether there are certificates.
+    pub(super) fn has_authority(&self) -> bool {
+        self.tls().join("ca-key.pem").is_file()
+    }
+
+    /// The certificate of somebody on this machine.
+    pub(super) fn client_tls(&self, name: &str) -> Tls {
+        let at = |file: String| self.tls().join(file);
+        Tls {
+            ca_file: at("ca.pem".to_owned()),
+            cert_file: Some(at(format!("{name}.pem"))),
+            key_file: Some(at(format!("{name}-key.pem"))),
+        }
+    }
+
+    /// The numbers that answers carry; drawn once.
+    pub(super) fn identity(&self) -> Result<Identity, EmbeddedError> {
+        let path = self.0.join("identity");
+        if let Some(text) = read(&path)? {
+            let parse = |word: &str| u64::from_str_radix(word, 16).ok();
+            let known =
+                text.trim().split_once(' ').and_then(|(cluster, member)| Some((parse(cluster)?, parse(member)?)));
+            if let Some((cluster, member)) = known {
+                return Ok(Identity { cluster, member });
+            }
+        }
+        let draw = || {
+            let unusable = |error| EmbeddedError::File { path: path.clone(), error };
+            random_bytes().map(u64::from_le_bytes).map_err(|error| unusable(io::Error::other(error)))
+        };
+        let (cluster, member) = (draw()?, draw()?);
+        write(&path, &format!("{cluster:016x} {member:016x}\n"))?;
+        Ok(Identity { cluster, member })
+    }
+
+    /// Where the store was answered last.
+    pub(super) fn endpoint(&self) -> Result<Option<String>, EmbeddedError> {
+        Ok(read(&self.0.join("endpoint"))?.map(|text| text.trim().to_owned()))
+    }
+
+    /// Says where the store is answered.
+    pub(super) fn say_endpoint(&self, endpoint: &str) -> Result<(), EmbeddedError> {
+        let path = self.0.join("endpoint");
+        if read(&path)?.is_some_and(|known| known.trim() == endpoint) {
+            return Ok(());
+        }
+        write(&path, &format!("{endpoint}\n"))
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, EmbeddedError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EmbeddedError::File { path: path.to_owned(), error }),
+    }
+}
+
+/// Writes a file for its owner only, whole or not at all.
+pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), EmbeddedError> {
+    write_whole(path, text).map_err(|error| EmbeddedError::File { path: path.to_owned(), error })
+}
