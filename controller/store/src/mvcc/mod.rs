@@ -4,6 +4,9 @@
 //! leases, and the history of changes that watches read. It answers as etcd 3.5 does, its refusals included. The history
 //! is kept by a [`Backend`]: a [`Disk`], or [`Memory`].
 //!
+//! Who calls it is to write from one thread, to [`Engine::tend`] it once a second, and to expire the leases that
+//! [`Engine::ended_leases`] names. [`Engine::snapshot`] and [`restore`] are a backup of it.
+//!
 //! **Invariants:** readers see a transaction whole or not at all, and only once it would outlive a power cut. What could
 //! not be written is taken back, whole, before anybody has seen it.
 

@@ -188,6 +188,7 @@ enum Act {
     Revoke(i64),
     Compact(i64),
     Forget,
+    Defragment,
     Fail(Fault),
     Repair,
     /// The power goes, and so much of what was not flushed is there afterwards.
@@ -210,6 +211,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => lease.prop_map(Act::Revoke),
         1 => (0..4_i64).prop_map(Act::Compact),
         1 => Just(Act::Forget),
+        1 => Just(Act::Defragment),
         5 => fault.prop_map(Act::Fail),
         1 => Just(Act::Repair),
         1 => through().prop_map(Act::Cut),
@@ -262,7 +264,7 @@ fn work(act: &Act, engine: &Engine, naive: &Naive) -> Option<(Naive, Result<Done
             }
             engine.compact(next.compacted)
         }
-        Act::Forget | Act::Fail(_) | Act::Repair | Act::Cut(_) => return None,
+        Act::Forget | Act::Defragment | Act::Fail(_) | Act::Repair | Act::Cut(_) => return None,
     };
     Some((next, answer))
 }
@@ -296,6 +298,7 @@ fn check(acts: &[Act]) -> Result<(), TestCaseError> {
             Act::Fail(fault) => file.kept().fault = Some(*fault),
             Act::Repair => file.kept().fault = None,
             Act::Forget => drop(engine.forget_some()),
+            Act::Defragment => drop(engine.defragment()),
             Act::Cut(through) => {
                 file = Arc::new(file.cut(*through));
                 drop(engine);

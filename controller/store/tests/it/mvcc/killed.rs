@@ -46,6 +46,9 @@ fn a_process_that_writes() {
             engine.compact(engine.revision() - 10).expect("compacted");
             engine.forget_some().expect("forgotten");
         }
+        if round % 32 == 31 {
+            engine.defragment().expect("defragmented");
+        }
     }
 }
 
