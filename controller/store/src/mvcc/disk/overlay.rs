@@ -133,3 +133,92 @@ impl StorageBackend for Through {
         self.0.write(offset, data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file that must not be written.
+    #[derive(Debug)]
+    struct Sealed(Vec<u8>);
+
+    impl Medium for Sealed {
+        fn free(&self) -> io::Result<Option<u64>> {
+            Ok(None)
+        }
+    }
+
+    impl StorageBackend for Sealed {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let from = offset as usize;
+            out.copy_from_slice(self.0.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            panic!("its length was changed")
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            panic!("it was flushed")
+        }
+
+        fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            panic!("it was written")
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        /// From a place of so many thousandths on, so many bytes.
+        Write(usize, usize, u8),
+        Length(usize),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => (0..1000_usize, 0..9000_usize, any::<u8>()).prop_map(|(at, length, byte)| Act::Write(at, length, byte)),
+            1 => (0..30_000_usize).prop_map(Act::Length),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_reads_as_a_file_that_was_written(length in 0..20_000_usize, acts in vec(act(), 0..12)) {
+            let mut expected: Vec<u8> = (0..length).map(|at| at as u8 | 1).collect();
+            let overlay = Overlay::new(Arc::new(Sealed(expected.clone()))).expect("readable");
+            for act in acts {
+                match act {
+                    Act::Write(at, length, byte) => {
+                        let from = expected.len() * at / 1000;
+                        let until = expected.len().min(from + length);
+                        expected[from..until].fill(byte);
+                        overlay.write(from as u64, &vec![byte; until - from]).expect("written");
+                    }
+                    Act::Length(length) => {
+                        expected.resize(length, 0);
+                        overlay.set_len(length as u64).expect("changed");
+                    }
+                }
+                prop_assert_eq!(overlay.len().expect("known"), expected.len() as u64);
+                let mut found = vec![7; expected.len()];
+                overlay.read(0, &mut found).expect("readable");
+                prop_assert!(found == expected);
+                let middle = expected.len() / 3..expected.len() / 2;
+                let mut found = vec![7; middle.len()];
+                overlay.read(middle.start as u64, &mut found).expect("readable");
+                prop_assert!(found == expected[middle]);
+            }
+            prop_assert!(overlay.read(expected.len() as u64, &mut [0]).is_err(), "behind its end");
+        }
+    }
+}
