@@ -86,7 +86,7 @@ fn number() -> Result<i64, Status> {
     Ok((i64::from_le_bytes(bytes) & i64::MAX).max(1))
 }
 
-/// As etcd says it: rounded up, so that what is there has time left.
+/// As etcd says it: what is left of a second is none.
 fn whole_seconds(remaining: Duration) -> i64 {
-    i64::try_from(remaining.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+    i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ mod members;
 mod peer;
 mod protocol;
 mod watch;
+mod watcher;
 mod writer;
 
 use std::sync::Arc;

@@ -4,23 +4,28 @@
 //! one that is slow costs no memory and holds nobody up; where compaction overtakes it, it is cancelled and told so.
 
 use std::collections::BTreeMap;
+use std::future::ready;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use futures::StreamExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::protocol::etcdserverpb as rpc;
 use super::protocol::mvccpb;
+use super::watcher::{Piece, Told, Watcher, read};
 use super::{Server, convert};
-use crate::mvcc::{Change, History, KeyRange, MOST_BYTES, Refusal};
+use crate::mvcc::{MOST_BYTES, Refusal};
 
 /// Answers that wait to be sent; then the stream waits too.
 const WAITING: usize = 8;
 
-/// Changes that are read from the history at once.
-const CHANGES: usize = 1000;
+/// How long a client may take nothing. Our own takes everything at once; what waits for one that has stopped, at most
+/// [`WAITING`] answers, is not held for longer.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// How often a watcher that wants to is told how far the store is while nothing happens: as often as etcd does.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -32,16 +37,18 @@ type Answers = mpsc::Sender<Result<rpc::WatchResponse, Status>>;
 
 #[tonic::async_trait]
 impl rpc::watch_server::Watch for Server {
-    type WatchStream = ReceiverStream<Result<rpc::WatchResponse, Status>>;
+    type WatchStream = Pin<Box<dyn futures::Stream<Item = Result<rpc::WatchResponse, Status>> + Send>>;
 
     async fn watch(
         &self,
         request: Request<Streaming<rpc::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (answers, waiting) = mpsc::channel(WAITING);
+        let (end, ended) = oneshot::channel();
         let stream = Stream { server: self.clone(), answers, watchers: BTreeMap::new(), next_id: 0 };
-        tokio::spawn(stream.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(waiting)))
+        tokio::spawn(stream.run(request.into_inner(), end));
+        let why = futures::stream::once(ended).filter_map(|why| ready(why.ok().map(Err)));
+        Ok(Response::new(ReceiverStream::new(waiting).chain(why).boxed()))
     }
 }
 
@@ -53,42 +60,41 @@ struct Stream {
     next_id: i64,
 }
 
-/// What one watcher wants.
-struct Watcher {
-    keys: KeyRange,
-    /// The first revision that it has not seen.
-    next: i64,
-    puts: bool,
-    deletions: bool,
-    previous: bool,
-    fragments: bool,
-    progress: bool,
-    told: Instant,
+/// Why a stream ends.
+enum Over {
+    /// The client is gone, or the store is.
+    Gone,
+    /// The client is told this behind what waits for it already.
+    Told(Status),
 }
 
-/// The client is gone, or has made no sense.
-struct Over;
-
 impl Stream {
-    async fn run(mut self, mut requests: Streaming<rpc::WatchRequest>) {
+    async fn run(mut self, mut requests: Streaming<rpc::WatchRequest>, end: oneshot::Sender<Status>) {
         let mut revisions = self.server.writer.revisions();
         let mut progress = tokio::time::interval(PROGRESS_EVERY / 10);
         loop {
             let done = tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.take(request).await,
-                    Ok(None) | Err(_) => Err(Over),
+                    Ok(None) => Err(Over::Gone),
+                    Err(status) => Err(Over::Told(status)),
                 },
                 changed = revisions.changed() => match changed {
-                    Ok(()) => self.catch_up().await,
-                    Err(_) => Err(Over),
+                    Ok(()) => self.catch_up().await.map(|_| ()),
+                    Err(_) => Err(Over::Gone),
                 },
                 _ = progress.tick() => self.tell_progress().await,
-                () = self.answers.closed() => Err(Over),
-                () = self.server.closing.cancelled() => Err(Over),
+                () = self.answers.closed() => Err(Over::Gone),
+                () = self.server.closing.cancelled() => Err(Over::Gone),
             };
-            if done.is_err() {
-                return;
+            match done {
+                Ok(()) => {}
+                Err(Over::Gone) => return,
+                Err(Over::Told(status)) => {
+                    // Where nobody listens any more, nobody wants to know.
+                    let _ = end.send(status);
+                    return;
+                }
             }
         }
     }
@@ -98,7 +104,7 @@ impl Stream {
         match request.request_union {
             Some(RequestUnion::CreateRequest(request)) => {
                 self.create(request).await?;
-                self.catch_up().await
+                self.catch_up().await.map(|_| ())
             }
             Some(RequestUnion::CancelRequest(rpc::WatchCancelRequest { watch_id })) => {
                 match self.watchers.remove(&watch_id) {
@@ -107,41 +113,35 @@ impl Stream {
                 }
             }
             Some(RequestUnion::ProgressRequest(_)) => {
-                // Every watcher has seen everything up to there.
-                self.catch_up().await?;
-                self.send(self.answer(-1)).await
+                let now = self.catch_up().await?;
+                self.send(self.answer(-1, now)).await
             }
             None => Ok(()),
         }
     }
 
     async fn create(&mut self, request: rpc::WatchCreateRequest) -> Result<(), Over> {
-        let taken = request.watch_id != 0 && self.watchers.contains_key(&request.watch_id);
-        if taken || self.watchers.len() >= MOST_WATCHERS {
-            let why = if taken { "mvcc: duplicate watch ID provided on the WatchStream" } else { "too many watchers" };
-            let refused =
-                rpc::WatchResponse { created: true, canceled: true, cancel_reason: why.to_owned(), ..self.answer(-1) };
+        // The client goes on from the revision that it is told here, so nothing may happen between the two.
+        let now = self.server.engine.revision();
+        let id = request.watch_id;
+        let watcher = Watcher::new(request, now);
+        let refused = if watcher.is_empty() {
+            Some("mvcc: watcher range is empty")
+        } else if id != 0 && self.watchers.contains_key(&id) {
+            Some("mvcc: duplicate watch ID provided on the WatchStream")
+        } else if self.watchers.len() >= MOST_WATCHERS {
+            Some("too many watchers on one stream; hint: open another one")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            let cancel_reason = why.to_owned();
+            let refused = rpc::WatchResponse { created: true, canceled: true, cancel_reason, ..self.answer(-1, now) };
             return self.send(refused).await;
         }
-        let id = if request.watch_id != 0 { request.watch_id } else { self.free_id() };
-        let now = self.server.engine.revision();
-        let filters = &request.filters;
-        let hides = |filter: rpc::watch_create_request::FilterType| filters.contains(&i32::from(filter));
-        // No key is the first there may be; etcd does not take "" for one.
-        let key = if request.key.is_empty() { vec![0].into() } else { request.key.clone() };
-        let watcher = Watcher {
-            keys: KeyRange::new(key, request.range_end.clone()),
-            next: if request.start_revision > 0 { request.start_revision } else { now + 1 },
-            puts: !hides(rpc::watch_create_request::FilterType::Noput),
-            deletions: !hides(rpc::watch_create_request::FilterType::Nodelete),
-            previous: request.prev_kv,
-            fragments: request.fragment,
-            progress: request.progress_notify,
-            told: Instant::now(),
-        };
-        let created = rpc::WatchResponse { created: true, ..self.answer(id) };
+        let id = if id != 0 { id } else { self.free_id() };
         self.watchers.insert(id, watcher);
-        self.send(created).await
+        self.send(rpc::WatchResponse { created: true, ..self.answer(id, now) }).await
     }
 
     fn free_id(&mut self) -> i64 {
@@ -152,55 +152,37 @@ impl Stream {
         self.next_id - 1
     }
 
-    /// Brings every watcher to the store's revision.
-    async fn catch_up(&mut self) -> Result<(), Over> {
+    /// Brings every watcher to the store's revision of now, and says which that was.
+    async fn catch_up(&mut self) -> Result<i64, Over> {
+        let now = self.server.engine.revision();
         loop {
-            let now = self.server.engine.revision();
-            let Some(from) = self.watchers.values().map(|watcher| watcher.next).min().filter(|from| *from <= now)
-            else {
-                return Ok(());
-            };
+            let from = self.watchers.values().map(Watcher::next).min();
+            let Some(from) = from.filter(|from| *from <= now) else { return Ok(now) };
             let engine = self.server.engine.clone();
-            let read = tokio::task::spawn_blocking(move || engine.history(from, CHANGES, MOST_BYTES)).await;
-            match read {
-                Ok(Ok(history)) => self.tell(&history).await?,
-                Ok(Err(Refusal::Compacted)) => self.cancel_overtaken().await?,
-                Ok(Err(refusal)) => {
-                    let _ = self.answers.send(Err(convert::status(&refusal))).await;
-                    return Err(Over);
+            let mut watchers = std::mem::take(&mut self.watchers);
+            // The disk is read, and that must hold up nobody.
+            let reading = tokio::task::spawn_blocking(move || {
+                let piece = read(&engine, &mut watchers, from);
+                (watchers, piece)
+            });
+            let Ok((watchers, piece)) = reading.await else { return Err(Over::Gone) };
+            self.watchers = watchers;
+            match piece {
+                Ok(Piece { until, told }) => {
+                    for told in told {
+                        self.send_events(told, until).await?;
+                    }
                 }
-                Err(_) => return Err(Over),
+                Err(Refusal::Compacted) => self.cancel_overtaken().await?,
+                Err(refusal) => return Err(Over::Told(convert::status(&refusal))),
             }
         }
-    }
-
-    /// Tells each watcher what is for it in a piece of the history.
-    async fn tell(&mut self, history: &History) -> Result<(), Over> {
-        let ids: Vec<i64> = self.watchers.keys().copied().collect();
-        for id in ids {
-            let Some(watcher) = self.watchers.get_mut(&id) else { continue };
-            let next = watcher.next;
-            let wanted: Vec<&Change> =
-                history.changes.iter().filter(|change| change.at.main >= next && watcher.wants(change)).collect();
-            watcher.next = next.max(history.next);
-            let (previous, fragments) = (watcher.previous, watcher.fragments);
-            if wanted.is_empty() {
-                continue;
-            }
-            watcher.told = Instant::now();
-            let mut events = Vec::with_capacity(wanted.len());
-            for change in wanted {
-                let before = if previous { self.server.engine.before(change).unwrap_or(None) } else { None };
-                events.push(convert::event(change.clone(), before));
-            }
-            self.send_events(id, events, fragments).await?;
-        }
-        Ok(())
     }
 
     /// All at once, or in pieces where they are large and the client puts pieces together.
-    async fn send_events(&self, id: i64, events: Vec<mvccpb::Event>, fragments: bool) -> Result<(), Over> {
-        let mut piece = Vec::new();
+    async fn send_events(&self, told: Told, until: i64) -> Result<(), Over> {
+        let Told { id, events, fragments } = told;
+        let mut piece: Vec<mvccpb::Event> = Vec::new();
         let mut size = 0;
         let mut events = events.into_iter().peekable();
         while let Some(event) = events.next() {
@@ -208,10 +190,9 @@ impl Stream {
             piece.push(event);
             let full = fragments && size >= MOST_BYTES && events.peek().is_some();
             if full || events.peek().is_none() {
-                let answer =
-                    rpc::WatchResponse { events: std::mem::take(&mut piece), fragment: full, ..self.answer(id) };
+                let events = std::mem::take(&mut piece);
                 size = 0;
-                self.send(answer).await?;
+                self.send(rpc::WatchResponse { events, fragment: full, ..self.answer(id, until) }).await?;
             }
         }
         Ok(())
@@ -221,7 +202,7 @@ impl Stream {
     async fn cancel_overtaken(&mut self) -> Result<(), Over> {
         let compacted = self.server.engine.compacted();
         let gone: Vec<i64> =
-            self.watchers.iter().filter(|(_, watcher)| watcher.next < compacted).map(|(id, _)| *id).collect();
+            self.watchers.iter().filter(|(_, watcher)| watcher.next() < compacted).map(|(id, _)| *id).collect();
         for id in gone {
             self.watchers.remove(&id);
             self.cancelled(id, compacted).await?;
@@ -230,34 +211,37 @@ impl Stream {
     }
 
     async fn cancelled(&self, id: i64, compact_revision: i64) -> Result<(), Over> {
-        self.send(rpc::WatchResponse { canceled: true, compact_revision, ..self.answer(id) }).await
+        let now = self.server.engine.revision();
+        self.send(rpc::WatchResponse { canceled: true, compact_revision, ..self.answer(id, now) }).await
     }
 
     async fn tell_progress(&mut self) -> Result<(), Over> {
-        self.catch_up().await?;
-        let due = |watcher: &Watcher| watcher.progress && watcher.told.elapsed() >= PROGRESS_EVERY;
-        let ids: Vec<i64> = self.watchers.iter().filter(|(_, watcher)| due(watcher)).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(watcher) = self.watchers.get_mut(&id) {
-                watcher.told = Instant::now();
-            }
-            self.send(self.answer(id)).await?;
+        let now = self.catch_up().await?;
+        let due: Vec<i64> = self
+            .watchers
+            .iter_mut()
+            .filter_map(|(id, watcher)| watcher.takes_progress(PROGRESS_EVERY, Instant::now()).then_some(*id))
+            .collect();
+        for id in due {
+            self.send(self.answer(id, now)).await?;
         }
         Ok(())
     }
 
-    fn answer(&self, watch_id: i64) -> rpc::WatchResponse {
-        rpc::WatchResponse { header: self.server.header_now(), watch_id, ..Default::default() }
+    fn answer(&self, watch_id: i64, revision: i64) -> rpc::WatchResponse {
+        rpc::WatchResponse { header: self.server.header(revision), watch_id, ..Default::default() }
     }
 
     async fn send(&self, answer: rpc::WatchResponse) -> Result<(), Over> {
-        self.answers.send(Ok(answer)).await.map_err(|_| Over)
-    }
-}
-
-impl Watcher {
-    fn wants(&self, change: &Change) -> bool {
-        let kind = if change.deleted { self.deletions } else { self.puts };
-        kind && self.keys.contains(&change.pair.key)
+        let sent = timeout(STALLED, self.answers.send(Ok(answer)));
+        match self.server.closing.run_until_cancelled(sent).await {
+            Some(Ok(Ok(()))) => Ok(()),
+            None | Some(Ok(Err(_))) => Err(Over::Gone),
+            Some(Err(_)) => Err(Over::Told(Status::resource_exhausted(format!(
+                "nothing of this watch was taken for {} s, so it was ended; hint: watch again from the revision after \
+                 the last one that came",
+                STALLED.as_secs()
+            )))),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What etcd documents, as scripts and their answers: on etcd 3.4 and 3.5.
+//! What etcd documents, as scripts and their answers: on etcd 3.4 and 3.5, and on the embedded store.
 
 mod check;
 mod compact;
@@ -9,4 +9,4 @@ mod range;
 mod txn;
 mod watch;
 
-pub(crate) use check::check;
+pub(crate) use check::{check, check_on};
