@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use windlass_crds::id::Namespace;
+use windlass_store::embedded;
 use windlass_store::{
     ConnectError, ConnectOptions, EndpointError, LeaderRecord, Password, Prefix, Problem, Store, Tls, User,
 };
@@ -19,17 +20,17 @@ const PASSWORD_VARIABLE: &str = "WINDLASS_PASSWORD";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct ConnectionArgs {
-    /// The members of the etcd cluster, divided by commas
+    /// The members of an etcd cluster, divided by commas; unless told, the store of the controller on this machine, or
+    /// http://127.0.0.1:2379 where there is none
     #[arg(
         long,
         env = "WINDLASS_ENDPOINTS",
         value_name = "URL",
         value_delimiter = ',',
-        default_value = "http://127.0.0.1:2379",
         hide_env_values = true,
         global = true
     )]
-    endpoints: Vec<String>,
+    endpoints: Option<Vec<String>>,
     /// The certificates, PEM, one of which must have signed etcd's
     #[arg(long, env = "WINDLASS_CACERT", value_name = "FILE", hide_env_values = true, global = true)]
     cacert: Option<PathBuf>,
@@ -57,8 +58,11 @@ pub(crate) struct ConnectionArgs {
     prefix: Prefix,
     /// The controller's own directory; see `windlass serve --help`
     #[arg(long, env = "WINDLASS_DATA_DIR", value_name = "DIR", hide_env_values = true, global = true)]
-    pub(crate) data_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
 }
+
+/// Where an etcd answers that nobody configured.
+const USUAL_ENDPOINT: &str = "http://127.0.0.1:2379";
 
 /// In which namespace names are looked for.
 #[derive(Debug, Clone, Args)]
@@ -76,17 +80,61 @@ impl NamespaceArgs {
 }
 
 impl ConnectionArgs {
-    /// What the store's client wants.
+    /// What the store's client wants: what was typed, or else the embedded store of the data directory.
+    ///
+    /// # Errors
+    /// When the arguments contradict each other, or a file cannot be read.
+    pub(crate) fn options(&self) -> anyhow::Result<ConnectOptions> {
+        if !self.names_etcd()
+            && let Some(options) = embedded::local(&self.data_dir()?, self.prefix.clone())?
+        {
+            return Ok(options);
+        }
+        self.etcd()
+    }
+
+    /// What the client of an etcd wants.
     ///
     /// # Errors
     /// When the arguments contradict each other, or the password's file cannot be read.
-    pub(crate) fn options(&self) -> anyhow::Result<ConnectOptions> {
+    pub(crate) fn etcd(&self) -> anyhow::Result<ConnectOptions> {
+        let usual = || vec![USUAL_ENDPOINT.to_owned()];
+        let endpoints = self.endpoints.as_ref();
         Ok(ConnectOptions {
-            endpoints: self.endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
+            endpoints: endpoints.map_or_else(usual, |typed| typed.iter().map(|one| one.trim().to_owned()).collect()),
             tls: self.tls()?,
             user: self.user()?,
             prefix: self.prefix.clone(),
         })
+    }
+
+    /// Whether something was typed that only an etcd has.
+    pub(crate) fn names_etcd(&self) -> bool {
+        let files = [&self.cacert, &self.cert, &self.key, &self.password_file];
+        self.endpoints.is_some() || self.user.is_some() || files.iter().any(|file| file.is_some())
+    }
+
+    /// What every key begins with.
+    pub(crate) fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// The controller's directory: the one that was asked for, or that of the user who runs this.
+    ///
+    /// # Errors
+    /// When nobody knows where that would be.
+    pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
+        if let Some(asked) = &self.data_dir {
+            return Ok(asked.clone());
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/windlass/controller".into());
+        }
+        // The XDG Base Directory Specification: a relative value is to be ignored.
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|state| state.is_absolute());
+        let home = || std::env::home_dir().map(|home| home.join(".local/state"));
+        let state = state.or_else(home).context("there is no home directory\nhint: give --data-dir")?;
+        Ok(state.join("windlass/controller"))
     }
 
     /// Whether `--user` was given and nothing that goes with it, as by somebody who means another user.
@@ -138,7 +186,7 @@ impl ConnectionArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Store> {
         Store::connect(&self.options()?).await.map_err(|error| {
             if is_nobody_there(&error) {
-                hinted(error, "once etcd runs, `windlass serve` runs the controller; --endpoints or WINDLASS_ENDPOINTS say where etcd is")
+                hinted(error, "`windlass serve` runs the controller, and a store with it; where an etcd is the store, --endpoints or WINDLASS_ENDPOINTS say where it is")
             } else {
                 error.into()
             }

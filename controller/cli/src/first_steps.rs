@@ -11,7 +11,7 @@ use crate::resources::Selection;
 
 /// From an empty store to a service that runs, for `windlass --help`.
 pub(crate) const FIRST_STEPS: &str = "\
-First steps, with an etcd on this machine:
+First steps:
   windlass serve                            Run the controller; leave it running
   windlass apply -f office.yaml             Declare a network, if it may carry plain http
   windlass host add web1 --address deploy@192.0.2.11

@@ -105,7 +105,7 @@ fn hint(error: &CallError) -> &'static str {
     let encrypted = error.endpoint.starts_with("https:");
     match error.problem {
         Problem::Unreachable if says("refused") => {
-            "\nhint: nothing listens there; is etcd running, and is this its client port?"
+            "\nhint: nothing listens there; does the store run, and is this its port?"
         }
         Problem::Unreachable if says("dns") || says("lookup") => "\nhint: the name does not resolve",
         Problem::Unreachable if encrypted && (says("handshake") || says("reset")) => SPEAKS_PLAIN,

@@ -6,6 +6,7 @@ mod confirm_removal;
 mod delete;
 mod describe;
 mod diff;
+mod env;
 mod events;
 mod get;
 mod host;
@@ -13,6 +14,7 @@ mod plan;
 mod reconcile;
 mod rollout;
 mod serve;
+mod store;
 mod wait;
 
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +70,8 @@ enum Command {
     ConfirmRemoval(confirm_removal::ConfirmRemovalArgs),
     Rollout(rollout::RolloutArgs),
     Host(host::HostArgs),
+    Store(store::StoreArgs),
+    Env(env::EnvArgs),
     Completion(completion::CompletionArgs),
 }
 
@@ -93,6 +97,8 @@ impl Windlass {
             Command::ConfirmRemoval(args) => on_one_thread(confirm_removal::run(args, client)),
             Command::Rollout(args) => on_one_thread(rollout::run(args, client)),
             Command::Host(args) => on_one_thread(host::run(args, client)),
+            Command::Store(args) => store::run(args, client),
+            Command::Env(args) => env::run(args, client),
         }
     }
 }

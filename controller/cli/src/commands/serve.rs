@@ -1,6 +1,7 @@
 //! `windlass serve`: runs the controller.
 
 use std::fs::{DirBuilder, File};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::SshFleet;
+use windlass_store::ConnectOptions;
+use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection};
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
@@ -22,21 +25,38 @@ use crate::telemetry::{LogFormat, Telemetry};
 
 /// Run the controller
 ///
-/// It compares what is declared with what runs on the hosts, and drives them to agree. Several may run on one
-/// store: one acts, the others stand by.
+/// It compares what is declared with what runs on the hosts, and drives them to agree. What is declared is kept in a
+/// store of its own, which answers etcd's API to those who have a certificate of it, or in an etcd cluster: several
+/// controllers may run on one, of which one acts and the others stand by.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   windlass serve
-  windlass serve --endpoints https://etcd1:2379,https://etcd2:2379 --cacert ca.pem --cert me.pem --key me-key.pem
+  windlass serve --etcd-listen 0.0.0.0:2379 --etcd-name windlass.example.org
+  windlass serve --store etcd --endpoints https://etcd1:2379,https://etcd2:2379 --cacert ca.pem --cert me.pem --key me-key.pem
 
 Directories:
-  --data-dir keeps the files of releases. Unless told: /var/lib/windlass/controller for root, else
+  --data-dir keeps the files of releases, and the store with its certificates. Unless told: /var/lib/windlass/controller for root, else
   $XDG_STATE_HOME/windlass/controller (~/.local/state/windlass/controller).")]
 pub(crate) struct ServeArgs {
-    /// Where the store is
-    #[arg(long, env = "WINDLASS_STORE", value_name = "STORE", default_value = "etcd", hide_env_values = true)]
-    store: StoreKind,
+    /// Where what is declared is kept; unless told, embedded, or etcd where --endpoints says where that is
+    #[arg(long, env = "WINDLASS_STORE", value_name = "STORE", hide_env_values = true)]
+    store: Option<StoreKind>,
+    /// Where the embedded store answers etcd's API
+    #[arg(
+        long,
+        env = "WINDLASS_ETCD_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:2379",
+        hide_env_values = true
+    )]
+    etcd_listen: SocketAddr,
+    /// A name or address of this machine for the embedded store's certificate, beside its own; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    etcd_name: Vec<String>,
+    /// Let everybody on this machine use the embedded store, without a certificate: for tests
+    #[arg(long)]
+    insecure_loopback: bool,
     /// Where to answer /healthz, /readyz and /metrics
     #[arg(
         long,
@@ -56,39 +76,94 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StoreKind {
+    /// A store of its own, in the data directory
+    Embedded,
     /// An etcd cluster, at --endpoints
     Etcd,
-    /// One of its own; not in this version
-    Embedded,
 }
 
 pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Result<Exit> {
-    if args.store == StoreKind::Embedded {
-        let error = UsageError("--store embedded is not supported by this version".into());
-        return Err(hinted(error, "run an etcd and say where it is with --endpoints"));
-    }
     if args.list_checkpoints {
         for checkpoint in Checkpoint::ALL {
             output::line(checkpoint)?;
         }
         return Ok(Exit::Done);
     }
-    let store = connection.options()?;
-    let data_dir = data_dir(connection.data_dir.clone())?;
+    let store = args.store(connection)?;
+    let data_dir = connection.data_dir()?;
     let _lock = claim(&data_dir)?;
-    let options = ServeOptions { store, data_dir, listen: args.listen, identity: identity() };
+    let identity = identity();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let telemetry = Telemetry::begin(args.log_format, &options.identity)?;
+        let telemetry = Telemetry::begin(args.log_format, &identity)?;
+        let (store, embedded) = match store {
+            Chosen::Etcd(options) => (options, None),
+            Chosen::Embedded(options) => {
+                let embedded = Embedded::start(EmbeddedOptions { data_dir: data_dir.clone(), ..options }).await?;
+                (embedded.options().clone(), Some(embedded))
+            }
+        };
+        let options = ServeOptions { store, data_dir, listen: args.listen, identity };
         let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
         let served = serve(options, Arc::clone(&fleet), shutdown).await;
         fleet.close().await;
+        if let Some(embedded) = embedded {
+            embedded.stop().await?;
+        }
         telemetry.end().await;
         served?;
         Ok(Exit::Done)
     })
+}
+
+/// The store that was chosen.
+enum Chosen {
+    Embedded(EmbeddedOptions),
+    Etcd(ConnectOptions),
+}
+
+impl ServeArgs {
+    /// What was chosen; what does not go together is refused.
+    fn store(&self, connection: &ConnectionArgs) -> anyhow::Result<Chosen> {
+        let kind = self.store.unwrap_or(if connection.names_etcd() { StoreKind::Etcd } else { StoreKind::Embedded });
+        match kind {
+            StoreKind::Etcd if self.insecure_loopback || !self.etcd_name.is_empty() => {
+                let error = UsageError("--insecure-loopback and --etcd-name are for the embedded store".into());
+                Err(hinted(error, "leave them out, or leave out --endpoints and --store etcd"))
+            }
+            StoreKind::Etcd => Ok(Chosen::Etcd(connection.etcd()?)),
+            StoreKind::Embedded if connection.names_etcd() => {
+                let error = UsageError(
+                    "--store embedded needs no --endpoints, --user nor certificates: it makes its own".into(),
+                );
+                Err(hinted(
+                    error,
+                    "leave out what says how an etcd is reached, and look for WINDLASS_… variables that do",
+                ))
+            }
+            StoreKind::Embedded => Ok(Chosen::Embedded(EmbeddedOptions {
+                // Made once it is locked.
+                data_dir: PathBuf::new(),
+                listen: self.etcd_listen,
+                names: self.etcd_name.clone(),
+                protection: match self.insecure_loopback {
+                    true => Protection::InsecureLoopback,
+                    false => Protection::Certificates,
+                },
+                prefix: connection.prefix().clone(),
+            })),
+        }
+    }
+}
+
+/// A name or an address that a certificate can say.
+fn server_name(text: &str) -> Result<String, String> {
+    match rustls::pki_types::ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What this controller calls itself: another one for each start.
@@ -123,28 +198,23 @@ fn claim(directory: &Path) -> anyhow::Result<File> {
     let what = || format!("cannot use the data directory {}", directory.display());
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(what)?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(what)?;
-    let file = File::create(directory.join("lock")).with_context(what)?;
+    let path = directory.join("lock");
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).with_context(what)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(hinted(
-            anyhow!("another controller uses the data directory {}", directory.display()),
-            "give this one its own with --data-dir; on one store it then stands by",
-        )),
+        Ok(()) => {
+            // For whoever is kept out. The lock itself is the kernel's.
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).with_context(what)?;
+            Ok(file)
+        }
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            let said = file.take(20).read_to_string(&mut process).is_ok_and(|_| !process.trim().is_empty());
+            let who = if said { format!("process {}", process.trim()) } else { "another controller".to_owned() };
+            Err(hinted(
+                anyhow!("{who} uses the data directory {}", directory.display()),
+                "one controller has its own, with the store in it: stop that one, or give this one another with --data-dir",
+            ))
+        }
         Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(what),
     }
-}
-
-/// The directory that was asked for, or the one of the user who runs this.
-fn data_dir(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    if let Some(asked) = asked {
-        return Ok(asked);
-    }
-    if rustix::process::geteuid().is_root() {
-        return Ok("/var/lib/windlass/controller".into());
-    }
-    // The XDG Base Directory Specification: a relative value is to be ignored.
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|state| state.is_absolute());
-    let home = || std::env::home_dir().map(|home| home.join(".local/state"));
-    let state = state.or_else(home).context("there is no home directory\nhint: give --data-dir")?;
-    Ok(state.join("windlass/controller"))
 }

@@ -20,8 +20,8 @@ fn without_a_store_each_command_says_what_to_start() {
     insta::assert_snapshot!(run(&[("WINDLASS_ENDPOINTS", NOBODY)], &["get", "services"]), @"
     -- stderr
     error: no connection to the store: the store at http://127.0.0.1:1 cannot be reached: tcp connect error: transport error: Connection refused (os error 111)
-    hint: nothing listens there; is etcd running, and is this its client port?
-    hint: once etcd runs, `windlass serve` runs the controller; --endpoints or WINDLASS_ENDPOINTS say where etcd is
+    hint: nothing listens there; does the store run, and is this its port?
+    hint: `windlass serve` runs the controller, and a store with it; where an etcd is the store, --endpoints or WINDLASS_ENDPOINTS say where it is
     -- exit 1
     ");
     let first = run(&[], &["--endpoints", NOBODY, "get", "services"]);

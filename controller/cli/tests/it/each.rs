@@ -38,7 +38,7 @@ use Case::{Elsewhere, Shown};
 const WEB: Case = Shown("service/web");
 const HOST: Case = Shown("host/web1");
 
-const ROWS: [Row; 23] = [
+const ROWS: [Row; 25] = [
     row(
         "serve",
         Elsewhere("controller/cli/tests/it/serve.rs", "a_json_log_is_one_object_a_line"),
@@ -75,6 +75,25 @@ const ROWS: [Row; 23] = [
         Shown(""),
     ),
     row("host adopt", Shown("web1 --yes"), Shown("Web1"), Shown("web1 --yes")),
+    row(
+        "store certificate",
+        Elsewhere(
+            "controller/cli/tests/it/embedded.rs",
+            "somebody_with_a_certificate_declares_and_their_commands_work",
+        ),
+        Shown("Ana"),
+        Shown("ana --data-dir data"),
+    ),
+    row(
+        "env",
+        Elsewhere(
+            "controller/cli/tests/it/embedded.rs",
+            "a_controller_carries_its_own_store_and_commands_and_etcdctl_find_it",
+        ),
+        Shown("--user ana"),
+        // Where there is no store, it says where one would be.
+        Elsewhere("controller/cli/src/commands/env.rs", "a_shell_reads_what_was_meant"),
+    ),
     row(
         "completion",
         Elsewhere("controller/cli/tests/it/describe.rs", "completions_are_made_for_each_shell"),

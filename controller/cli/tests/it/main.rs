@@ -10,6 +10,7 @@ mod describe;
 mod diff;
 mod each;
 mod edges;
+mod embedded;
 mod get;
 mod host;
 mod plan;

@@ -29,7 +29,10 @@ fn what_makes_no_sense_exits_with_2() {
         (&["apply"], "say which files: -f FILE"),
         (&["apply", "-f", "x", "--dry-run", "--wait"], "cannot be used with"),
         (&["plan"], "say what: service/NAME, or -f FILE"),
-        (&["serve", "--store", "embedded"], "--store embedded is not supported by this version"),
+        (&["serve", "--store", "embedded"], "--store embedded needs no --endpoints, --user nor certificates"),
+        (&["serve", "--insecure-loopback"], "--insecure-loopback and --etcd-name are for the embedded store"),
+        (&["serve", "--etcd-name", "a b"], "invalid value 'a b' for '--etcd-name <NAME>'"),
+        (&["store", "certificate", "Ana"], "\"Ana\" is no name for a certificate"),
         (&["serve", "--listen", "9700"], "invalid value '9700' for '--listen <ADDRESS>'"),
     ] {
         let shown = world.run(arguments);
@@ -68,6 +71,8 @@ fn every_command_has_help_with_examples() {
       confirm-removal  Let removals go on that wait for a person
       rollout          Follow rollouts, hold them, restart programs, and go back to earlier revisions
       host             Add machines, check them, and take them over from another store
+      store            Look after the embedded store
+      env              Print the variables by which etcdctl reaches the store
       completion       Print a script with which a shell completes commands and options
       help             Print this message or the help of the given subcommand(s)
 
@@ -78,8 +83,9 @@ fn every_command_has_help_with_examples() {
       -V, --version                Print version
 
     Store:
-          --endpoints <URL>       The members of the etcd cluster, divided by commas [env:
-                                  WINDLASS_ENDPOINTS] [default: http://127.0.0.1:2379]
+          --endpoints <URL>       The members of an etcd cluster, divided by commas; unless told, the
+                                  store of the controller on this machine, or http://127.0.0.1:2379
+                                  where there is none [env: WINDLASS_ENDPOINTS]
           --cacert <FILE>         The certificates, PEM, one of which must have signed etcd's [env:
                                   WINDLASS_CACERT]
           --cert <FILE>           Our certificate, PEM, where etcd asks for one [env: WINDLASS_CERT]
@@ -92,7 +98,7 @@ fn every_command_has_help_with_examples() {
           --data-dir <DIR>        The controller's own directory; see `windlass serve --help` [env:
                                   WINDLASS_DATA_DIR]
 
-    First steps, with an etcd on this machine:
+    First steps:
       windlass serve                            Run the controller; leave it running
       windlass apply -f office.yaml             Declare a network, if it may carry plain http
       windlass host add web1 --address deploy@192.0.2.11

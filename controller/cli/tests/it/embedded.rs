@@ -1,0 +1,186 @@
+//! The embedded store, as its users meet it: nothing else to install, and nobody let in who has no certificate.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use tempfile::TempDir;
+use windlass_testbed::EtcdVersion;
+
+use crate::world::{binary, service, show};
+
+/// A controller with a store of its own; dropped, it is killed.
+struct Serving {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStderr>>,
+}
+
+impl Serving {
+    /// Starts one, and waits until it leads.
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0", "--data-dir", "data"];
+        let mut command = binary(dir, &[&arguments[..], more].concat());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let mut seen = Vec::new();
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {seen:#?}")).expect("UTF-8");
+            seen.push(line);
+            if seen.last().is_some_and(|line| line.contains("leading")) {
+                return Self { child, lines };
+            }
+        }
+    }
+
+    /// Asks it to stop, and returns the rest of its log.
+    fn stop(mut self) -> Vec<String> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(id).status().expect("kill").success());
+        let rest = self.lines.by_ref().map_while(Result::ok).collect();
+        assert!(self.child.wait().expect("it ends").success(), "{rest:#?}");
+        rest
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command that finds the store by its data directory.
+fn run(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = binary(dir, arguments);
+    let output = command.env("WINDLASS_DATA_DIR", "data").stdin(Stdio::null()).output().expect("the binary runs");
+    let plain = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&dir.display().to_string(), "DIR");
+    show(&plain(&output.stdout), &plain(&output.stderr), output.status.code())
+}
+
+/// What a script of a shell prints that has taken what `windlass env` says.
+fn with_env(dir: &Path, variables: &str, script: &str) -> String {
+    let mut command = Command::new("sh");
+    let output = command.args(["-c", &format!("{variables}\n{script}")]).current_dir(dir).output().expect("sh");
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn stdout(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = binary(dir, arguments);
+    let output = command.env("WINDLASS_DATA_DIR", "data").stdin(Stdio::null()).output().expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn place() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("web.yaml"), service("web")).expect("a file");
+    dir
+}
+
+#[test]
+fn a_controller_carries_its_own_store_and_commands_and_etcdctl_find_it() {
+    let dir = place();
+    let dir = dir.path();
+    let serving = Serving::start(dir, &[]);
+    assert!(run(dir, &["apply", "-f", "web.yaml"]).contains("service/web created"));
+    let variables = stdout(dir, &["env"]);
+    for version in EtcdVersion::ALL {
+        let etcdctl = version.etcdctl().display().to_string();
+        let keys = with_env(dir, &variables, &format!("{etcdctl} get --prefix /windlass/declared/ --keys-only"));
+        assert_eq!(keys.trim(), "/windlass/declared/services/default/web", "{version:?}");
+        let status = with_env(dir, &variables, &format!("{etcdctl} endpoint status"));
+        assert!(status.contains(", 3.5.0, "), "{version:?}: {status}");
+        // The variables are what makes the difference.
+        let refused = with_env(
+            dir,
+            "unset WINDLASS_X",
+            &format!(
+                "ETCDCTL_API=3 {etcdctl} --command-timeout 1s --dial-timeout 1s --endpoints $(sed 's#.*//##' data/store/endpoint) get --prefix /"
+            ),
+        );
+        assert!(!refused.contains("/windlass/"), "{version:?}: {refused}");
+    }
+    // Controllers that are stopped kindly close it, and the next one goes on with it.
+    serving.stop();
+    let told = run(dir, &["get", "services"]);
+    assert!(told.contains("`windlass serve` runs the controller, and a store with it"), "{told}");
+    let serving = Serving::start(dir, &[]);
+    assert!(run(dir, &["get", "services", "-o", "name"]).contains("service/web"));
+    serving.stop();
+}
+
+#[test]
+fn somebody_with_a_certificate_declares_and_their_commands_work() {
+    let dir = place();
+    let dir = dir.path();
+    let serving = Serving::start(dir, &[]);
+    let variables = stdout(dir, &["store", "certificate", "ana", "--out", "ana"]);
+    let windlass = env!("CARGO_BIN_EXE_windlass");
+    let script =
+        format!("{windlass} apply -f web.yaml; {windlass} get services -o name; {windlass} reconcile service/web");
+    let said = with_env(dir, &variables, &script);
+    assert!(said.contains("service/web created") && said.contains("\nservice/web\n"), "{said}");
+    assert!(!said.contains("error"), "{said}");
+    let etcdctl = EtcdVersion::V3_5.etcdctl().display().to_string();
+    let refused = with_env(dir, &variables, &format!("{etcdctl} put /windlass/owned/default/web x"));
+    assert!(refused.contains("permission denied: ana may write only below /windlass/declared/"), "{refused}");
+    insta::assert_snapshot!(run(dir, &["store", "certificate", "ana", "--out", "ana"]), @r"
+    -- stderr
+    error: ana/ana.pem is there already
+    hint: --out takes another folder
+    -- exit 1
+    ");
+    serving.stop();
+}
+
+#[test]
+fn a_second_controller_is_told_which_process_has_the_store() {
+    let dir = place();
+    let serving = Serving::start(dir.path(), &[]);
+    let told = run(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0"]);
+    let process = format!("error: process {} uses the data directory data\n", serving.child.id());
+    assert!(told.contains(&process), "{told}");
+    assert!(told.ends_with("-- exit 1"), "{told}");
+    serving.stop();
+}
+
+/// The test runs as root, and `nobody` is anybody else.
+#[test]
+fn another_user_of_the_machine_gets_nothing() {
+    let dir = place();
+    let serving = Serving::start(dir.path(), &[]);
+    let endpoint = std::fs::read_to_string(dir.path().join("data/store/endpoint")).expect("where it is");
+    let data = dir.path().join("data");
+    // The program lies where only its owner may look, too.
+    let script = format!(
+        "cat {0}/store/data {0}/store/tls/local-key.pem; ls {0}; curl --silent --show-error --insecure {1}/version",
+        data.display(),
+        endpoint.trim()
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script]);
+    let output = command.output().expect("setpriv");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "", "{errors}");
+    assert_eq!(errors.matches("Permission denied").count(), 3, "{errors}");
+    assert!(errors.contains("curl: ("), "{errors}");
+    serving.stop();
+}
+
+#[test]
+fn insecure_is_said_loudly_and_for_loopback_only() {
+    let dir = place();
+    let serving = Serving::start(dir.path(), &["--insecure-loopback"]);
+    let plain = std::fs::read_to_string(dir.path().join("data/store/endpoint")).expect("where it is");
+    assert!(plain.starts_with("http://127.0.0.1:"), "{plain}");
+    assert!(run(dir.path(), &["apply", "-f", "web.yaml"]).contains("service/web created"));
+    serving.stop();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "0.0.0.0:0", "--insecure-loopback"];
+    insta::assert_snapshot!(run(dir.path(), &arguments), @r"
+    -- stderr
+    error: 0.0.0.0:0 can be reached from other machines, and without certificates they could run programs on every host
+    hint: leave out --insecure-loopback, or listen on 127.0.0.1
+    -- exit 1
+    ");
+}
