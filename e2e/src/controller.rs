@@ -25,6 +25,8 @@ pub struct Serve {
     pub arguments: Vec<String>,
     /// More variables.
     pub environment: Vec<(String, String)>,
+    /// Whether it has a store of its own, instead of this world's etcd.
+    pub embedded: bool,
     /// What it is started by, as `setpriv` and its arguments; nothing where it is started directly.
     pub wrapper: &'static [&'static str],
 }

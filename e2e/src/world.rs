@@ -136,7 +136,13 @@ impl World {
     pub fn start(&self, serve: &Serve) -> Result<Controller> {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);
         let listen = SocketAddr::new(self.etcd_address()?, port);
-        Controller::start(serve, &self.environment(), listen, self.dir())
+        let environment = if serve.embedded {
+            let port = self.ports.fetch_add(1, Ordering::Relaxed);
+            vec![("WINDLASS_ETCD_LISTEN".to_owned(), SocketAddr::new(listen.ip(), port).to_string())]
+        } else {
+            self.environment()
+        };
+        Controller::start(serve, &environment, listen, self.dir())
     }
 
     /// Takes away the lease of a controller that is dead, as the end of its time would.

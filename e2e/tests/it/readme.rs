@@ -45,6 +45,9 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
+/// What the reader's controller is called, and its data directory.
+const CONTROLLER: &str = "serve";
+
 /// A reader who types what the page says, with the addresses and keys of their own.
 struct Reader<'world> {
     world: &'world World,
@@ -60,7 +63,6 @@ impl<'world> Reader<'world> {
             ("192.0.2.11", host.address().to_string()),
             ("192.0.2.0/24", world.testbed.cidr()),
             ("~/.ssh/deploy_key", host.key_file().display().to_string()),
-            ("http://127.0.0.1:2379", world.etcd.endpoint()),
         ];
         Ok(Self { world, folder, own })
     }
@@ -88,8 +90,8 @@ impl<'world> Reader<'world> {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "180", "script", "--quiet", "--return", "--command", "bash commands"]);
         command.arg("/dev/null").current_dir(self.folder).env("PATH", format!("{programs}:{path}"));
-        command.env("WINDLASS_ENDPOINTS", self.world.etcd.endpoint()).env("NO_COLOR", "1");
-        command.env("ETCDCTL_ENDPOINTS", self.world.etcd.endpoint());
+        // Where the reader's own would be.
+        command.env("WINDLASS_DATA_DIR", self.world.dir().join(CONTROLLER)).env("NO_COLOR", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting `script`, of util-linux")?;
         let mut answers = child.stdin.take().context("it has a standard input")?;
@@ -151,7 +153,8 @@ fn the_page_is_true() -> Result<()> {
             "sh" if block.text.starts_with("windlass serve") => {
                 let arguments = reader.translate(block.text.trim());
                 let arguments = arguments.split(' ').skip(2).map(str::to_owned).collect();
-                let mut started = world.start(&Serve { name: "serve", arguments, ..Serve::default() })?;
+                let serve = Serve { name: CONTROLLER, arguments, embedded: true, ..Serve::default() };
+                let mut started = world.start(&serve)?;
                 started.wait_until_up()?;
                 started.wait_until_leading(windlass_e2e::PATIENCE)?;
                 controller = Some(started);
