@@ -22,13 +22,14 @@ impl Serving {
         let mut command = binary(dir, &[&arguments[..], more].concat());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the binary runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let mut serving = Self { child, lines };
         let mut seen = Vec::new();
         loop {
-            let line = lines.next().unwrap_or_else(|| panic!("it ended: {seen:#?}")).expect("UTF-8");
+            let line = serving.lines.next().unwrap_or_else(|| panic!("it ended: {seen:#?}")).expect("UTF-8");
             seen.push(line);
             if seen.last().is_some_and(|line| line.contains("leading")) {
-                return Self { child, lines };
+                return serving;
             }
         }
     }
