@@ -13,7 +13,7 @@ mod place;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ use self::place::Place;
 use crate::clock::since_boot;
 use crate::connect::ConnectOptions;
 use crate::key::Prefix;
-use crate::mvcc::{BackendError, Disk, Engine, OpenError};
+use crate::mvcc::{BackendError, Closed, Disk, Engine, OpenError};
 use crate::serve::{Door, Lock, LockError, Peer, PeerName, Rights, ServeError, Server};
 use crate::tls::Tls;
 
@@ -131,7 +131,7 @@ pub struct Embedded {
     options: ConnectOptions,
     stop: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
-    engine: Weak<Engine>,
+    closed: Closed,
 }
 
 impl Embedded {
@@ -146,12 +146,12 @@ impl Embedded {
         }
         let place = Place::make(&data_dir)?;
         let data = place.data();
-        let engine = tokio::task::spawn_blocking(move || -> Result<Engine, EmbeddedError> {
-            Ok(Engine::open(Box::new(Disk::open(&data)?), since_boot())?)
+        let engine = tokio::task::spawn_blocking(move || -> Result<_, EmbeddedError> {
+            let (disk, closed) = Disk::open_and_tell(&data)?;
+            Ok((Engine::open(Box::new(disk), since_boot())?, closed))
         });
-        let engine = Arc::new(engine.await.expect("opening a store does not panic")?);
-        let opened = Arc::downgrade(&engine);
-        let server = Server::new(engine, place.identity()?, prefix.clone())?;
+        let (engine, closed) = engine.await.expect("opening a store does not panic")?;
+        let server = Server::new(Arc::new(engine), place.identity()?, prefix.clone())?;
         let unusable = |error| EmbeddedError::Listen { address: listen, error };
         let listener = TcpListener::bind(listen).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
@@ -175,7 +175,7 @@ impl Embedded {
         let stopped = stop.clone();
         let served = tokio::spawn(async move { server.serve(listener, door, stopped).await });
         let options = ConnectOptions { endpoints: vec![endpoint], tls, user: None, prefix };
-        Ok(Self { options, stop, served, engine: opened })
+        Ok(Self { options, stop, served, closed })
     }
 
     /// How the controller reaches it.
@@ -194,12 +194,8 @@ impl Embedded {
             Err(_) => Ok(()),
         };
         // Who writes is told by the end of its queue, on a thread of its own.
-        let closed = async {
-            while self.engine.strong_count() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(CLOSING, closed).await.is_err() {
+        let closed = self.closed;
+        if !matches!(tokio::task::spawn_blocking(move || closed.wait(CLOSING)).await, Ok(true)) {
             tracing::warn!("the store is left open; it is whole all the same");
         }
         served

@@ -28,7 +28,7 @@ mod snapshot;
 mod txn;
 
 pub use backend::{Backend, BackendError, Batch, DefragmentError, Meta, Size, State, View};
-pub use disk::{Disk, Medium, OpenError};
+pub use disk::{Closed, Disk, Medium, OpenError};
 pub use engine::{Done, Engine, Order, Reply, Request};
 pub use hash::Hash;
 pub use lease::LeaseState;

@@ -1,10 +1,13 @@
 //! The file: who may open it, how it comes to be, and what is done where its disk has not kept what it was given.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use redb::StorageBackend;
 use rustix::fs::{Advice, fadvise, fstatvfs};
@@ -61,14 +64,32 @@ pub(super) struct StoreFile {
     file: File,
     /// Held as long as the file is open.
     _lock: File,
+    /// Let go of last, for whoever waits for that.
+    _open: Sender<Infallible>,
+}
+
+/// Tells when a store's file is closed, and can be opened by somebody else.
+#[derive(Debug)]
+pub struct Closed(Receiver<Infallible>);
+
+impl Closed {
+    /// Waits for that so long at most; whether it is.
+    pub fn wait(self, most: Duration) -> bool {
+        self.0.recv_timeout(most) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
 impl StoreFile {
+    fn new(file: File, lock: File) -> (Self, Closed) {
+        let (open, closed) = mpsc::channel();
+        (Self { file, _lock: lock, _open: open }, Closed(closed))
+    }
+
     /// Opens the file; where there is none, `fill` makes it, and it has its name only once it is whole.
     pub(super) fn open(
         path: &Path,
         fill: impl FnOnce(StoreFile) -> Result<(), OpenError>,
-    ) -> Result<StoreFile, OpenError> {
+    ) -> Result<(StoreFile, Closed), OpenError> {
         let fails = |error| OpenError::Io { path: path.to_owned(), error };
         let lock = lock(path)?;
         if !path.try_exists().map_err(fails)? {
@@ -79,7 +100,7 @@ impl StoreFile {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(fails)?;
         // Should somebody have taken the lock's file away.
         match file.try_lock() {
-            Ok(()) => Ok(StoreFile { file, _lock: lock }),
+            Ok(()) => Ok(StoreFile::new(file, lock)),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), process: None }),
             Err(TryLockError::Error(error)) => Err(fails(error)),
         }
@@ -106,7 +127,7 @@ fn make<Made, Failed: From<OpenError>>(
     let fails = |error| OpenError::Io { path: path.to_owned(), error };
     let unfinished = beside(path, ".new");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
-    let file = StoreFile { file: file.map_err(fails)?, _lock: lock };
+    let (file, _) = StoreFile::new(file.map_err(fails)?, lock);
     let made = fill(file).inspect_err(|_| {
         // What cannot be removed now is overwritten the next time.
         let _ = fs::remove_file(&unfinished);

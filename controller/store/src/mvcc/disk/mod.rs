@@ -28,7 +28,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
 use self::file::StoreFile;
-pub use self::file::{Medium, OpenError};
+pub use self::file::{Closed, Medium, OpenError};
 use self::handle::Handle;
 use self::record::{decode, encode, place, revision, seal, unseal};
 use self::view::Reading;
@@ -89,8 +89,17 @@ impl Disk {
     /// # Errors
     /// [`OpenError`]. What is there stays as it is.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = StoreFile::open(path, |file| opening::fill(Arc::new(file), path))?;
-        Self::of(Arc::new(file), path)
+        Self::open_and_tell(path).map(|(disk, _)| disk)
+    }
+
+    /// As [`Disk::open`], and with it what tells when the file is closed again: once this, and whatever reads it, is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`OpenError`]. What is there stays as it is.
+    pub fn open_and_tell(path: &Path) -> Result<(Self, Closed), OpenError> {
+        let (file, closed) = StoreFile::open(path, |file| opening::fill(Arc::new(file), path))?;
+        Ok((Self::of(Arc::new(file), path)?, closed))
     }
 
     /// As [`Disk::open`], on anything that is like a file; an empty one is a new store. `name` is what errors call it.

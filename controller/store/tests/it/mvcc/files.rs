@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use windlass_store::mvcc::{Change, Disk, Engine, KeyRange, KeyValue, OpenError, Range, Refusal, Request};
@@ -26,6 +27,26 @@ fn a_store_has_one_opener() {
     one(&engine, Request::Put(put("a", "1"))).expect("the first is not disturbed");
     drop(engine);
     on_disk(&path);
+}
+
+#[test]
+fn who_closes_a_store_tells_when_it_can_be_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    for _ in 0..20 {
+        let (disk, closed) = Disk::open_and_tell(&path).expect("nobody has it");
+        let engine = Engine::open(Box::new(disk), NOW).expect("a whole store");
+        one(&engine, Request::Put(put("a", "1"))).expect("put");
+        let copy = engine.snapshot().expect("readable");
+        let last = std::thread::spawn(move || drop(engine));
+        drop(copy);
+        assert!(closed.wait(crate::PATIENCE), "nobody is left");
+        on_disk(&path);
+        last.join().expect("no panic");
+    }
+    let (disk, closed) = Disk::open_and_tell(&path).expect("nobody has it");
+    assert!(!closed.wait(Duration::from_millis(1)), "it is open");
+    drop(disk);
 }
 
 #[test]
