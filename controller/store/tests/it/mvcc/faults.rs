@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use redb::StorageBackend;
 use windlass_store::mvcc::{
-    Disk, Done, Engine, Field, KeyRange, LeaseNumber, Medium, OpenError, Operation, Put, Range, Refusal, Request, Txn,
+    BackendError, Disk, Done, Engine, Field, KeyRange, LeaseNumber, Medium, Memory, OpenError, Operation, Put, Range,
+    Refusal, Request, Snapshot, Txn, restore,
 };
 
 use super::naive::{Naive, Write};
@@ -189,6 +190,8 @@ enum Act {
     Compact(i64),
     Forget,
     Defragment,
+    /// Begins to take a copy.
+    Copy,
     Fail(Fault),
     Repair,
     /// The power goes, and so much of what was not flushed is there afterwards.
@@ -212,6 +215,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..4_i64).prop_map(Act::Compact),
         1 => Just(Act::Forget),
         1 => Just(Act::Defragment),
+        2 => Just(Act::Copy),
         5 => fault.prop_map(Act::Fail),
         1 => Just(Act::Repair),
         1 => through().prop_map(Act::Cut),
@@ -264,7 +268,7 @@ fn work(act: &Act, engine: &Engine, naive: &Naive) -> Option<(Naive, Result<Done
             }
             engine.compact(next.compacted)
         }
-        Act::Forget | Act::Defragment | Act::Fail(_) | Act::Repair | Act::Cut(_) => return None,
+        Act::Forget | Act::Defragment | Act::Copy | Act::Fail(_) | Act::Repair | Act::Cut(_) => return None,
     };
     Some((next, answer))
 }
@@ -288,13 +292,32 @@ fn found(engine: &Engine, naive: Naive, doubtful: &[Naive]) -> Result<Naive, Tes
     Ok(there)
 }
 
+/// A copy that could be taken is as the store was when it was begun, whatever the disk has done since.
+fn check_copy(snapshot: Snapshot, then: &Naive) -> Result<(), TestCaseError> {
+    let pieces: Result<Vec<_>, BackendError> = snapshot.collect();
+    if let Ok(pieces) = pieces {
+        let memory = Memory::default();
+        restore(&mut &*pieces.concat(), &memory).expect("a whole copy");
+        same(&Engine::open(Box::new(memory), NOW).expect("a whole store"), then)?;
+    }
+    Ok(())
+}
+
 fn check(acts: &[Act]) -> Result<(), TestCaseError> {
     let mut file = Arc::new(Faulty::default());
     let (mut engine, mut naive) = (open(&file).expect("nothing fails yet"), Naive::new());
     // What failed since the last that did not.
     let mut doubtful = Vec::new();
-    for act in acts {
+    // A copy that is being taken, and the store when that was begun.
+    let mut copying = None;
+    for (number, act) in acts.iter().enumerate() {
+        if number % 3 == 0
+            && let Some((snapshot, then)) = copying.take()
+        {
+            check_copy(snapshot, &then)?;
+        }
         match act {
+            Act::Copy => copying = engine.snapshot().ok().map(|snapshot| (snapshot, naive.clone())),
             Act::Fail(fault) => file.kept().fault = Some(*fault),
             Act::Repair => file.kept().fault = None,
             Act::Forget => drop(engine.forget_some()),
