@@ -114,6 +114,14 @@ impl ConnectionArgs {
         self.endpoints.is_some() || self.user.is_some() || files.iter().any(|file| file.is_some())
     }
 
+    /// Whether there is an embedded store in the data directory.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub(crate) fn finds_embedded(&self) -> anyhow::Result<bool> {
+        Ok(embedded::local(&self.data_dir()?, self.prefix.clone())?.is_some())
+    }
+
     /// What every key begins with.
     pub(crate) fn prefix(&self) -> &Prefix {
         &self.prefix

@@ -7,6 +7,7 @@
 //! **Invariant:** no type of etcd or of gRPC stands in this crate's interface.
 
 mod backoff;
+mod backup;
 mod call;
 mod campaign;
 mod clock;
@@ -28,6 +29,7 @@ pub mod serve;
 mod tls;
 mod write;
 
+pub use backup::{Backup, BackupError, StoreState};
 pub use call::{CallError, Cause, Problem};
 pub use campaign::{CampaignError, LEADERSHIP_TTL};
 pub use commit::{Act, CommitError, Expectation, MOST_WRITES, REQUEST_BYTES, Write};

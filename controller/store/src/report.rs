@@ -24,12 +24,25 @@ pub enum Call {
     LeaseRevoke,
     /// Keeping the leader's lease alive.
     LeaseKeepAlive,
+    /// Asking a store how it is.
+    Status,
+    /// Copying a store.
+    Snapshot,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Range, Self::Put, Self::Delete, Self::Txn, Self::LeaseGrant, Self::LeaseRevoke, Self::LeaseKeepAlive];
+    pub const ALL: [Self; 9] = [
+        Self::Range,
+        Self::Put,
+        Self::Delete,
+        Self::Txn,
+        Self::LeaseGrant,
+        Self::LeaseRevoke,
+        Self::LeaseKeepAlive,
+        Self::Status,
+        Self::Snapshot,
+    ];
 
     /// As metrics and logs call it.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +54,8 @@ impl Call {
             Self::LeaseGrant => "lease_grant",
             Self::LeaseRevoke => "lease_revoke",
             Self::LeaseKeepAlive => "lease_keep_alive",
+            Self::Status => "status",
+            Self::Snapshot => "snapshot",
         }
     }
 }

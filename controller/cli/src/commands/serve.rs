@@ -194,7 +194,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Out
 }
 
 /// Makes the data directory, for its owner only, and keeps other controllers out of it.
-fn claim(directory: &Path) -> anyhow::Result<File> {
+pub(super) fn claim(directory: &Path) -> anyhow::Result<File> {
     let what = || format!("cannot use the data directory {}", directory.display());
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(what)?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(what)?;

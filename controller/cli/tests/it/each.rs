@@ -36,9 +36,11 @@ const fn row(command: &'static str, success: Case, refused: Case, nothing: Case)
 use Case::{Elsewhere, Shown};
 
 const WEB: Case = Shown("service/web");
+const COPY: Case =
+    Elsewhere("controller/cli/tests/it/embedded.rs", "a_copy_that_is_taken_while_it_runs_makes_the_same_store_again");
 const HOST: Case = Shown("host/web1");
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 28] = [
     row(
         "serve",
         Elsewhere("controller/cli/tests/it/serve.rs", "a_json_log_is_one_object_a_line"),
@@ -75,6 +77,14 @@ const ROWS: [Row; 25] = [
         Shown(""),
     ),
     row("host adopt", Shown("web1 --yes"), Shown("Web1"), Shown("web1 --yes")),
+    row(
+        "store status",
+        COPY,
+        Shown("--user ana"),
+        Elsewhere("controller/cli/tests/it/connection.rs", "without_a_store_each_command_says_what_to_start"),
+    ),
+    row("store backup", COPY, Shown("copy"), Shown("")),
+    row("store restore", COPY, Shown("web.yaml"), Shown("nowhere --old-store-is-dead --data-dir data")),
     row(
         "store certificate",
         Elsewhere(

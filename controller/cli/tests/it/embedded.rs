@@ -185,3 +185,67 @@ fn insecure_is_said_loudly_and_for_loopback_only() {
     -- exit 1
     ");
 }
+
+#[test]
+fn a_copy_that_is_taken_while_it_runs_makes_the_same_store_again() {
+    let dir = place();
+    let dir = dir.path();
+    let serving = Serving::start(dir, &[]);
+    assert!(run(dir, &["apply", "-f", "web.yaml"]).contains("service/web created"));
+    let told = run(dir, &["store", "backup", "copy"]);
+    assert!(told.starts_with("copy: revision ") && told.ends_with("-- exit 0"), "{told}");
+    insta::assert_snapshot!(run(dir, &["store", "backup", "copy"]), @r"
+    -- stderr
+    error: copy is there already
+    hint: a copy never overwrites another; take a new name
+    -- exit 1
+    ");
+    // While it runs nothing is put in its place.
+    let told = run(dir, &["store", "restore", "copy", "--old-store-is-dead", "--replace"]);
+    assert!(told.contains("uses the data directory data"), "{told}");
+    assert!(run(dir, &["delete", "service/web"]).contains("service/web deleted"));
+    serving.stop();
+    insta::assert_snapshot!(run(dir, &["store", "restore", "copy"]), @r"
+    -- stderr
+    error: the hosts obey the store that the copy is of, and would obey both
+    hint: make sure that nobody can start it again, and say so with --old-store-is-dead
+    -- exit 2
+    ");
+    insta::assert_snapshot!(run(dir, &["store", "restore", "copy", "--old-store-is-dead"]), @r"
+    -- stderr
+    error: there is a store already: data/store/data
+    hint: --replace puts the copy in its place, and keeps it beside
+    -- exit 1
+    ");
+    // What is not whole changes nothing.
+    let copy = std::fs::read(dir.join("copy")).expect("the copy");
+    std::fs::write(dir.join("torn"), &copy[..copy.len() - 100]).expect("a file");
+    let mut flipped = copy;
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    std::fs::write(dir.join("flipped"), flipped).expect("a file");
+    let before = std::fs::read(dir.join("data/store/data")).expect("the store");
+    for (file, why) in
+        [("torn", "the copy is damaged"), ("flipped", "the copy is damaged"), ("web.yaml", "this is not a copy")]
+    {
+        let told = run(dir, &["store", "restore", file, "--old-store-is-dead", "--replace"]);
+        assert!(told.contains(why) && told.ends_with("-- exit 1"), "{file}: {told}");
+    }
+    assert_eq!(std::fs::read(dir.join("data/store/data")).expect("the store"), before);
+    let told = run(dir, &["store", "restore", "copy", "--old-store-is-dead", "--replace"]);
+    assert!(told.contains("restored: revision ") && told.contains("store/data.replaced-"), "{told}");
+    let serving = Serving::start(dir, &[]);
+    assert!(run(dir, &["get", "services", "-o", "name"]).contains("service/web"), "it is declared again");
+    let told = run(dir, &["store", "status"]);
+    for line in ["store        embedded\n", "access       by certificate\n", "controller   process "] {
+        assert!(told.contains(line), "{told}");
+    }
+    serving.stop();
+    let elsewhere = place();
+    std::fs::copy(dir.join("copy"), elsewhere.path().join("copy")).expect("a copy of the copy");
+    let told = run(elsewhere.path(), &["store", "restore", "copy", "--old-store-is-dead"]);
+    assert!(told.contains("restored: revision "), "{told}");
+    let serving = Serving::start(elsewhere.path(), &[]);
+    assert!(run(elsewhere.path(), &["get", "services", "-o", "name"]).contains("service/web"));
+    serving.stop();
+}

@@ -27,7 +27,8 @@ use self::place::Place;
 use crate::clock::since_boot;
 use crate::connect::ConnectOptions;
 use crate::key::Prefix;
-use crate::mvcc::{BackendError, Closed, Disk, Engine, OpenError};
+pub use crate::mvcc::Restored;
+use crate::mvcc::{BackendError, Closed, Disk, Engine, OpenError, RestoreError};
 use crate::serve::{Door, Lock, LockError, Peer, PeerName, Rights, ServeError, Server};
 use crate::tls::Tls;
 
@@ -117,6 +118,12 @@ pub enum EmbeddedError {
     /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A copy cannot be made a store.
+    #[error("nothing was restored")]
+    Restore(#[from] RestoreError),
+    /// There is a store already.
+    #[error("there is a store already: {}\nhint: --replace puts the copy in its place, and keeps it beside", .0.display())]
+    Holds(PathBuf),
     /// There is none to give certificates for.
     #[error("there is no store in {}\nhint: `windlass serve` makes one; --data-dir says where", .0.display())]
     Absent(PathBuf),
@@ -227,6 +234,48 @@ pub fn give_certificate(data_dir: &Path, name: &PeerName, out: &Path) -> Result<
     }
     let now = Timestamp::now();
     Ok(Authority::open(&place.tls(), now)?.give(name, out, now)?)
+}
+
+/// Makes the store of a data directory anew from a copy. It must not be served meanwhile: the caller has the
+/// directory for itself. What there was is only replaced where `replace` says so, and is then kept beside it; returns
+/// where.
+///
+/// Clients take the store for another one then, so none goes on with what it has seen of the old.
+///
+/// # Errors
+/// [`EmbeddedError`]. What there was is as it was.
+pub fn restore(
+    data_dir: &Path,
+    copy: &mut dyn io::Read,
+    replace: bool,
+) -> Result<(Restored, Option<PathBuf>), EmbeddedError> {
+    let place = Place::make(data_dir)?;
+    let data = place.data();
+    let there = data.exists();
+    if there && !replace {
+        return Err(EmbeddedError::Holds(data));
+    }
+    let new = data.with_extension("new");
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| EmbeddedError::File { path, error }
+    };
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&new)(error)),
+        // A restore that was cut off leaves one.
+        Ok(()) | Err(_) => {}
+    }
+    let restored = Disk::restore(&new, copy)?;
+    let kept = there.then(|| data.with_extension(Timestamp::now().strftime("replaced-%Y%m%dT%H%M%SZ").to_string()));
+    if let Some(kept) = &kept {
+        // Linked, not renamed: at no moment is there no store, which would begin an empty one.
+        std::fs::hard_link(&data, kept).map_err(unusable(kept))?;
+    }
+    place.forget_identity()?;
+    std::fs::rename(&new, &data).map_err(unusable(&new))?;
+    let folder = data.parent().unwrap_or(data_dir);
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable(folder))?;
+    Ok((restored, kept))
 }
 
 /// Keeps the certificates of this machine good.

@@ -73,6 +73,15 @@ impl Place {
         Ok(Identity { cluster, member })
     }
 
+    /// Lets other numbers be drawn: what is there next is another store.
+    pub(super) fn forget_identity(&self) -> Result<(), EmbeddedError> {
+        let path = self.0.join("identity");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EmbeddedError::File { path, error }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Where the store was answered last.
     pub(super) fn endpoint(&self) -> Result<Option<String>, EmbeddedError> {
         Ok(read(&self.0.join("endpoint"))?.map(|text| text.trim().to_owned()))

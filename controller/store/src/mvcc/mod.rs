@@ -40,4 +40,4 @@ pub use request::{
     Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
 };
 pub use retention::{Retainer, Retention};
-pub use snapshot::{RestoreError, Restored, Snapshot, restore};
+pub use snapshot::{BEGINNING as SNAPSHOT_BEGINNING, RestoreError, Restored, Snapshot, restore};

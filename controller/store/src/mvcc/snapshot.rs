@@ -18,8 +18,8 @@ use super::contents::Contents;
 use super::engine::Engine;
 use super::model::{Change, LeaseNumber, Revision};
 
-/// How a copy begins.
-const BEGINNING: &[u8; 16] = b"windlass-store/1";
+/// How a copy begins; its revision follows.
+pub const BEGINNING: &[u8; 16] = b"windlass-store/1";
 
 /// What a copy's length without its checksum is a multiple of.
 const BLOCK: u64 = 512;

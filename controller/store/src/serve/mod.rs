@@ -7,6 +7,7 @@ mod convert;
 mod door;
 mod kv;
 mod lease;
+mod maintenance;
 mod members;
 mod peer;
 mod protocol;
