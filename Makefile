@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak test-kill-store bench bench-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store bench bench-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,13 @@ test: setup build ## Run every test
 
 e2e: ## Run the end-to-end tests alone
 	@$(MAKE) test TESTS='package(windlass-e2e)'
+
+# How many seeds: `make fuzz-store SEEDS=1000`.
+SEEDS ?= 300
+
+fuzz-store: setup build ## Play random operations to etcd and to the embedded store, and compare; SEEDS says how many
+	WINDLASS_FUZZ_SEEDS=$(SEEDS) $(CARGO) nextest run --package windlass-store --profile soak \
+	  --filterset 'test(the_embedded_store_answers_as_etcd_does)'
 
 soak: setup build ## Run what takes many minutes: five minutes idle
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only

@@ -314,6 +314,11 @@ impl<'a> Draft<'a> {
         {
             return Err(Refusal::LeaseNotFound);
         }
+        self.check_kept(put)
+    }
+
+    /// Whether what a put keeps is there.
+    pub(super) fn check_kept(&self, put: &Put) -> Result<(), Refusal> {
         let keeps = put.value == Field::Keep || put.lease == Field::Keep;
         if keeps && self.entry(&put.key).is_none() { Err(Refusal::KeyNotFound) } else { Ok(()) }
     }

@@ -143,12 +143,15 @@ impl Engine {
         let committed = self.inner().committed;
         let mut changes =
             if from > committed { Vec::new() } else { self.backend().changes(from, most.max(1), bytes)? };
-        // What is on the disk already may not have been said to be there.
-        changes.retain(|change| change.at.main <= committed);
-        if from < self.compacted() {
+        let compacted = self.compacted();
+        if from < compacted {
             return Err(Refusal::Compacted);
         }
+        // What is on the disk already may not have been said to be there.
+        changes.retain(|change| change.at.main <= committed);
         let next = changes.last().map_or((committed + 1).max(from), |last| last.at.main + 1);
+        // A deletion that is forgotten may not have left the disk yet.
+        changes.retain(|change| !change.deleted || change.at.main > compacted);
         Ok(History { changes, next })
     }
 

@@ -12,6 +12,9 @@ struct Path {
     inner: Vec<Path>,
 }
 
+/// How [`Path::inner`] is made.
+const PATHS: &str = "a path for each transaction of the branch";
+
 impl Draft<'_> {
     /// Does a transaction that was checked.
     pub(super) fn txn(&mut self, txn: &Txn) -> Result<Outcome, Refusal> {
@@ -44,25 +47,21 @@ impl Draft<'_> {
         Ok(found.pairs.iter().all(|pair| fits(compare, pair)))
     }
 
-    /// What would be refused is refused before anything is done.
+    /// What would be refused is refused before anything is done: first what is put, of all that is done, and then what
+    /// is read, as etcd does it.
     fn check_branch(&self, txn: &Txn, path: &Path) -> Result<(), Refusal> {
-        let mut inner = path.inner.iter();
-        for operation in branch(txn, path.succeeded) {
-            match operation {
-                Operation::Put(put) => self.check_put(put)?,
-                Operation::Range(range) if range.revision > self.revision => return Err(Refusal::FutureRevision),
-                Operation::Range(range) if range.revision > 0 && range.revision < self.inner.compacted => {
-                    return Err(Refusal::Compacted);
-                }
-                Operation::Range(_) | Operation::Delete(_) => {}
-                Operation::Txn(txn) => {
-                    if let Some(path) = inner.next() {
-                        self.check_branch(txn, path)?;
-                    }
-                }
+        each(txn, path, &mut |operation| match operation {
+            // Here etcd asks for the key before the lease.
+            Operation::Put(put) => self.check_kept(put).and_then(|()| self.check_put(put)),
+            _ => Ok(()),
+        })?;
+        each(txn, path, &mut |operation| match operation {
+            Operation::Range(range) if range.revision > self.revision => Err(Refusal::FutureRevision),
+            Operation::Range(range) if range.revision > 0 && range.revision < self.inner.compacted => {
+                Err(Refusal::Compacted)
             }
-        }
-        Ok(())
+            _ => Ok(()),
+        })
     }
 
     fn take(&mut self, txn: &Txn, path: &Path) -> Result<Outcome, Refusal> {
@@ -83,13 +82,25 @@ impl Draft<'_> {
                     Answer::Delete(self.current(), count, deleted)
                 }
                 Operation::Txn(txn) => {
-                    let path = inner.next().expect("a path for each transaction of the branch");
+                    let path = inner.next().expect(PATHS);
                     Answer::Txn(self.take(txn, path)?)
                 }
             });
         }
         Ok(Outcome { succeeded: path.succeeded, answers })
     }
+}
+
+/// Goes through what is done, in its order, until something is refused.
+fn each(txn: &Txn, path: &Path, check: &mut impl FnMut(&Operation) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    let mut inner = path.inner.iter();
+    for operation in branch(txn, path.succeeded) {
+        match operation {
+            Operation::Txn(txn) => each(txn, inner.next().expect(PATHS), check)?,
+            operation => check(operation)?,
+        }
+    }
+    Ok(())
 }
 
 fn branch(txn: &Txn, succeeded: bool) -> &[Operation] {

@@ -46,24 +46,18 @@ pub(super) fn range(request: rpc::RangeRequest) -> Result<Range, Status> {
     })
 }
 
-pub(super) fn put(request: rpc::PutRequest) -> Result<Put, Refusal> {
-    let value = match request.ignore_value {
-        true if !request.value.is_empty() => return Err(Refusal::ValueProvided),
-        true => Field::Keep,
-        false => Field::New(request.value),
-    };
-    let lease = match request.ignore_lease {
-        true if request.lease != 0 => return Err(Refusal::LeaseProvided),
-        true => Field::Keep,
-        false => Field::New(LeaseNumber(request.lease)),
-    };
-    Ok(Put { key: request.key, value, lease, tell_previous: request.prev_kv })
+/// One that was checked.
+pub(super) fn put(request: rpc::PutRequest) -> Put {
+    let value = if request.ignore_value { Field::Keep } else { Field::New(request.value) };
+    let lease = if request.ignore_lease { Field::Keep } else { Field::New(LeaseNumber(request.lease)) };
+    Put { key: request.key, value, lease, tell_previous: request.prev_kv }
 }
 
 pub(super) fn delete(request: rpc::DeleteRangeRequest) -> Delete {
     Delete { keys: KeyRange::new(request.key, request.range_end), tell_previous: request.prev_kv }
 }
 
+/// One that was checked.
 pub(super) fn txn(request: rpc::TxnRequest) -> Result<Txn, Status> {
     let operations = |list: Vec<rpc::RequestOp>| list.into_iter().map(operation).collect::<Result<Vec<_>, _>>();
     Ok(Txn {
@@ -77,10 +71,10 @@ fn operation(operation: rpc::RequestOp) -> Result<Operation, Status> {
     use rpc::request_op::Request;
     Ok(match operation.request {
         Some(Request::RequestRange(request)) => Operation::Range(range(request)?),
-        Some(Request::RequestPut(request)) => Operation::Put(put(request).map_err(|refusal| status(&refusal))?),
+        Some(Request::RequestPut(request)) => Operation::Put(put(request)),
         Some(Request::RequestDeleteRange(request)) => Operation::Delete(delete(request)),
         Some(Request::RequestTxn(request)) => Operation::Txn(txn(request)?),
-        None => return Err(wrong("etcdserver: key is not provided")),
+        None => return Err(status(&Refusal::KeyNotFound)),
     })
 }
 

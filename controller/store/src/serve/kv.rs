@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
-use super::{Server, convert};
+use super::{Server, check, convert};
 use crate::mvcc::{self, Done, MOST_BYTES, Refusal, Reply};
 
 /// Pairs from which on a range is read on a thread of its own: fewer are quicker read than handed over.
@@ -34,9 +34,8 @@ impl rpc::kv_server::Kv for Server {
 
     async fn put(&self, request: Request<rpc::PutRequest>) -> Result<Response<rpc::PutResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let put = bounded(request)?;
-        let put = convert::put(put).map_err(|refusal| convert::status(&refusal))?;
-        let done = self.write(&caller, mvcc::Request::Put(put)).await?;
+        check::put(request.get_ref()).map_err(|refusal| convert::status(&refusal))?;
+        let done = self.write(&caller, mvcc::Request::Put(convert::put(bounded(request)?))).await?;
         let prev_kv = match done.reply {
             Reply::Put(previous) => previous.map(convert::pair),
             other => return Err(mixed_up(&other)),
@@ -59,6 +58,7 @@ impl rpc::kv_server::Kv for Server {
 
     async fn txn(&self, request: Request<rpc::TxnRequest>) -> Result<Response<rpc::TxnResponse>, Status> {
         let caller = Caller::of(&request)?;
+        check::txn(request.get_ref()).map_err(|refusal| convert::status(&refusal))?;
         let done = self.write(&caller, mvcc::Request::Txn(convert::txn(bounded(request)?)?)).await?;
         match done.reply {
             Reply::Txn(outcome) => Ok(Response::new(convert::outcome(self.header(done.revision), outcome))),

@@ -3,6 +3,7 @@
 //! Range, Put, DeleteRange, Txn, Compact, Watch, leases, the member list and maintenance are served. What is not (users
 //! and roles, changes of the membership) is answered with Unimplemented and a sentence that says what to do.
 
+mod check;
 mod convert;
 mod door;
 mod kv;

@@ -3,7 +3,7 @@
 //! A watcher holds the revision that it goes on from, and nothing else: what it has not seen yet is in the history. So
 //! one that is slow costs no memory and holds nobody up; where compaction overtakes it, it is cancelled and told so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::pin::Pin;
 use std::time::Duration;
@@ -45,7 +45,8 @@ impl rpc::watch_server::Watch for Server {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (answers, waiting) = mpsc::channel(WAITING);
         let (end, ended) = oneshot::channel();
-        let stream = Stream { server: self.clone(), answers, watchers: BTreeMap::new(), next_id: 0 };
+        let (watchers, overtaken) = (BTreeMap::new(), BTreeSet::new());
+        let stream = Stream { server: self.clone(), answers, watchers, overtaken, next_id: 0 };
         tokio::spawn(stream.run(request.into_inner(), end));
         let why = futures::stream::once(ended).filter_map(|why| ready(why.ok().map(Err)));
         Ok(Response::new(ReceiverStream::new(waiting).chain(why).boxed()))
@@ -57,6 +58,8 @@ struct Stream {
     server: Server,
     answers: Answers,
     watchers: BTreeMap<i64, Watcher>,
+    /// Those that compaction has overtaken. As with etcd their ids stay taken until the client cancels them.
+    overtaken: BTreeSet<i64>,
     next_id: i64,
 }
 
@@ -107,10 +110,8 @@ impl Stream {
                 self.catch_up().await.map(|_| ())
             }
             Some(RequestUnion::CancelRequest(rpc::WatchCancelRequest { watch_id })) => {
-                match self.watchers.remove(&watch_id) {
-                    Some(_) => self.cancelled(watch_id, 0).await,
-                    None => Ok(()),
-                }
+                let known = self.watchers.remove(&watch_id).is_some() || self.overtaken.remove(&watch_id);
+                if known { self.cancelled(watch_id, 0).await } else { Ok(()) }
             }
             Some(RequestUnion::ProgressRequest(_)) => {
                 let now = self.catch_up().await?;
@@ -127,9 +128,9 @@ impl Stream {
         let watcher = Watcher::new(request, now);
         let refused = if watcher.is_empty() {
             Some("mvcc: watcher range is empty")
-        } else if id != 0 && self.watchers.contains_key(&id) {
+        } else if id != 0 && self.is_taken(id) {
             Some("mvcc: duplicate watch ID provided on the WatchStream")
-        } else if self.watchers.len() >= MOST_WATCHERS {
+        } else if self.watchers.len() + self.overtaken.len() >= MOST_WATCHERS {
             Some("too many watchers on one stream; hint: open another one")
         } else {
             None
@@ -144,8 +145,12 @@ impl Stream {
         self.send(rpc::WatchResponse { created: true, ..self.answer(id, now) }).await
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.overtaken.contains(&id)
+    }
+
     fn free_id(&mut self) -> i64 {
-        while self.watchers.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
@@ -205,6 +210,7 @@ impl Stream {
             self.watchers.iter().filter(|(_, watcher)| watcher.next() < compacted).map(|(id, _)| *id).collect();
         for id in gone {
             self.watchers.remove(&id);
+            self.overtaken.insert(id);
             self.cancelled(id, compacted).await?;
         }
         Ok(())

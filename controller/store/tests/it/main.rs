@@ -5,6 +5,7 @@ mod conformance;
 mod connect;
 mod embedded;
 mod follow;
+mod fuzz;
 mod idle;
 mod leadership;
 mod mirror;

@@ -51,6 +51,10 @@ impl Subject {
         Self::Embedded(Keeping::Disk),
     ];
 
+    /// Those that answer as etcd 3.5 does, itself first.
+    pub(crate) const LIKE_3_5: [Self; 3] =
+        [Self::Etcd(EtcdVersion::V3_5), Self::Embedded(Keeping::Memory), Self::Embedded(Keeping::Disk)];
+
     pub(crate) fn start(self) -> Result<Server> {
         match self {
             Self::Etcd(version) => Ok(Server::Etcd(Box::new(Etcd::start(version)?))),

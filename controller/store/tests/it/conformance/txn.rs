@@ -146,5 +146,19 @@ fn a_transaction_is_whole() {
             get ..                                       => +2 count 2 a=2(c+1 m+2 v2) b=1(c+2 m+2 v1)
             ",
         ),
+        (
+            "of several things that are wrong, which is told",
+            "
+            put a 1                                                     => +1
+            put a 2                                                     => +2
+            compact +2 physical                                         => +2
+            txn then { get a rev +1 ; put b 1 lease L9 }                => NotFound: etcdserver: requested lease not found
+            txn then { put b '' lease L9 ignore-value }                 => InvalidArgument: etcdserver: key not found
+            put b '' lease L9 ignore-value                              => NotFound: etcdserver: requested lease not found
+            txn if { version '' = 0 } then { put a 1 ignore-value }     => InvalidArgument: etcdserver: key is not provided
+            txn then { txn if { version '' = 0 } ; put a 1 ignore-value } => InvalidArgument: etcdserver: key is not provided
+            put '' 1 ignore-value                                       => InvalidArgument: etcdserver: key is not provided
+            ",
+        ),
     ]);
 }

@@ -152,5 +152,24 @@ fn a_watch_is_sent_everything_in_order() {
             events                    => W1: put a=#700000(c+1 m+1 v1) put b=#700000(c+2 m+2 v1) put c=#700000(c+3 m+3 v1) put d=1(c+4 m+4 v1) delete a=''(cnone m+5 v0) was a=#700000(c+1 m+1 v1) delete b=''(cnone m+5 v0) was b=#700000(c+2 m+2 v1) delete c=''(cnone m+5 v0) was c=#700000(c+3 m+3 v1) delete d=''(cnone m+6 v0) was d=1(c+4 m+4 v1)
             ",
         ),
+        (
+            "the id of one that compaction has overtaken stays taken",
+            "
+            watch W1 a from -1 id 3 => +0 id 3
+            events                  => W1: ended compacted +0 \"\"
+            watch W2 a id 3         => +0 id -1 ended compacted none \"mvcc: duplicate watch ID provided on the WatchStream\"
+            ",
+        ),
+        (
+            "a deletion at the compacted revision",
+            "
+            put a 1             => +1
+            delete a            => +2 deleted 1
+            put a 2             => +3
+            compact +2 physical => +3
+            watch W1 a from +2  => +3 id 0
+            events              => W1: put a=2(c+3 m+3 v1)
+            ",
+        ),
     ]);
 }

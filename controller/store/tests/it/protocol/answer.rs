@@ -121,6 +121,27 @@ pub(crate) enum Answer {
     },
 }
 
+impl Answer {
+    /// The store's revision in it.
+    pub(crate) fn revision_mut(&mut self) -> Option<&mut Revision> {
+        match self {
+            Self::Put { revision, .. }
+            | Self::Get { revision, .. }
+            | Self::Delete { revision, .. }
+            | Self::Txn { revision, .. }
+            | Self::Compact { revision }
+            | Self::Grant { revision, .. }
+            | Self::Revoke { revision }
+            | Self::KeepAlive { revision, .. }
+            | Self::TimeToLive { revision, .. }
+            | Self::Leases { revision, .. }
+            | Self::Watch { revision, .. }
+            | Self::Progress { revision } => Some(revision),
+            Self::Cancel { .. } | Self::Events { .. } | Self::Error { .. } => None,
+        }
+    }
+}
+
 impl Display for Revision {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {

@@ -11,5 +11,9 @@ mod session;
 mod told;
 mod watching;
 
+pub(crate) use answer::{Answer, End, Event, EventKind, Pair, Revision, Watched};
+pub(crate) use operation::{
+    At, Compare, CompareTarget, Delete, Get, KeyRange, Lease, Operation, Put, Relation, Txn, Watch, WatchName,
+};
 pub(crate) use parse::parse;
 pub(crate) use session::Session;

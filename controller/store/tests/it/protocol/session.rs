@@ -30,7 +30,8 @@ impl Session {
         client.put("~origin", "", None).await?;
         let emptied = client.delete("\0", Some(DeleteOptions::new().with_range("\0"))).await?;
         let origin = emptied.header().context("an answer without a header")?.revision();
-        client.compact(origin, None).await?;
+        // etcd takes the deletion away some time after any other compaction, and a watch sees it until then.
+        client.compact(origin, Some(CompactionOptions::new().with_physical())).await?;
         let origin = Origin(origin);
         Ok(Self { watching: Watching::new(client.clone(), origin), client, origin })
     }
@@ -55,6 +56,7 @@ impl Session {
                 let options = CompactionOptions::new();
                 let options = if *physical { options.with_physical() } else { options };
                 let told = self.client.compact(origin.absolute(*revision), Some(options)).await?;
+                self.watching.compacted(*revision);
                 Ok(Answer::Compact { revision: origin.header(told.header()) })
             }
             Operation::Grant { lease, ttl } => self.grant(*lease, *ttl).await,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use etcd_client::{Client, WatchResponse, WatchStream};
 
 use super::answer::{Answer, End, Event, Watched};
-use super::operation::{Watch, WatchName};
+use super::operation::{At, Watch, WatchName};
 use super::told::Origin;
 
 /// How often the marks are written for a watch that begins in the future, before it is taken for broken.
@@ -19,6 +19,8 @@ pub(super) struct Watching {
     watches: BTreeMap<WatchName, OneWatch>,
     /// The revisions of marks, on the wire: what they send is no part of any answer.
     marks: BTreeSet<i64>,
+    /// Before this revision, on the wire, there is no history.
+    compacted: i64,
 }
 
 /// A watch that the server has accepted.
@@ -39,7 +41,8 @@ struct OneWatch {
 
 impl Watching {
     pub(super) fn new(client: Client, origin: Origin) -> Self {
-        Self { client, origin, stream: None, watches: BTreeMap::new(), marks: BTreeSet::new() }
+        let Origin(compacted) = origin;
+        Self { client, origin, stream: None, watches: BTreeMap::new(), marks: BTreeSet::new(), compacted }
     }
 
     /// Opens a watch; one of the same name is forgotten, though the server goes on with it.
@@ -70,6 +73,11 @@ impl Watching {
                 broken: Vec::new(),
             };
             self.watches.insert(watch.name, fresh);
+            // The end of one that has no history comes at any time, and until then marks would be written for it.
+            while (1..self.compacted).contains(&self.start(watch.name)) && self.goes_on(watch.name) {
+                let told = self.next().await?;
+                self.take_in(&told)?;
+            }
         }
         Ok(Answer::Watch { revision, id: told.watch_id(), end })
     }
@@ -84,7 +92,7 @@ impl Watching {
             return Ok(Answer::Cancel { end: None });
         }
         self.stream.as_mut().context("a watch without a stream")?.cancel(id).await?;
-        while self.watches.get(&name).is_some_and(|watch| watch.end.is_none()) {
+        while self.goes_on(name) {
             let told = self.next().await?;
             self.take_in(&told)?;
         }
@@ -150,6 +158,15 @@ impl Watching {
             });
         }
         all
+    }
+
+    /// The history before a revision of the script is gone.
+    pub(super) fn compacted(&mut self, revision: At) {
+        self.compacted = self.origin.absolute(revision);
+    }
+
+    fn goes_on(&self, name: WatchName) -> bool {
+        self.watches.get(&name).is_some_and(|watch| watch.end.is_none())
     }
 
     fn start(&self, name: WatchName) -> i64 {
