@@ -95,8 +95,8 @@ fn a_watch_is_sent_everything_in_order() {
             compact +2              => +3
             watch W1 a from +1      => +3 id 0
             events                  => W1: ended compacted +2 \"\"
-            watch W2 a from +2 prev => +5 id 1
-            watch W3 a from +3 prev => +5 id 2
+            watch W2 a from +2 prev => +3 id 1
+            watch W3 a from +3 prev => +3 id 2
             events                  => W2: put a=2(c+1 m+2 v2) put a=3(c+1 m+3 v3) was a=2(c+1 m+2 v2) W3: put a=3(c+1 m+3 v3) was a=2(c+1 m+2 v2)
             ",
         ),
