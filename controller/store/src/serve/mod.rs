@@ -12,6 +12,7 @@ mod maintenance;
 mod members;
 mod peer;
 mod protocol;
+mod refusal;
 mod watch;
 mod watcher;
 mod writer;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 pub use self::door::{Door, Lock, LockError};
 pub use self::peer::{NotAName, Peer, PeerName, Rights};
 use self::protocol::etcdserverpb as rpc;
+use self::refusal::{NoUsers, Worded};
 use self::writer::Writer;
 use crate::clock::since_boot;
 use crate::key::Prefix;
@@ -108,15 +110,17 @@ impl Server {
     fn routes(&self) -> Routes {
         let most = MOST_BYTES + OVERHEAD;
         let server = || self.clone();
-        Routes::new(
-            rpc::kv_server::KvServer::new(server())
-                .max_decoding_message_size(most)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(rpc::watch_server::WatchServer::new(server()).max_encoding_message_size(usize::MAX))
-        .add_service(rpc::lease_server::LeaseServer::new(server()))
-        .add_service(rpc::cluster_server::ClusterServer::new(server()))
-        .add_service(rpc::maintenance_server::MaintenanceServer::new(server()))
+        let kv = rpc::kv_server::KvServer::new(server()).max_decoding_message_size(most);
+        let watch = rpc::watch_server::WatchServer::new(server()).max_decoding_message_size(most);
+        let lease = rpc::lease_server::LeaseServer::new(server()).max_decoding_message_size(most);
+        let cluster = rpc::cluster_server::ClusterServer::new(server()).max_decoding_message_size(most);
+        let maintenance = rpc::maintenance_server::MaintenanceServer::new(server()).max_decoding_message_size(most);
+        Routes::new(Worded(kv.max_encoding_message_size(usize::MAX)))
+            .add_service(Worded(watch.max_encoding_message_size(usize::MAX)))
+            .add_service(Worded(lease.max_encoding_message_size(usize::MAX)))
+            .add_service(Worded(cluster))
+            .add_service(Worded(maintenance))
+            .add_service(NoUsers)
     }
 
     /// Takes away what nobody keeps.

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::protocol::etcdserverpb as rpc;
 use super::protocol::mvccpb;
+use super::refusal::worded;
 use super::watcher::{Piece, Told, Watcher, read};
 use super::{Server, convert};
 use crate::mvcc::{MOST_BYTES, Refusal};
@@ -80,7 +81,7 @@ impl Stream {
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.take(request).await,
                     Ok(None) => Err(Over::Gone),
-                    Err(status) => Err(Over::Told(status)),
+                    Err(status) => Err(Over::Told(worded(status))),
                 },
                 changed = revisions.changed() => match changed {
                     Ok(()) => self.catch_up().await.map(|_| ()),

@@ -1,5 +1,8 @@
 //! The embedded store's server: driven by `etcdctl` of both versions, and by our own client.
 
+mod limits;
+mod slow;
+
 use std::process::Command;
 use std::time::Duration;
 
