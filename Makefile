@@ -59,8 +59,10 @@ fuzz-store: setup build ## Play random operations to etcd and to the embedded st
 	WINDLASS_FUZZ_SEEDS=$(SEEDS) $(CARGO) nextest run --package windlass-store --profile soak \
 	  --filterset 'test(the_embedded_store_answers_as_etcd_does)'
 
-soak: setup build ## Run what takes many minutes: five minutes idle
+soak: setup build ## Run what takes many minutes: five minutes idle, and etcd's own check of the embedded store
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only
+	$(CARGO) nextest run --package windlass-store --profile soak --run-ignored only \
+	    --filterset 'test(it_passes_the_check_of_a_minute)'
 
 test-kill-store: setup build ## Kill a process that writes to the embedded store, 200 times
 	WINDLASS_TEST_KILLS=200 $(CARGO) nextest run --package windlass-store --profile soak \

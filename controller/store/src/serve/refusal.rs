@@ -40,7 +40,7 @@ where
         Box::pin(async move {
             let response = answered.await?;
             let refused = Status::from_header_map(response.headers());
-            Ok(match refused.filter(|status| is_too_large(status)) {
+            Ok(match refused.filter(is_too_large) {
                 Some(status) => worded(status).into_http(),
                 None => response,
             })
