@@ -169,6 +169,14 @@ pub trait Backend: Debug + Send + Sync {
     /// When it cannot be read.
     fn size(&self) -> Result<Size, BackendError>;
 
+    /// Bytes on the disk, which is cheap to tell.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn file_bytes(&self) -> Result<u64, BackendError> {
+        self.size().map(|size| size.file)
+    }
+
     /// Gives back the room that nothing is in. Reads and writes wait meanwhile.
     ///
     /// # Errors

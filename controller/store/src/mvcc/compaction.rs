@@ -60,6 +60,14 @@ impl Engine {
         self.backend().size()
     }
 
+    /// Bytes that it takes on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn file_bytes(&self) -> Result<u64, BackendError> {
+        self.backend().file_bytes()
+    }
+
     /// Gives back the room that nothing is in, and how much there is then. Reads and writes wait meanwhile.
     ///
     /// # Errors

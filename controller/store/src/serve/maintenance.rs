@@ -30,7 +30,7 @@ impl rpc::maintenance_server::Maintenance for Server {
 
     async fn status(&self, _: Request<rpc::StatusRequest>) -> Result<Response<rpc::StatusResponse>, Status> {
         let revision = u64::try_from(self.engine.revision()).unwrap_or_default();
-        let room = self.engine.room().map_err(broken)?;
+        let room = self.room.of(&self.engine).map_err(broken)?;
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(Response::new(rpc::StatusResponse {
             header: self.header_now(),

@@ -13,6 +13,7 @@ mod members;
 mod peer;
 mod protocol;
 mod refusal;
+mod room;
 mod watch;
 mod watcher;
 mod writer;
@@ -28,6 +29,7 @@ pub use self::door::{Door, Lock, LockError};
 pub use self::peer::{NotAName, Peer, PeerName, Rights};
 use self::protocol::etcdserverpb as rpc;
 use self::refusal::{NoUsers, Worded};
+use self::room::Room;
 use self::writer::Writer;
 use crate::clock::since_boot;
 use crate::key::Prefix;
@@ -54,6 +56,7 @@ pub struct Server {
     prefix: Prefix,
     /// Ends what would never end by itself.
     closing: CancellationToken,
+    room: Arc<Room>,
 }
 
 /// Numbers that etcd's answers carry.
@@ -83,7 +86,7 @@ impl Server {
     /// [`ServeError::Thread`].
     pub fn new(engine: Arc<Engine>, identity: Identity, prefix: Prefix) -> Result<Self, ServeError> {
         let writer = Writer::begin(Arc::clone(&engine)).map_err(ServeError::Thread)?;
-        Ok(Self { engine, writer, identity, prefix, closing: CancellationToken::new() })
+        Ok(Self { engine, writer, identity, prefix, closing: CancellationToken::new(), room: Arc::default() })
     }
 
     /// Answers on a listener those whom the door lets in, until it is told to stop.

@@ -204,7 +204,11 @@ impl Backend for Disk {
     }
 
     fn size(&self) -> Result<Size, BackendError> {
-        Ok(Size { file: self.file.len()?, used: self.handle.read(view::used)? })
+        Ok(Size { file: self.file_bytes()?, used: self.handle.read(view::used)? })
+    }
+
+    fn file_bytes(&self) -> Result<u64, BackendError> {
+        Ok(self.file.len()?)
     }
 
     fn defragment(&self) -> Result<(), DefragmentError> {
