@@ -190,6 +190,13 @@ impl Store {
     /// # Errors
     /// When no endpoint can be used, or what lies there was written by a later Windlass.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        let store = Self::open(options).await?;
+        store.probe_all().await?;
+        Ok(store)
+    }
+
+    /// As [`Store::connect`], without a look at what is there.
+    pub(crate) async fn open(options: &ConnectOptions) -> Result<Self, ConnectError> {
         crate::tls::restrict_ciphers();
         if options.endpoints.is_empty() {
             return Err(ConnectError::NoEndpoint);
@@ -200,9 +207,7 @@ impl Store {
             .map(|endpoint| normalize(endpoint, options.tls.is_some()))
             .collect::<Result<Vec<_>, _>>()?;
         let pool = Pool::new(urls, &client_options(options).await?);
-        let store = Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None };
-        store.probe_all().await?;
-        Ok(store)
+        Ok(Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None })
     }
 
     pub(crate) fn with_listener(self, listener: CallListener) -> Self {

@@ -11,6 +11,10 @@ use crate::report::Call;
 /// The version of the layout that this program reads and writes.
 pub const LAYOUT_VERSION: u32 = 1;
 
+/// Begins what the layout says as long as keys are moved here: programs that know nothing of it take it for a layout
+/// that they do not know either.
+pub(crate) const MOVING: &str = "moving from ";
+
 /// Why the store's identity is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -32,6 +36,11 @@ pub enum IdentityError {
         /// What the store says.
         found: String,
     },
+    /// Somebody moves another store here, or was kept from ending it.
+    #[error(
+        "keys are being moved to this store, or that was cut off\nhint: `windlass store migrate` ends it, where the old store is"
+    )]
+    Moving,
     /// The kernel gave no random numbers.
     #[error("no random numbers")]
     Random(#[source] std::io::Error),
@@ -41,6 +50,9 @@ pub enum IdentityError {
 pub(crate) fn check_layout(value: Option<&[u8]>) -> Result<(), IdentityError> {
     let Some(value) = value else { return Ok(()) };
     let found = String::from_utf8_lossy(value).trim().to_owned();
+    if found.starts_with(MOVING) {
+        return Err(IdentityError::Moving);
+    }
     match found.parse::<u32>() {
         Ok(version) if version <= LAYOUT_VERSION => Ok(()),
         _ => Err(IdentityError::Layout { found: found.chars().take(40).collect() }),

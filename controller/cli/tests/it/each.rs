@@ -40,7 +40,7 @@ const COPY: Case =
     Elsewhere("controller/cli/tests/it/embedded.rs", "a_copy_that_is_taken_while_it_runs_makes_the_same_store_again");
 const HOST: Case = Shown("host/web1");
 
-const ROWS: [Row; 28] = [
+const ROWS: [Row; 29] = [
     row(
         "serve",
         Elsewhere("controller/cli/tests/it/serve.rs", "a_json_log_is_one_object_a_line"),
@@ -85,6 +85,12 @@ const ROWS: [Row; 28] = [
     ),
     row("store backup", COPY, Shown("copy"), Shown("")),
     row("store restore", COPY, Shown("web.yaml"), Shown("nowhere --old-store-is-dead --data-dir data")),
+    row(
+        "store migrate",
+        Elsewhere("controller/cli/tests/it/embedded.rs", "a_store_is_moved_into_an_etcd_whole_and_used_no_more"),
+        Shown(""),
+        Shown("--to http://127.0.0.1:1 --data-dir data"),
+    ),
     row(
         "store certificate",
         Elsewhere(

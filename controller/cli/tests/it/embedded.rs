@@ -249,3 +249,104 @@ fn a_copy_that_is_taken_while_it_runs_makes_the_same_store_again() {
     assert!(run(elsewhere.path(), &["get", "services", "-o", "name"]).contains("service/web"));
     serving.stop();
 }
+
+/// The generation of a resource, and the one that its status speaks of.
+fn generations(etcd: &windlass_testbed::Etcd, path: &str) -> (u64, u64) {
+    let fields = etcd.etcdctl(&["get", "--write-out=fields", &format!("/windlass/declared/{path}")]).expect("get");
+    let generation = fields.lines().find_map(|line| line.strip_prefix("\"ModRevision\" : ")).expect("it is there");
+    let status = etcd.etcdctl(&["get", "--print-value-only", &format!("/windlass/status/{path}")]).expect("get");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    (generation.parse().expect("a number"), status["observedGeneration"].as_u64().expect("a number"))
+}
+
+#[test]
+fn a_store_is_moved_into_an_etcd_whole_and_used_no_more() {
+    let dir = place();
+    let dir = dir.path();
+    let etcd = windlass_testbed::Etcd::start(EtcdVersion::V3_5).expect("etcd starts");
+    let serving = Serving::start(dir, &[]);
+    // Some revisions more than the new store will have, and a status that speaks of the declaration.
+    for number in 0..20 {
+        std::fs::write(dir.join("web.yaml"), format!("{}# {number}\n", service("web"))).expect("a file");
+        let told = run(dir, &["apply", "-f", "web.yaml"]);
+        assert!(told.ends_with("-- exit 0"), "{told}");
+    }
+    let told = run(dir, &["wait", "service/web", "--for", "condition=Ready=False", "--timeout", "20s"]);
+    assert!(told.ends_with("-- exit 0"), "{told}");
+    let to = etcd.endpoint();
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("uses the data directory data"), "{told}");
+    let keys_of = |listed: &str| {
+        let keys = listed.lines().filter(|line| line.starts_with("/windlass/"));
+        let kept = |key: &&str| !key.contains("/control/leader") && !key.contains("/records/moved-from");
+        keys.filter(kept).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let variables = stdout(dir, &["env"]);
+    let etcdctl = EtcdVersion::V3_5.etcdctl().display().to_string();
+    serving.stop();
+    // What somebody else has there is left alone.
+    etcd.etcdctl(&["put", "/windlass/declared/hosts/theirs", "{}"]).expect("put");
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("holds 1 keys below /windlass"), "{told}");
+    etcd.etcdctl(&["del", "/windlass/declared/hosts/theirs"]).expect("del");
+    let serving = Serving::start(dir, &[]);
+    let before = keys_of(&with_env(
+        dir,
+        &variables_now(dir, &variables),
+        &format!("{etcdctl} get --prefix /windlass/ --keys-only"),
+    ));
+    serving.stop();
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("keys moved, read back and compared; the embedded store is sealed"), "{told}");
+    let after = keys_of(&etcd.etcdctl(&["get", "--prefix", "/windlass/", "--keys-only"]).expect("get"));
+    assert_eq!(after, before);
+    let (generation, observed) = generations(&etcd, "services/default/web");
+    assert_eq!(observed, generation, "what was seen is still seen");
+    assert!(generation < 20, "{generation}: it is the new store's own");
+    // The old one is dead, for everybody.
+    for arguments in [&["get", "services"][..], &["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0"]] {
+        let told = run(dir, arguments);
+        assert!(told.contains("error: this store was moved to http://127."), "{arguments:?}: {told}");
+    }
+    // And again is no harm.
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("keys were moved before"), "{told}");
+    let told = run(dir, &["get", "services", "-o", "name", "--endpoints", &to]);
+    assert!(told.contains("service/web"), "{told}");
+}
+
+/// The variables of a store that answers at another port now.
+fn variables_now(dir: &Path, before: &str) -> String {
+    let now = stdout(dir, &["env"]);
+    assert_ne!(now, before, "another port");
+    now
+}
+
+#[test]
+fn a_move_that_was_cut_off_goes_on_and_nobody_uses_half_a_store() {
+    let dir = place();
+    let dir = dir.path();
+    let etcd = windlass_testbed::Etcd::start(EtcdVersion::V3_4).expect("etcd starts");
+    let serving = Serving::start(dir, &[]);
+    assert!(run(dir, &["apply", "-f", "web.yaml"]).contains("service/web created"));
+    serving.stop();
+    // As one leaves it that was killed between its steps: marked, sealed, some keys there.
+    let identity = std::fs::read_to_string(dir.join("data/store/identity")).expect("an identity");
+    let mark = format!("moving from {}", identity.split_whitespace().next().expect("two numbers"));
+    etcd.etcdctl(&["put", "/windlass/control/layout", &mark]).expect("put");
+    etcd.etcdctl(&["put", "/windlass/declared/hosts/half", "{}"]).expect("put");
+    std::fs::write(dir.join("data/store/sealed"), format!("moving {}\n", etcd.endpoint())).expect("a file");
+    let to = etcd.endpoint();
+    let told = run(dir, &["get", "services", "--endpoints", &to]);
+    assert!(told.contains("keys are being moved to this store, or that was cut off"), "{told}");
+    let told = run(dir, &["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0"]);
+    assert!(told.contains("error: this store is being moved to http://127."), "{told}");
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("keys moved, read back and compared"), "{told}");
+    let listed = etcd.etcdctl(&["get", "--prefix", "/windlass/declared/", "--keys-only"]).expect("get");
+    assert_eq!(listed.trim(), "/windlass/declared/services/default/web", "what was half is whole");
+    // Killed before the last step, it knows that all is there.
+    std::fs::write(dir.join("data/store/sealed"), format!("moving {to}\n")).expect("a file");
+    let told = run(dir, &["store", "migrate", "--to", &to]);
+    assert!(told.contains("keys were moved before"), "{told}");
+}

@@ -8,6 +8,7 @@
 //! store was opened for tests, on loopback only.
 
 mod authority;
+mod migrate;
 mod place;
 
 use std::io;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::authority::Authority;
 pub use self::authority::{AuthorityError, Pair};
+pub use self::migrate::{MigrateError, Migrated, migrate};
 use self::place::Place;
 use crate::clock::since_boot;
 use crate::connect::ConnectOptions;
@@ -118,6 +120,23 @@ pub enum EmbeddedError {
     /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// What it keeps cannot be told.
+    #[error("cannot read the store: {0}")]
+    Unreadable(String),
+    /// It was moved.
+    #[error("this store was moved to {to}\nhint: --endpoints {to} uses that one")]
+    Moved {
+        /// Where it is now.
+        to: String,
+    },
+    /// It is being moved.
+    #[error("this store is being moved to {to}, or that was cut off\nhint: the same `windlass store migrate` ends it; where {to} is gone for good, delete {}", seal.display())]
+    Moving {
+        /// Where it shall be.
+        to: String,
+        /// What says so.
+        seal: PathBuf,
+    },
     /// A copy cannot be made a store.
     #[error("nothing was restored")]
     Restore(#[from] RestoreError),
@@ -152,6 +171,7 @@ impl Embedded {
             return Err(EmbeddedError::Exposed(listen));
         }
         let place = Place::make(&data_dir)?;
+        check_seal(&place)?;
         let data = place.data();
         let engine = tokio::task::spawn_blocking(move || -> Result<_, EmbeddedError> {
             let (disk, closed) = Disk::open_and_tell(&data)?;
@@ -216,6 +236,7 @@ impl Embedded {
 pub fn local(data_dir: &Path, prefix: Prefix) -> Result<Option<ConnectOptions>, EmbeddedError> {
     let place = Place::of(data_dir);
     let Some(endpoint) = place.endpoint()? else { return Ok(None) };
+    check_seal(&place)?;
     let tls = endpoint.starts_with("https:").then(|| place.client_tls(LOCAL));
     Ok(Some(ConnectOptions { endpoints: vec![endpoint], tls, user: None, prefix }))
 }
@@ -250,6 +271,7 @@ pub fn restore(
     replace: bool,
 ) -> Result<(Restored, Option<PathBuf>), EmbeddedError> {
     let place = Place::make(data_dir)?;
+    check_seal(&place)?;
     let data = place.data();
     let there = data.exists();
     if there && !replace {
@@ -276,6 +298,22 @@ pub fn restore(
     let folder = data.parent().unwrap_or(data_dir);
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(unusable(folder))?;
     Ok((restored, kept))
+}
+
+/// That a store was moved, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seal {
+    Moving(String),
+    Moved(String),
+}
+
+/// Refuses a store that was moved: what it holds is old, and the hosts obey the new one.
+fn check_seal(place: &Place) -> Result<(), EmbeddedError> {
+    match place.sealed()? {
+        None => Ok(()),
+        Some(Seal::Moved(to)) => Err(EmbeddedError::Moved { to }),
+        Some(Seal::Moving(to)) => Err(EmbeddedError::Moving { to, seal: place.seal_file() }),
+    }
 }
 
 /// Keeps the certificates of this machine good.

@@ -5,10 +5,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::EmbeddedError;
+use super::{EmbeddedError, Seal};
 use crate::identity::random_bytes;
 use crate::serve::Identity;
 use crate::tls::Tls;
+
+/// The file that says that the store was moved.
+const SEAL: &str = "sealed";
 
 /// The folder of an embedded store.
 pub(super) struct Place(PathBuf);
@@ -80,6 +83,32 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EmbeddedError::File { path, error }),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Whether and where the store was moved; nothing where it was not.
+    pub(super) fn sealed(&self) -> Result<Option<Seal>, EmbeddedError> {
+        let path = self.0.join(SEAL);
+        let Some(text) = read(&path)? else { return Ok(None) };
+        match text.trim().split_once(' ') {
+            Some(("moving", to)) => Ok(Some(Seal::Moving(to.to_owned()))),
+            Some(("moved", to)) => Ok(Some(Seal::Moved(to.to_owned()))),
+            // Whatever was meant: nobody uses it.
+            _ => Ok(Some(Seal::Moved("another store".to_owned()))),
+        }
+    }
+
+    /// Lets nobody use the store any more.
+    pub(super) fn seal(&self, seal: &Seal) -> Result<(), EmbeddedError> {
+        let (word, to) = match seal {
+            Seal::Moving(to) => ("moving", to),
+            Seal::Moved(to) => ("moved", to),
+        };
+        write(&self.0.join(SEAL), &format!("{word} {to}\n"))
+    }
+
+    /// What has to go for a sealed store to be used again.
+    pub(super) fn seal_file(&self) -> PathBuf {
+        self.0.join(SEAL)
     }
 
     /// Where the store was answered last.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod certificate;
+mod migrate;
 mod restore;
 mod status;
 
@@ -22,6 +23,7 @@ enum Command {
     Status(status::StatusArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
+    Migrate(migrate::MigrateArgs),
     Certificate(certificate::CertificateArgs),
 }
 
@@ -30,6 +32,7 @@ pub(super) fn run(args: &StoreArgs, client: &ClientArgs) -> anyhow::Result<Exit>
         Command::Status(_) => on_one_thread(status::run(client)),
         Command::Backup(args) => on_one_thread(backup::run(args, client)),
         Command::Restore(args) => restore::run(args, client),
+        Command::Migrate(args) => on_one_thread(migrate::run(args, client)),
         Command::Certificate(args) => certificate::run(args, client),
     }
 }
