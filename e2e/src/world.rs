@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use windlass_testbed::{Etcd, EtcdVersion, Host, Testbed};
 
-use crate::command::{Ran, windlass, windlass_at_home, windlass_on_terminal};
+use crate::command::{Ran, binary, windlass, windlass_at_home, windlass_on_terminal};
 use crate::controller::{Controller, Serve};
 use crate::declare::{self, Declaration};
 use crate::etcd_fields::{Version, store_revision, version};
@@ -20,6 +22,9 @@ use crate::prober::Prober;
 use crate::program::Program;
 use crate::status::Status;
 use crate::wait::{PATIENCE, eventually};
+
+/// What a world's controller is called where nothing else is said.
+pub(crate) const SERVE: &str = "serve";
 
 /// What a failure's report shows of each log.
 const LOG_LINES: usize = 150;
@@ -43,6 +48,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Their network.
     pub testbed: Testbed,
+    /// Whether the controllers have a store of their own; that etcd is only there to move to, then.
+    embedded: bool,
     dir: TempDir,
     ports: AtomicU16,
     passed: AtomicBool,
@@ -65,6 +72,23 @@ impl World {
         Self::around(Etcd::start(options.etcd)?, options.hosts)
     }
 
+    /// A world whose controller carries its own store.
+    ///
+    /// # Errors
+    /// When hosts or etcd do not start.
+    pub fn embedded(hosts: u8) -> Result<Self> {
+        let mut world = Self::new(hosts)?;
+        world.embedded = true;
+        Ok(world)
+    }
+
+    /// The same world once the keys are in its etcd.
+    #[must_use]
+    pub fn moved(mut self) -> Self {
+        self.embedded = false;
+        self
+    }
+
     /// A world with hosts around an etcd.
     ///
     /// # Errors
@@ -76,6 +100,7 @@ impl World {
             etcd,
             hosts,
             testbed,
+            embedded: false,
             dir: tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("creating a folder")?,
             ports: AtomicU16::new(9700),
             passed: AtomicBool::new(false),
@@ -123,7 +148,7 @@ impl World {
     /// # Errors
     /// When it does not.
     pub fn serve(&self) -> Result<Controller> {
-        let mut controller = self.start(&Serve { name: "serve", ..Serve::default() })?;
+        let mut controller = self.start(&Serve { name: SERVE, ..Serve::default() })?;
         controller.wait_until_up()?;
         controller.wait_until_leading(PATIENCE)?;
         Ok(controller)
@@ -136,7 +161,7 @@ impl World {
     pub fn start(&self, serve: &Serve) -> Result<Controller> {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);
         let listen = SocketAddr::new(self.etcd_address()?, port);
-        let environment = if serve.embedded {
+        let environment = if serve.embedded || self.embedded {
             let port = self.ports.fetch_add(1, Ordering::Relaxed);
             vec![("WINDLASS_ETCD_LISTEN".to_owned(), SocketAddr::new(listen.ip(), port).to_string())]
         } else {
@@ -153,7 +178,7 @@ impl World {
         if let Some(leader) = self.version("control/leader", None)?
             && leader.lease != 0
         {
-            self.etcd.etcdctl(&["lease", "revoke", &format!("{:x}", leader.lease)])?;
+            self.etcdctl(&["lease", "revoke", &format!("{:x}", leader.lease)])?;
         }
         Ok(())
     }
@@ -197,9 +222,9 @@ impl World {
         let put = ["put", key.as_str(), "--write-out=fields"];
         // etcdctl does not read an empty value from its standard input.
         let answer = if bytes.is_empty() {
-            self.etcd.etcdctl(&[put[0], put[2], put[1], ""])
+            self.etcdctl(&[put[0], put[2], put[1], ""])
         } else {
-            self.etcd.etcdctl_with_input(&put, Some(bytes))
+            self.etcdctl_with_input(&put, Some(bytes))
         };
         store_revision(&answer?)
     }
@@ -209,7 +234,7 @@ impl World {
     /// # Errors
     /// When there was none.
     pub fn delete_key(&self, path: &str) -> Result<()> {
-        let deleted = self.etcd.etcdctl(&["del", &format!("/windlass/{path}")])?;
+        let deleted = self.etcdctl(&["del", &format!("/windlass/{path}")])?;
         ensure!(deleted.trim() == "1", "deleting {path}: {deleted}");
         Ok(())
     }
@@ -229,7 +254,7 @@ impl World {
     /// # Errors
     /// When etcd does not answer.
     pub fn keys(&self, path: &str) -> Result<Vec<String>> {
-        let keys = self.etcd.etcdctl(&["get", "--prefix", "--keys-only", &format!("/windlass/{path}")])?;
+        let keys = self.etcdctl(&["get", "--prefix", "--keys-only", &format!("/windlass/{path}")])?;
         Ok(keys.lines().filter_map(|key| key.strip_prefix("/windlass/")).map(str::to_owned).collect())
     }
 
@@ -409,12 +434,40 @@ impl World {
 
     /// What users set so that commands find the store.
     fn environment(&self) -> Vec<(String, String)> {
+        if self.embedded {
+            return vec![("WINDLASS_DATA_DIR".to_owned(), self.dir().join(SERVE).display().to_string())];
+        }
         let mut environment = vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoint())];
         if let Some(tls) = self.etcd.certificates() {
             let files = [("CACERT", &tls.authority), ("CERT", &tls.client), ("KEY", &tls.client_key)];
             environment.extend(files.map(|(name, file)| (format!("WINDLASS_{name}"), file.display().to_string())));
         }
         environment
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
+        self.etcdctl_with_input(arguments, None)
+    }
+
+    /// Runs `etcdctl` against the store, whichever that is.
+    fn etcdctl_with_input(&self, arguments: &[&str], input: Option<&[u8]>) -> Result<String> {
+        if !self.embedded {
+            return self.etcd.etcdctl_with_input(arguments, input);
+        }
+        let quoted = |word: &&str| format!("'{}'", word.replace('\'', r"'\''"));
+        let words: Vec<String> = arguments.iter().map(quoted).collect();
+        let script = format!(r#"eval "$({} env)" && etcdctl {}"#, binary("windlass")?.display(), words.join(" "));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).envs(self.environment()).env("NO_COLOR", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting a shell")?;
+        let mut stdin = child.stdin.take().context("it has a standard input")?;
+        // Who reads nothing leaves it unread.
+        let _ = stdin.write_all(input.unwrap_or_default());
+        drop(stdin);
+        let output = child.wait_with_output().context("waiting for etcdctl")?;
+        ensure!(output.status.success(), "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).context("etcdctl writes UTF-8")
     }
 
     /// The loopback address that etcd has for itself in this process.
@@ -430,7 +483,7 @@ impl World {
         let revision = at.map(|revision| format!("--rev={revision}"));
         let mut arguments = vec!["get", key.as_str(), "--write-out=fields"];
         arguments.extend(revision.as_deref());
-        version(&self.etcd.etcdctl(&arguments)?)
+        version(&self.etcdctl(&arguments)?)
     }
 
     /// What the controllers logged and what the store holds.

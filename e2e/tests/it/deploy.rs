@@ -12,7 +12,16 @@ use crate::{PORT, Running, wait_gone};
 /// What a person does: files, `apply`, `rollout status`, `get`, `wait`, `delete`.
 #[test]
 fn three_hosts_by_commands() -> Result<()> {
-    let world = World::with(WorldOptions { hosts: 3, etcd: EtcdVersion::V3_5 })?;
+    by_commands(World::with(WorldOptions { hosts: 3, etcd: EtcdVersion::V3_5 })?)
+}
+
+/// The same with nothing but the controller, which carries its store.
+#[test]
+fn three_hosts_by_commands_on_the_embedded_store() -> Result<()> {
+    by_commands(World::embedded(3)?)
+}
+
+fn by_commands(world: World) -> Result<()> {
     let _controller = world.serve()?;
     let program = world.program("web", "v1")?;
     let declared = world.dir().join("declared");

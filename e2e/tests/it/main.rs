@@ -13,6 +13,7 @@ mod guarded_store;
 mod host_commands;
 mod https;
 mod idle;
+mod moved;
 mod people;
 mod readme;
 mod removal;

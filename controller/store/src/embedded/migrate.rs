@@ -10,7 +10,7 @@
 //! 6. The seal says that it is done.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, SortOrder, SortTarget, Txn, TxnOp};
@@ -94,7 +94,7 @@ pub async fn migrate(data_dir: &Path, prefix: &Prefix, to: &ConnectOptions) -> R
     let identity = format!("{:016x}", place.identity()?.cluster);
     let endpoint = to.endpoints.join(",");
     let target = Target { store: Store::open(to).await?, mark: format!("{MOVING}{identity}"), identity, endpoint };
-    let source = Source::read(place.data(), prefix)?;
+    let source = Source::read(&place.data(), prefix)?;
     let before = target.begin().await? == Begun::DoneBefore;
     if !before {
         place.seal(&Seal::Moving(target.endpoint.clone()))?;
@@ -115,8 +115,8 @@ struct Source {
 }
 
 impl Source {
-    fn read(data: PathBuf, prefix: &Prefix) -> Result<Self, MigrateError> {
-        let disk = Disk::open(&data).map_err(EmbeddedError::from)?;
+    fn read(data: &Path, prefix: &Prefix) -> Result<Self, MigrateError> {
+        let disk = Disk::open(data).map_err(EmbeddedError::from)?;
         let engine = Engine::open(Box::new(disk), since_boot()).map_err(EmbeddedError::from)?;
         let begin = format!("{prefix}/");
         let range = KeyRange::new(begin.clone().into(), format!("{prefix}0").into());
@@ -308,10 +308,13 @@ impl Target {
     }
 }
 
+/// Changes what a document says of generations, each by the function.
+type Change = fn(&mut Value, &dyn Fn(&mut Value));
+
 /// A value as it is in the new store: generations are the new ones of what is declared there, and no rollout is of the
 /// term of a controller there.
 fn rewritten(path: &[u8], value: &[u8], source: &Source, generations: &BTreeMap<Vec<u8>, i64>) -> Vec<u8> {
-    let (resource, change): (ResourceKey, fn(&mut Value, &dyn Fn(&mut Value))) = match Key::from_relative(path) {
+    let (resource, change): (ResourceKey, Change) = match Key::from_relative(path) {
         Key::Status(resource) => (resource, in_status),
         Key::Owned(service) => (ResourceKey::Service(service), in_owned),
         Key::Rollout(service, _) => (ResourceKey::Service(service), in_rollout),
