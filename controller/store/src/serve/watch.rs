@@ -49,9 +49,17 @@ impl rpc::watch_server::Watch for Server {
         let (watchers, overtaken) = (BTreeMap::new(), BTreeSet::new());
         let stream = Stream { server: self.clone(), answers, watchers, overtaken, next_id: 0 };
         tokio::spawn(stream.run(request.into_inner(), end));
-        let why = futures::stream::once(ended).filter_map(|why| ready(why.ok().map(Err)));
-        Ok(Response::new(ReceiverStream::new(waiting).chain(why).boxed()))
+        Ok(Response::new(sent(waiting, ended)))
     }
+}
+
+/// What a client is sent: all that waits for it, and then why there is no more, where that is to be told.
+fn sent(
+    waiting: mpsc::Receiver<Result<rpc::WatchResponse, Status>>,
+    ended: oneshot::Receiver<Status>,
+) -> <Server as rpc::watch_server::Watch>::WatchStream {
+    let why = futures::stream::once(ended).filter_map(|why| ready(why.ok().map(Err)));
+    ReceiverStream::new(waiting).chain(why).boxed()
 }
 
 /// One client's stream, with all its watchers.
@@ -250,5 +258,40 @@ impl Stream {
                 STALLED.as_secs()
             )))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::key::Prefix;
+    use crate::mvcc::{Engine, Memory};
+    use crate::serve::Identity;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_is_told_so_behind_what_waits() {
+        let engine = Engine::open(Box::new(Memory::default()), Duration::ZERO).expect("an empty store");
+        let identity = Identity { cluster: 7, member: 8 };
+        let server = Server::new(Arc::new(engine), identity, Prefix::default()).expect("a thread");
+        let (answers, waiting) = mpsc::channel(WAITING);
+        let (watchers, overtaken) = (BTreeMap::new(), BTreeSet::new());
+        let stream = Stream { server, answers, watchers, overtaken, next_id: 0 };
+        for _ in 0..WAITING {
+            assert!(stream.send(stream.answer(0, 1)).await.is_ok(), "there is room");
+        }
+        let begun = Instant::now();
+        let Err(Over::Told(status)) = stream.send(stream.answer(0, 1)).await else { panic!("nobody is told") };
+        assert_eq!(begun.elapsed().as_secs(), STALLED.as_secs());
+        let (end, ended) = oneshot::channel();
+        end.send(status).expect("somebody listens");
+        drop(stream);
+        let sent: Vec<_> = sent(waiting, ended).collect().await;
+        assert!(sent.len() == WAITING + 1 && sent[..WAITING].iter().all(Result::is_ok));
+        let last = sent.last().and_then(|last| last.as_ref().err()).expect("why it ended");
+        assert!(last.code() == Code::ResourceExhausted && last.message().contains("watch again"), "{last:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod etcdctl;
 mod limits;
+mod progress;
 mod slow;
 
 use std::time::Duration;
