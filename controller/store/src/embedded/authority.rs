@@ -117,7 +117,8 @@ impl Authority {
         };
         let params = authority_params(now);
         let known = read(&path)?.filter(|text| authority_lasts(text, now));
-        let certificate = match known.and_then(|text| CertificateDer::from_pem_slice(text.as_bytes()).ok()) {
+        let known = known.and_then(|text| CertificateDer::from_pem_slice(text.as_bytes()).ok());
+        let certificate = match known.filter(|known| is_of(known, &key)) {
             Some(known) => known,
             None => {
                 let made = params.self_signed(&key).map_err(|error| making("the authority", error))?;
@@ -195,10 +196,7 @@ impl Authority {
         let (Some(certificate), Some(key)) = (read(&pair.certificate)?, read(&pair.key)?) else { return Ok(false) };
         let Ok(certificate) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return Ok(false) };
         let Ok(key) = KeyPair::from_pem(&key) else { return Ok(false) };
-        let theirs = key.subject_public_key_info();
-        let parsed = EndEntityCert::try_from(&certificate);
-        let matches = parsed.is_ok_and(|parsed| *parsed.subject_public_key_info() == *theirs);
-        Ok(matches && is_good(&certificate, &self.certificate, now, OWN_LEFT) && fits(&certificate))
+        Ok(is_of(&certificate, &key) && is_good(&certificate, &self.certificate, now, OWN_LEFT) && fits(&certificate))
     }
 
     fn sign(
@@ -280,6 +278,12 @@ fn is_good(certificate: &CertificateDer<'_>, authority: &CertificateDer<'_>, now
     at(now) && at(now + left)
 }
 
+/// Whether a certificate is that of a key.
+fn is_of(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    let ours = key.subject_public_key_info();
+    EndEntityCert::try_from(certificate).is_ok_and(|parsed| *parsed.subject_public_key_info() == *ours)
+}
+
 /// Whether a certificate is for a name or an address.
 fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let (Ok(parsed), Ok(name)) = (EndEntityCert::try_from(certificate), ServerName::try_from(name)) else {
@@ -312,4 +316,110 @@ fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
 
 fn write(path: &Path, text: &str) -> Result<(), AuthorityError> {
     write_whole(path, text).map_err(|error| AuthorityError::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn now() -> Timestamp {
+        "2026-11-23T12:00:00Z".parse().expect("a moment")
+    }
+
+    fn ana() -> Peer {
+        Peer { name: "ana".parse().expect("a name"), rights: Rights::All }
+    }
+
+    fn der(path: &Path) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(&std::fs::read(path).expect("a file")).expect("a certificate")
+    }
+
+    #[test]
+    fn our_own_certificates_are_made_anew_a_month_before_they_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let at = |days: i32| {
+            let now = now() + DAY * days;
+            let authority = Authority::open(folder.path(), now).expect("an authority");
+            let pairs = [authority.own(&ana(), now), authority.server(&names, now)].map(|pair| pair.expect("a pair"));
+            assert!(pairs.iter().all(|pair| is_good(&der(&pair.certificate), &authority.certificate, now, OWN_LEFT)));
+            (der(&authority.certificate_file()), pairs.map(|pair| der(&pair.certificate)))
+        };
+        let first = at(0);
+        assert_eq!(at(0), first);
+        assert_eq!(at(59), first, "there is a month left");
+        let second = at(61);
+        assert_eq!(second.0, first.0, "the authority stays");
+        assert!(second.1[0] != first.1[0] && second.1[1] != first.1[1]);
+    }
+
+    #[test]
+    fn an_authority_that_ends_keeps_its_key_and_what_it_signed_stays_good() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let old = Authority::open(folder.path(), now()).expect("an authority");
+        let later = now() + DAY * 3300;
+        let given = folder.path().join("given");
+        let tls = Authority::open(folder.path(), later - DAY * 100)
+            .and_then(|authority| authority.give(&ana().name, &given, later - DAY * 100))
+            .expect("a certificate");
+        let new = Authority::open(folder.path(), later).expect("an authority");
+        assert_ne!(old.certificate, new.certificate);
+        let given = der(&tls.cert_file.expect("its file"));
+        assert!(is_good(&given, &new.certificate, later, OWN_LEFT));
+        assert!(is_good(&given, &old.certificate, later, OWN_LEFT), "and for those who know the old one");
+        assert_eq!(Peer::of(&given), Some(Peer { rights: Rights::Declare, ..ana() }));
+    }
+
+    #[test]
+    fn what_is_not_ours_or_does_not_fit_is_made_anew() {
+        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let authority = Authority::open(folder.path(), now()).expect("an authority");
+        let stranger = Authority::open(elsewhere.path(), now()).expect("an authority");
+        let pair = authority.own(&ana(), now()).expect("a pair");
+        let first = der(&pair.certificate);
+        let theirs = stranger.own(&ana(), now()).expect("a pair");
+        assert!(!is_good(&der(&theirs.certificate), &authority.certificate, now(), Duration::ZERO));
+        // Another's certificate, another's key, and somebody of the same name who may do less.
+        for file in ["ana.pem", "ana-key.pem"] {
+            std::fs::copy(elsewhere.path().join(file), folder.path().join(file)).expect("a copy");
+            authority.own(&ana(), now()).expect("a pair");
+            let made = der(&pair.certificate);
+            assert!(made != first && is_good(&made, &authority.certificate, now(), OWN_LEFT), "{file}");
+        }
+        authority.own(&Peer { rights: Rights::Declare, ..ana() }, now()).expect("a pair");
+        assert_eq!(Peer::of(&der(&pair.certificate)).map(|peer| peer.rights), Some(Rights::Declare));
+        let server = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            der(&authority.server(&names, now()).expect("a pair").certificate)
+        };
+        let one = server(&["localhost"]);
+        assert_eq!(server(&["localhost"]), one);
+        let more = server(&["localhost", "192.0.2.7"]);
+        assert_ne!(more, one, "another address");
+        assert_eq!(server(&["192.0.2.7"]), more, "one name less is no reason");
+    }
+
+    #[test]
+    fn an_authority_that_lost_its_key_is_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = Authority::open(folder.path(), now()).expect("an authority");
+        std::fs::remove_file(folder.path().join("ca-key.pem")).expect("it is there");
+        let second = Authority::open(folder.path(), now()).expect("an authority");
+        assert_ne!(first.certificate, second.certificate);
+        let pair = second.own(&ana(), now()).expect("a pair");
+        assert!(is_good(&der(&pair.certificate), &der(&second.certificate_file()), now(), OWN_LEFT));
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_named_and_not_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        Authority::open(folder.path(), now()).expect("an authority");
+        let path = folder.path().join("ca-key.pem");
+        std::fs::write(&path, "nonsense").expect("a file");
+        let error = Authority::open(folder.path(), now()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("ca-key.pem holds no key in PEM form"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("a file"), "nonsense");
+    }
 }
