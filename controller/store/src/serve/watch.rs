@@ -84,11 +84,16 @@ impl Stream {
     async fn run(mut self, mut requests: Streaming<rpc::WatchRequest>, end: oneshot::Sender<Status>) {
         let mut revisions = self.server.writer.revisions();
         let mut progress = tokio::time::interval(PROGRESS_EVERY / 10);
+        let mut asking = true;
         loop {
             let done = tokio::select! {
-                request = requests.message() => match request {
+                request = requests.message(), if asking => match request {
                     Ok(Some(request)) => self.take(request).await,
-                    Ok(None) => Err(Over::Gone),
+                    // It may listen on.
+                    Ok(None) => {
+                        asking = false;
+                        Ok(())
+                    }
                     Err(status) => Err(Over::Told(worded(status))),
                 },
                 changed = revisions.changed() => match changed {

@@ -118,3 +118,65 @@ pub(super) fn read(engine: &Engine, watchers: &mut BTreeMap<i64, Watcher>, from:
     }
     Ok(Piece { until, told })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::mvcc::{
+        Backend, BackendError, Batch, DefragmentError, Field, LeaseNumber, Memory, Meta, Order, Put, Request, Revision,
+        Size, State, View,
+    };
+
+    /// A disk of which values cannot be read by themselves.
+    #[derive(Debug, Default)]
+    struct Unreadable(Memory);
+
+    impl Backend for Unreadable {
+        fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
+            self.0.load(each)
+        }
+
+        fn commit(&self, batch: &Batch) -> Result<(), BackendError> {
+            self.0.commit(batch)
+        }
+
+        fn values(&self, _: &[Revision]) -> Result<Vec<Bytes>, BackendError> {
+            Err(BackendError::Damaged("a value".to_owned()))
+        }
+
+        fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
+            self.0.changes(from, most, bytes)
+        }
+
+        fn view(&self) -> Result<Box<dyn View>, BackendError> {
+            self.0.view()
+        }
+
+        fn size(&self) -> Result<Size, BackendError> {
+            self.0.size()
+        }
+
+        fn defragment(&self) -> Result<(), DefragmentError> {
+            self.0.defragment()
+        }
+    }
+
+    #[test]
+    fn what_was_before_is_told_or_why_it_cannot_be() {
+        let engine = Engine::open(Box::new(Unreadable::default()), Duration::ZERO).expect("an empty store");
+        for value in ["1", "2"] {
+            let (value, lease) = (Field::New(value.into()), Field::New(LeaseNumber::NONE));
+            let put = Request::Put(Put { key: "a".into(), value, lease, tell_previous: false });
+            let done = engine.write(&[Order { request: put, author: None }], Duration::ZERO);
+            assert!(done.iter().all(Result::is_ok));
+        }
+        let told = |prev_kv: bool| {
+            let request = rpc::WatchCreateRequest { key: "a".into(), start_revision: 2, prev_kv, ..Default::default() };
+            read(&engine, &mut BTreeMap::from([(0, Watcher::new(request, 3))]), 2)
+        };
+        assert_eq!(told(false).expect("the history can be read").told[0].events.len(), 2);
+        assert!(matches!(told(true), Err(Refusal::Broken(_))));
+    }
+}

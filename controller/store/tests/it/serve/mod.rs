@@ -2,8 +2,8 @@
 
 mod etcdctl;
 mod limits;
-mod progress;
 mod slow;
+mod watches;
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a watch is told of how far it is, while others write.
+//! What a watch is told while others write, and where its client asks no more.
 
 use anyhow::{Context, Result, ensure};
 use etcd_client::Client;
@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::PATIENCE;
-use crate::subject::{Embedded, Keeping};
+use crate::subject::{Embedded, Keeping, Subject};
 
 /// Watches that are begun while somebody writes: where a revision is named too early, one in some tens shows it.
 const WATCHES: usize = 300;
@@ -59,6 +59,26 @@ async fn no_revision_is_named_before_its_events_have_come() -> Result<()> {
     stop.cancel();
     for writer in writers {
         writer.await??;
+    }
+    Ok(())
+}
+
+/// gRPC lets a client say that it asks no more, and listen on.
+#[tokio::test]
+async fn whoever_asks_no_more_is_told_all_the_same() -> Result<()> {
+    for subject in Subject::ALL {
+        let server = subject.start()?;
+        let mut client = Client::connect([server.endpoint()], None).await?;
+        let (asking, mut told) = client.watch("a", None).await?.split();
+        let created = timeout(PATIENCE, told.message()).await??.context("the stream ended")?;
+        ensure!(created.created(), "{subject:?}: {created:?}");
+        drop(asking);
+        // So often that the end of its requests has come meanwhile.
+        for _ in 0..10 {
+            client.put("a", "", None).await?;
+            let event = timeout(PATIENCE, told.message()).await??;
+            ensure!(event.is_some_and(|told| told.events().len() == 1), "{subject:?}: the stream ended");
+        }
     }
     Ok(())
 }
