@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use self::duel::{Duel, script};
 
 /// Seeds of an ordinary run: some ten seconds.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 25;
 
 fn number(name: &str) -> Result<Option<u64>> {
     let Ok(text) = env::var(name) else { return Ok(None) };
