@@ -32,7 +32,7 @@ fn a_controller_waits_for_etcd_and_then_works() -> Result<()> {
     })?;
     // A person who asks meanwhile is told the same, and what to do.
     let asked = world.windlass(&["get", "services"])?;
-    ensure!(asked.code == 1 && asked.stderr.contains("hint: nothing listens there; is etcd running"), "{asked}");
+    ensure!(asked.code == 1 && asked.stderr.contains("hint: nothing listens there; does the store run"), "{asked}");
 
     world.etcd.restart()?;
     world.wait_version("web", PORT, "v1")?;
