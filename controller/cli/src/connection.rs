@@ -114,6 +114,15 @@ impl ConnectionArgs {
         self.endpoints.is_some() || self.user.is_some() || files.iter().any(|file| file.is_some())
     }
 
+    /// Whether what was typed is how the embedded store of the data directory is reached.
+    ///
+    /// # Errors
+    /// When it cannot be told whether there is one.
+    pub(crate) fn names_own_store(&self) -> anyhow::Result<bool> {
+        let own = embedded::local(&self.data_dir()?, self.prefix.clone())?;
+        Ok(own.is_some_and(|own| self.user.is_none() && self.endpoints.as_ref() == Some(&own.endpoints)))
+    }
+
     /// Whether there is an embedded store in the data directory.
     ///
     /// # Errors

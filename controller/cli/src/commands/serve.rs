@@ -3,12 +3,13 @@
 use std::fs::{DirBuilder, File};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
+use rustix::fs::OFlags;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_engine::checkpoint::Checkpoint;
@@ -127,14 +128,17 @@ enum Chosen {
 impl ServeArgs {
     /// What was chosen; what does not go together is refused.
     fn store(&self, connection: &ConnectionArgs) -> anyhow::Result<Chosen> {
-        let kind = self.store.unwrap_or(if connection.names_etcd() { StoreKind::Etcd } else { StoreKind::Embedded });
+        let named = connection.names_etcd();
+        // `eval "$(windlass env)"` says how our own store is reached, which is no other.
+        let own = named && connection.names_own_store()?;
+        let kind = self.store.unwrap_or(if named && !own { StoreKind::Etcd } else { StoreKind::Embedded });
         match kind {
             StoreKind::Etcd if self.insecure_loopback || !self.etcd_name.is_empty() => {
                 let error = UsageError("--insecure-loopback and --etcd-name are for the embedded store".into());
                 Err(hinted(error, "leave them out, or leave out --endpoints and --store etcd"))
             }
             StoreKind::Etcd => Ok(Chosen::Etcd(connection.etcd()?)),
-            StoreKind::Embedded if connection.names_etcd() => {
+            StoreKind::Embedded if named && !own => {
                 let error = UsageError(
                     "--store embedded needs no --endpoints, --user nor certificates: it makes its own".into(),
                 );
@@ -193,13 +197,46 @@ fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Out
     })
 }
 
+/// Refuses a data directory that is somebody else's, or that others may look into: it holds keys, and what it holds is
+/// believed. One that is empty is taken as it was made.
+fn check_ours(directory: &Path) -> anyhow::Result<()> {
+    let what = || format!("cannot use the data directory {}", directory.display());
+    let metadata = std::fs::metadata(directory).with_context(what)?;
+    let us = rustix::process::geteuid();
+    if metadata.uid() != us.as_raw() {
+        let error = anyhow!(
+            "the data directory {} is user {}'s, and this is user {}",
+            directory.display(),
+            metadata.uid(),
+            us.as_raw()
+        );
+        return Err(hinted(error, "name one of your own with --data-dir"));
+    }
+    if metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    if std::fs::read_dir(directory).with_context(what)?.next().is_none() {
+        return std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(what);
+    }
+    let error = anyhow!("others may look into the data directory {}", directory.display());
+    Err(hinted(error, "if it is a controller's alone: chmod 0700; else name another with --data-dir"))
+}
+
 /// Makes the data directory, for its owner only, and keeps other controllers out of it.
 pub(super) fn claim(directory: &Path) -> anyhow::Result<File> {
     let what = || format!("cannot use the data directory {}", directory.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(what)?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).with_context(what)?;
+    if let Some(above) = directory.parent() {
+        std::fs::create_dir_all(above).with_context(what)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_ours(directory)?,
+        made => made.with_context(what)?,
+    }
     let path = directory.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).with_context(what)?;
+    let mut options = File::options();
+    // Not through a link: whoever could put one here would have us write elsewhere.
+    options.read(true).write(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let mut file = options.open(path).with_context(what)?;
     match file.try_lock() {
         Ok(()) => {
             // For whoever is kept out. The lock itself is the kernel's.

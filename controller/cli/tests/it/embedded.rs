@@ -1,6 +1,7 @@
 //! The embedded store, as its users meet it: nothing else to install, and nobody let in who has no certificate.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -349,4 +350,49 @@ fn a_move_that_was_cut_off_goes_on_and_nobody_uses_half_a_store() {
     std::fs::write(dir.join("data/store/sealed"), format!("moving {to}\n")).expect("a file");
     let told = run(dir, &["store", "migrate", "--to", &to]);
     assert!(told.contains("keys were moved before"), "{told}");
+}
+
+#[test]
+fn a_data_directory_that_is_not_ours_alone_is_refused_as_it_is() {
+    let dir = place();
+    let serve = |data: &str| {
+        run(dir.path(), &["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0", "--data-dir", data])
+    };
+    let make = |name: &str, mode: u32| {
+        let path = dir.path().join(name);
+        std::fs::create_dir(&path).expect("a folder");
+        std::fs::write(path.join("file"), "").expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+        path
+    };
+    let open = make("open", 0o755);
+    let told = serve("open");
+    assert!(told.contains("error: others may look into the data directory open\n"), "{told}");
+    assert_eq!(std::fs::metadata(&open).expect("it is there").permissions().mode() & 0o777, 0o755);
+    std::os::unix::fs::chown(make("theirs", 0o700), Some(65534), None).expect("the test runs as root");
+    let told = serve("theirs");
+    assert!(told.contains("error: the data directory theirs is user 65534's, and this is user 0\n"), "{told}");
+    let linked = make("linked", 0o700);
+    std::os::unix::fs::symlink(linked.join("file"), linked.join("lock")).expect("a link");
+    let told = serve("linked");
+    assert!(told.contains("error: cannot use the data directory linked\n"), "{told}");
+    assert_eq!(std::fs::read(linked.join("file")).expect("a file"), b"");
+}
+
+#[test]
+fn a_store_whose_file_is_gone_is_not_an_empty_one() {
+    let dir = place();
+    let serving = Serving::start(dir.path(), &[]);
+    // What `windlass env` says does not lead a controller away from its own store.
+    let variables = stdout(dir.path(), &["env"]);
+    serving.stop();
+    std::fs::rename(dir.path().join("data/store/data"), dir.path().join("kept")).expect("it is there");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0"];
+    let told = run(dir.path(), &serve);
+    assert!(told.contains("error: the store's file is gone: data/store/data\n"), "{told}");
+    let script = format!("{} --data-dir data {}", env!("CARGO_BIN_EXE_windlass"), serve.join(" "));
+    let told = with_env(dir.path(), &variables, &script);
+    assert!(told.contains("the store's file is gone"), "it is the embedded one that is started: {told}");
+    std::fs::rename(dir.path().join("kept"), dir.path().join("data/store/data")).expect("it is there");
+    Serving::start(dir.path(), &[]).stop();
 }

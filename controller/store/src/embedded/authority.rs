@@ -177,11 +177,15 @@ impl Authority {
         if let Some(there) = [&pair.certificate, &pair.key].into_iter().find(|path| path.exists()) {
             return Err(AuthorityError::Exists(there.clone()));
         }
+        let text = read(&self.certificate_file())?.unwrap_or_default();
+        if read(&authority)?.is_some_and(|other| other != text) {
+            // Of another store, whose certificates may lie beside it.
+            return Err(AuthorityError::Exists(authority));
+        }
         let unusable = |error| AuthorityError::File { path: out.to_owned(), error };
         DirBuilder::new().recursive(true).mode(0o700).create(out).map_err(unusable)?;
         let peer = Peer { name: name.clone(), rights: Rights::Declare };
         self.sign(client_params(&peer)?, name.as_str(), GIVEN_DAYS, &pair, now)?;
-        let text = read(&self.certificate_file())?.unwrap_or_default();
         write(&authority, &text)?;
         Ok(Tls { ca_file: authority, cert_file: Some(pair.certificate), key_file: Some(pair.key) })
     }

@@ -120,6 +120,9 @@ pub enum EmbeddedError {
     /// It cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Its file is gone: an empty one would be another store, and take down what nobody declares in it.
+    #[error("the store's file is gone: {}\nhint: `windlass store restore` makes it of a copy; for an empty store, delete the folder that it was in", .0.display())]
+    Gone(PathBuf),
     /// What it keeps cannot be told.
     #[error("cannot read the store: {0}")]
     Unreadable(String),
@@ -173,6 +176,9 @@ impl Embedded {
         let place = Place::make(&data_dir)?;
         check_seal(&place)?;
         let data = place.data();
+        if place.has_lost_data() {
+            return Err(EmbeddedError::Gone(data));
+        }
         let engine = tokio::task::spawn_blocking(move || -> Result<_, EmbeddedError> {
             let (disk, closed) = Disk::open_and_tell(&data)?;
             Ok((Engine::open(Box::new(disk), since_boot())?, closed))
@@ -345,6 +351,12 @@ impl Keeper {
     async fn renew(self, lock: Lock) {
         loop {
             tokio::time::sleep(RENEWED_EVERY).await;
+            if !self.folder.join("ca-key.pem").exists() {
+                // Another authority would shut out everybody who has a certificate of this one.
+                let folder = self.folder.display();
+                tracing::error!(%folder, "the store's authority is gone, so no certificate is renewed");
+                continue;
+            }
             let kept = self.keep(Timestamp::now()).map_err(EmbeddedError::from);
             let shown = kept.and_then(|(_, server)| {
                 let (certificate, key) = self.read(&server)?;

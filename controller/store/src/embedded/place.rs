@@ -36,6 +36,11 @@ impl Place {
         self.0.join("data")
     }
 
+    /// Whether what is kept was there once, and is not any more.
+    pub(super) fn has_lost_data(&self) -> bool {
+        !self.data().exists() && self.0.join("identity").exists()
+    }
+
     /// The certificates.
     pub(super) fn tls(&self) -> PathBuf {
         self.0.join("tls")
@@ -136,11 +141,15 @@ fn read(path: &Path) -> Result<Option<String>, EmbeddedError> {
 
 /// Writes a file for its owner only, whole or not at all.
 pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // A name that nobody foresees, and a file that nobody made before: it may hold a key.
+    let number = u64::from_le_bytes(random_bytes()?);
+    let new = path.with_extension(format!("{number:016x}"));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&new, path)
+    std::fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 fn write(path: &Path, text: &str) -> Result<(), EmbeddedError> {

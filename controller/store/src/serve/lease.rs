@@ -43,10 +43,14 @@ impl rpc::lease_server::Lease for Server {
         &self,
         request: Request<Streaming<rpc::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let caller = Caller::of(&request)?;
         let server = self.clone();
         let closing = self.closing.clone().cancelled_owned();
         let answers = request.into_inner().take_until(closing).map(move |request| {
             let id = request?.id;
+            if let Ok(LeaseState { keys, .. }) = server.engine.lease(LeaseNumber(id), since_boot()) {
+                caller.may_keep(&keys, &server.prefix)?;
+            }
             // One that is not there any more has no time left; that is no error.
             let ttl = server.engine.keep_alive(LeaseNumber(id), since_boot()).unwrap_or(0);
             Ok(rpc::LeaseKeepAliveResponse { header: server.header_now(), id, ttl })

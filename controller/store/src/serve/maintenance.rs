@@ -1,6 +1,8 @@
 //! The store's upkeep: how it is, copies of it, and room given back.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::mpsc;
@@ -18,6 +20,12 @@ const VERSION: &str = "3.5.0";
 
 /// Pieces of a copy that wait for whoever takes it: one on its way, and one that is being read.
 const PIECES: usize = 2;
+
+/// Copies at once. Each keeps the room of what is overwritten meanwhile, and a thread.
+pub(super) const COPIES: usize = 4;
+
+/// How long whoever takes a copy may leave a piece untaken.
+const UNTAKEN: Duration = Duration::from_secs(60);
 
 #[tonic::async_trait]
 impl rpc::maintenance_server::Maintenance for Server {
@@ -76,7 +84,13 @@ impl rpc::maintenance_server::Maintenance for Server {
     async fn snapshot(&self, _: Request<rpc::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let engine = self.engine.clone();
         let (taken, pieces) = mpsc::channel(PIECES);
+        let place = Arc::clone(&self.copies).try_acquire_owned();
+        let place = place.map_err(|_| {
+            Status::resource_exhausted(format!("{COPIES} copies are being taken already; try again later"))
+        })?;
+        let send = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
+            let _place = place;
             let mut copy = match engine.snapshot() {
                 Ok(copy) => copy,
                 Err(error) => {
@@ -89,7 +103,8 @@ impl rpc::maintenance_server::Maintenance for Server {
                 let piece = piece.map_err(broken);
                 let last = piece.is_err();
                 let piece = piece.map(|blob| rpc::SnapshotResponse { blob, ..Default::default() });
-                if taken.blocking_send(piece).is_err() || last {
+                let sent = send.block_on(tokio::time::timeout(UNTAKEN, taken.send(piece)));
+                if !matches!(sent, Ok(Ok(()))) || last {
                     return;
                 }
             }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -37,6 +38,11 @@ use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Refusal, Request, Reta
 
 /// Bytes of a message beside the request that it carries: etcd's.
 const OVERHEAD: usize = 512 * 1024;
+
+/// How often a client is asked whether it is still there, and how long it may take to say so: what vanished keeps its
+/// place no longer than that. As long as etcd's own clients wait.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+const ALIVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often leases are looked at that nobody keeps: as often as etcd does.
 const LEASES_EVERY: Duration = Duration::from_millis(500);
@@ -57,6 +63,7 @@ pub struct Server {
     /// Ends what would never end by itself.
     closing: CancellationToken,
     room: Arc<Room>,
+    copies: Arc<Semaphore>,
 }
 
 /// Numbers that etcd's answers carry.
@@ -86,7 +93,15 @@ impl Server {
     /// [`ServeError::Thread`].
     pub fn new(engine: Arc<Engine>, identity: Identity, prefix: Prefix) -> Result<Self, ServeError> {
         let writer = Writer::begin(Arc::clone(&engine)).map_err(ServeError::Thread)?;
-        Ok(Self { engine, writer, identity, prefix, closing: CancellationToken::new(), room: Arc::default() })
+        Ok(Self {
+            engine,
+            writer,
+            identity,
+            prefix,
+            closing: CancellationToken::new(),
+            room: Arc::default(),
+            copies: Arc::new(Semaphore::new(maintenance::COPIES)),
+        })
     }
 
     /// Answers on a listener those whom the door lets in, until it is told to stop.
@@ -99,6 +114,8 @@ impl Server {
         let leases = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { ending.end_leases().await }));
         let tended = tokio::spawn(stop.clone().run_until_cancelled_owned(tend(Arc::clone(&self.engine))));
         let served = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(ALIVE_EVERY))
+            .http2_keepalive_timeout(Some(ALIVE_WITHIN))
             .add_routes(self.routes())
             .serve_with_incoming_shutdown(door.connections(listener), async move {
                 stop.cancelled().await;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tonic::Status;
 use webpki::EndEntityCert;
@@ -128,6 +129,16 @@ impl Caller {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to keep what they may not write: a lease with such a key.
+    pub(super) fn may_keep(&self, keys: &[Bytes], prefix: &Prefix) -> Result<(), Status> {
+        let Self::Known(peer) = self else { return Ok(()) };
+        let theirs = |key: &Bytes| is_declared(&KeyRange::One(key.clone()), prefix);
+        if peer.rights == Rights::All || keys.iter().all(theirs) {
+            return Ok(());
+        }
+        Err(denied(peer, "not keep a lease that somebody else's keys are on"))
     }
 
     /// Refuses to write what they may not.

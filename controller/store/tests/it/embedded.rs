@@ -96,10 +96,16 @@ async fn whoever_has_a_given_certificate_declares_and_asks_and_changes_nothing_e
     let tls = give_certificate(folder.path(), &ana, &out)?;
     let again = give_certificate(folder.path(), &ana, &out).expect_err("it is there");
     ensure!(report(again).contains("ana.pem is there already"));
+    // A lease like the leader's.
+    let own = ours.tls.as_ref();
+    let (granted, told) = etcdctl(EtcdVersion::V3_5, &ours, own, &["lease", "grant", "600"]).await?;
+    ensure!(granted, "{told}");
+    let lease = told.split_whitespace().nth(1).context("its number")?.to_owned();
+    etcdctl(EtcdVersion::V3_5, &ours, own, &["put", "/windlass/control/leader", "x", "--lease", &lease]).await?;
     let taken = give_certificate(folder.path(), &"controller".parse()?, &out).expect_err("it is ours");
     ensure!(matches!(taken, EmbeddedError::Taken(_)));
     for version in EtcdVersion::ALL {
-        let rows: [(&[&str], &str); 9] = [
+        let rows: [(&[&str], &str); 10] = [
             (&["put", "/windlass/declared/hosts/a", "{}"], "OK"),
             (&["get", "--prefix", "/windlass/"], "/windlass/declared/hosts/a\n{}"),
             (&["put", "/windlass/owned/default/web", "{}"], "permission denied: ana may write only below"),
@@ -108,6 +114,7 @@ async fn whoever_has_a_given_certificate_declares_and_asks_and_changes_nothing_e
             (&["compaction", "1"], "permission denied: ana may write not compact"),
             (&["lease", "grant", "60"], "granted with TTL(60s)"),
             (&["lease", "revoke", "1234"], "permission denied: ana may write only below"),
+            (&["lease", "keep-alive", "--once", &lease], "permission denied: ana may write not keep a lease"),
             (&["del", "/windlass/declared/hosts/a"], "1"),
         ];
         for (arguments, expected) in rows {
