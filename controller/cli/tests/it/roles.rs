@@ -6,9 +6,10 @@ use windlass_testbed::Login;
 
 use crate::world::World;
 
-/// The commands of the page between its first two fences.
+/// The commands of the page's section between its first two fences.
 fn page() -> String {
     let page = include_str!("../../../../docs/security.md");
+    let (_, page) = page.split_once("\n## Roles in etcd\n").expect("the section on roles");
     let (_, rest) = page.split_once("```sh\n").expect("a block of commands");
     rest.split_once("```").expect("its end").0.to_owned()
 }
