@@ -114,13 +114,12 @@ impl ConnectionArgs {
         self.endpoints.is_some() || self.user.is_some() || files.iter().any(|file| file.is_some())
     }
 
-    /// Whether what was typed is how the embedded store of the data directory is reached.
-    ///
-    /// # Errors
-    /// When it cannot be told whether there is one.
-    pub(crate) fn names_own_store(&self) -> anyhow::Result<bool> {
-        let own = embedded::local(&self.data_dir()?, self.prefix.clone())?;
-        Ok(own.is_some_and(|own| self.user.is_none() && self.endpoints.as_ref() == Some(&own.endpoints)))
+    /// Whether what was typed is how the embedded store of the data directory is reached. One that was moved, or that
+    /// cannot be looked at, is not what somebody means who names another.
+    pub(crate) fn names_own_store(&self) -> bool {
+        let own =
+            self.data_dir().ok().and_then(|data_dir| embedded::local(&data_dir, self.prefix.clone()).ok().flatten());
+        own.is_some_and(|own| self.user.is_none() && self.endpoints.as_ref() == Some(&own.endpoints))
     }
 
     /// Whether there is an embedded store in the data directory.

@@ -130,7 +130,7 @@ impl ServeArgs {
     fn store(&self, connection: &ConnectionArgs) -> anyhow::Result<Chosen> {
         let named = connection.names_etcd();
         // `eval "$(windlass env)"` says how our own store is reached, which is no other.
-        let own = named && connection.names_own_store()?;
+        let own = named && connection.names_own_store();
         let kind = self.store.unwrap_or(if named && !own { StoreKind::Etcd } else { StoreKind::Embedded });
         match kind {
             StoreKind::Etcd if self.insecure_loopback || !self.etcd_name.is_empty() => {
