@@ -34,6 +34,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// short beside the time in which anybody tidies up a disk.
 const STILL_WHOLE: Duration = Duration::from_secs(10);
 
+/// Tells the time of day: `Timestamp::now`, but in a simulation.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// What every reconciler shares.
 pub struct Controller<F> {
     /// The store.
@@ -62,6 +65,7 @@ pub struct Controller<F> {
     pub complaints: Complaints,
     /// Releases on their way.
     pub transfers: Semaphore,
+    clock: Clock,
     began: Instant,
     memories: Mutex<BTreeMap<ServiceKey, Memory>>,
     host_locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -136,9 +140,17 @@ pub struct Parts<F> {
     pub queue: Arc<Queue>,
     /// What is counted and timed.
     pub metrics: Arc<Metrics>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl<F: Fleet> Controller<F> {
+    /// The moment, to the millisecond, which is as exact as records need to be.
+    pub fn now(&self) -> Timestamp {
+        let now = (self.clock)();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
     /// Begins a term.
     pub fn new(parts: Parts<F>, leadership: Leadership) -> Self {
         let term = leadership.term().0;
@@ -151,7 +163,7 @@ impl<F: Fleet> Controller<F> {
     }
 
     fn with(parts: Parts<F>, leadership: Option<Leadership>, term: u64) -> Self {
-        let Parts { store, cache, fleet, sources, identity, queue, metrics } = parts;
+        let Parts { store, cache, fleet, sources, identity, queue, metrics, clock } = parts;
         Self {
             events: Events::default(),
             metrics,
@@ -166,6 +178,7 @@ impl<F: Fleet> Controller<F> {
             machine: identity.machine,
             queue,
             transfers: Semaphore::new(TRANSFERS),
+            clock,
             began: Instant::now(),
             memories: Mutex::default(),
             host_locks: Mutex::default(),
@@ -240,15 +253,12 @@ impl<F: Fleet> Controller<F> {
         if let Some(known) = self.manifests.lock().expect("no panic happens under this lock").get(digest) {
             return Some(Arc::clone(known));
         }
-        let (sources, wanted) = (self.sources.clone(), *digest);
-        let read = tokio::task::spawn_blocking(move || sources.contents().manifest(&wanted)).await;
-        let manifest = match read {
-            Ok(Ok(manifest)) => Arc::new(manifest?),
-            Ok(Err(error)) => {
+        let manifest = match self.sources.manifest(digest).await {
+            Ok(manifest) => Arc::new(manifest?),
+            Err(error) => {
                 tracing::error!(%digest, error = &error as &dyn std::error::Error, "cannot read a manifest");
                 return None;
             }
-            Err(_) => return None,
         };
         // Reading one from the disk is rare, so that this is when those go that nobody needs any more.
         let needed = self.needed_releases();
@@ -265,9 +275,7 @@ impl<F: Fleet> Controller<F> {
         if self.whole().get(digest).is_some_and(|at| at.elapsed() < STILL_WHOLE) {
             return true;
         }
-        let (sources, manifest) = (self.sources.clone(), Arc::clone(manifest));
-        let looked = tokio::task::spawn_blocking(move || sources.contents().missing(&manifest).is_empty()).await;
-        let whole = looked.unwrap_or(false);
+        let whole = self.sources.is_whole(manifest).await;
         if whole {
             self.whole().insert(*digest, Instant::now());
         }
@@ -277,10 +285,4 @@ impl<F: Fleet> Controller<F> {
     fn whole(&self) -> MutexGuard<'_, BTreeMap<ReleaseDigest, Instant>> {
         self.whole.lock().expect("no panic happens under this lock")
     }
-}
-
-/// The moment, to the millisecond, which is as exact as records need to be.
-pub fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

@@ -228,7 +228,7 @@ impl<F: Fleet> Controller<F> {
             spec: revision.spec.clone(),
             manifest,
             bases,
-            contents: Arc::new(move |digest| sources.contents().path(digest)),
+            contents: Arc::new(move |digest| sources.content_path(digest)),
             seen: errand.seen.clone(),
         })
     }

@@ -19,7 +19,7 @@ use windlass_store::{Key, Write};
 
 use crate::cache::{Read, ResourceView};
 use crate::commit::json;
-use crate::controller::{Controller, now};
+use crate::controller::Controller;
 use crate::events;
 use crate::goal::complaint;
 use crate::queue::Next;
@@ -221,7 +221,7 @@ async fn say<F: Fleet, S: Said>(
     let ResourceView { status: stored, requests, .. } = view;
     let News { findings, refused } = news;
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
-    let now = now();
+    let now = controller.now();
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
     let bytes = json(&said);
     let mut writes = Vec::new();
@@ -246,7 +246,7 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     writes.extend(requests::ended(key, &requests));
     let refused = requests::refusals(key, Standing::Absent, &requests).into_iter().map(events::News::from);
-    writes.extend(controller.events.writes(&controller.store, key, now(), refused.collect()).await?);
+    writes.extend(controller.events.writes(&controller.store, key, controller.now(), refused.collect()).await?);
     if !writes.is_empty() {
         let revision = controller.commit(&writes).await?;
         controller.cache.reach(revision).await;

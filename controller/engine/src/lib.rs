@@ -29,5 +29,5 @@ pub mod serve;
 pub mod service;
 
 pub use preview::{Preview, PreviewError, Question, Supposed, manifests, preview};
-pub use serve::{ServeError, ServeOptions, serve};
+pub use serve::{ServeError, ServeOptions, Tenant, serve, serve_within};
 pub use service::Foreseen;

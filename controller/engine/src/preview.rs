@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{MachineId, ResourceKey, ServiceKey};
 use windlass_crds::manifest::Manifest;
@@ -160,6 +161,7 @@ pub async fn preview<F: Fleet>(
             identity: Identity { cluster: cluster.clone(), machine: machine.clone() },
             queue: Arc::new(Queue::default()),
             metrics: Arc::new(Metrics::default()),
+            clock: Arc::new(Timestamp::now),
         };
         let term = active.map_or(0, |rollout| rollout.value.term);
         let controller = Arc::new(Controller::spectator(parts, term));

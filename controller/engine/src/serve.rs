@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use windlass_store::{
 };
 
 use crate::cache::Cache;
-use crate::controller::{Controller, Identity, Parts};
+use crate::controller::{Clock, Controller, Identity, Parts};
 use crate::goal::chain;
 use crate::health::Health;
 use crate::http::{Told, answer};
@@ -117,9 +118,52 @@ pub async fn serve<F: Fleet>(
     let mut tasks = JoinSet::new();
     tasks.spawn(answer(listener, Arc::new(told)));
     tracing::info!(address = %address, "listening");
-    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics };
-    let ended = terms(&options, &shared, &shutdown, &mut tasks).await;
+    let clock: Clock = Arc::new(Timestamp::now);
+    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, clock };
+    let ended = match connect(&options.store, &shared.health, &shutdown).await {
+        Ok(Some(store)) => terms(store, &options.identity, &shared, &shutdown, &mut tasks).await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
     // Whoever starts the next one finds the address free.
+    tasks.shutdown().await;
+    ended
+}
+
+/// What a controller is made of that has a store already, and answers nobody by HTTP.
+pub struct Tenant<F> {
+    /// The store.
+    pub store: Store,
+    /// The hosts.
+    pub fleet: Arc<F>,
+    /// The sources.
+    pub sources: Sources,
+    /// The machine that it runs on.
+    pub machine: MachineId,
+    /// What it calls itself among others.
+    pub name: String,
+    /// What time it is there.
+    pub clock: Clock,
+}
+
+/// Runs a controller until `shutdown`, as [`serve`] does, in a process that is not its own: a simulation's.
+///
+/// # Errors
+/// When the store will never have it.
+pub async fn serve_within<F: Fleet>(tenant: Tenant<F>, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let Tenant { store, fleet, sources, machine, name, clock } = tenant;
+    let shared = Shared {
+        fleet,
+        sources,
+        machine,
+        health: Arc::default(),
+        cache: Arc::default(),
+        queue: Arc::default(),
+        metrics: Arc::default(),
+        clock,
+    };
+    let mut tasks = JoinSet::new();
+    let ended = terms(store, &name, &shared, &shutdown, &mut tasks).await;
     tasks.shutdown().await;
     ended
 }
@@ -133,24 +177,25 @@ struct Shared<F> {
     cache: Arc<Cache>,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 /// Follows the store, and leads whenever nobody else does, until `shutdown`.
 async fn terms<F: Fleet>(
-    options: &ServeOptions,
+    store: Store,
+    name: &str,
     shared: &Shared<F>,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
-    let Shared { fleet, sources, machine, health, cache, queue, metrics } = shared;
-    let Some(store) = connect(&options.store, health, shutdown).await? else { return Ok(()) };
+    let Shared { fleet, sources, machine, health, cache, queue, metrics, clock } = shared;
     let counted = Arc::clone(metrics);
     let store = store.reporting_to(Arc::new(move |report| counted.called(report)));
     let cluster = store.cluster_id().await?;
     tasks.spawn(follow(store.clone(), Arc::clone(cache), Arc::clone(queue), Arc::clone(health)));
     let identity = Identity { cluster, machine: machine.clone() };
     loop {
-        let campaign = store.campaign(&options.identity, LEADERSHIP_TTL);
+        let campaign = store.campaign(name, LEADERSHIP_TTL);
         let leadership = tokio::select! {
             leadership = campaign => leadership?,
             () = shutdown.cancelled() => return Ok(()),
@@ -163,6 +208,7 @@ async fn terms<F: Fleet>(
             identity: identity.clone(),
             queue: Arc::clone(queue),
             metrics: Arc::clone(metrics),
+            clock: Arc::clone(clock),
         };
         if lead(parts, leadership, health, shutdown).await {
             return Ok(());
@@ -308,12 +354,9 @@ async fn clear_away<F: Fleet>(controller: Arc<Controller<F>>, stop: Cancellation
             () = tokio::time::sleep(CLEAR_EVERY) => {}
             () = stop.cancelled() => return,
         }
-        let (sources, needed) = (controller.sources.clone(), controller.needed_releases());
-        let swept = tokio::task::spawn_blocking(move || sources.contents().retain(&needed, SystemTime::now())).await;
-        match swept {
-            Ok(Ok(sweep)) => tracing::debug!(?sweep, "files of old releases cleared away"),
-            Ok(Err(error)) => tracing::warn!(error = chain(&error), "cannot clear away files of old releases"),
-            Err(_) => return,
+        match controller.sources.clear_away(controller.needed_releases()).await {
+            Ok(sweep) => tracing::debug!(?sweep, "files of old releases cleared away"),
+            Err(error) => tracing::warn!(error = chain(&error), "cannot clear away files of old releases"),
         }
     }
 }

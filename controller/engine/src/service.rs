@@ -40,7 +40,7 @@ pub use self::nonsense::stalled;
 pub(crate) use self::record::LEFT_BEHIND;
 use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
-use crate::controller::{Controller, Memory, Pulse, Scan, now};
+use crate::controller::{Controller, Memory, Pulse, Scan};
 use crate::execute::{Errand, Outcome};
 use crate::look::Looked;
 use crate::queue::Next;
@@ -454,7 +454,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let removals = removals::pending(&self.controller.cache, &scene.around);
         Inputs {
             service: self.key,
-            now: now(),
+            now: self.controller.now(),
             term: self.controller.term,
             fresh_term: self.controller.is_fresh(),
             goal,
@@ -507,7 +507,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             && let Some(rollout) = rollout.as_mut().filter(|rollout| rollout.state == RolloutState::Active)
         {
             // The time of the pause is nobody's delay.
-            rollout.progressed = now();
+            rollout.progressed = self.controller.now();
         }
         for (host, sequence, outcome) in std::mem::take(&mut self.ended) {
             // What was found under an older number says nothing about this rollout.

@@ -11,12 +11,14 @@ mod error;
 mod hashes;
 mod ingest;
 mod links;
+mod memory;
 mod release;
 mod scan;
 mod selection;
 
 pub use contents::{Contents, ContentsError, Stored, Sweep};
 pub use error::{GlobProblem, SourceError};
+pub use memory::MemoryTrees;
 pub use release::{Clock, Release, ScanMode, ScanStats, Sources};
 
 use std::path::PathBuf;

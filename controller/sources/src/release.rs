@@ -1,6 +1,7 @@
 //! A directory becomes a release: walk, settle, read what is not known, write the manifest.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,20 +9,21 @@ use windlass_crds::digest::{FileDigest, ReleaseDigest};
 use windlass_crds::manifest::{Entry, MAX_PATHS, Manifest, ReleasePath};
 
 use crate::SourceTree;
-use crate::contents::{Contents, ContentsError};
+use crate::contents::{Contents, ContentsError, Sweep};
 use crate::error::SourceError;
 use crate::hashes::{HashCache, Hashes};
 use crate::ingest::Ingest;
 use crate::links::check_links;
+use crate::memory::MemoryTrees;
 use crate::scan::{Found, Root, Scan, Stamp, walk};
 use crate::selection::Selection;
 
 /// How far apart two scans of a tree must be, and equal, for it to count as settled.
-const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many pauses a tree gets to settle before the caller is told to come back later: enough for an editor's save or
 /// a small checkout, few enough that a tree which never settles keeps a worker for 3 s only.
-const SETTLE_PAUSES: usize = 3;
+pub(crate) const SETTLE_PAUSES: usize = 3;
 
 /// Where the age of files is told from: `SystemTime::now`, but in tests.
 pub type Clock = fn() -> SystemTime;
@@ -60,7 +62,14 @@ pub struct Release {
 /// Turns sources into releases, and keeps their files. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    inner: Arc<Inner>,
+    kept: Kept,
+}
+
+/// Where trees and the files of releases are.
+#[derive(Debug, Clone)]
+enum Kept {
+    Disk(Arc<Inner>),
+    Memory(MemoryTrees),
 }
 
 #[derive(Debug)]
@@ -87,12 +96,68 @@ impl Sources {
         let directory = data_directory.join("contents");
         let contents = Contents::open(&directory)?;
         let hashes = HashCache::open(&directory)?;
-        Ok(Self { inner: Arc::new(Inner { contents, hashes, clock }) })
+        Ok(Self { kept: Kept::Disk(Arc::new(Inner { contents, hashes, clock })) })
     }
 
-    /// The store of files.
-    pub fn contents(&self) -> &Contents {
-        &self.inner.contents
+    /// Trees in memory, and the files of releases too.
+    pub fn in_memory(trees: MemoryTrees) -> Self {
+        Self { kept: Kept::Memory(trees) }
+    }
+
+    /// The store of files; none where all is in memory.
+    pub fn contents(&self) -> Option<&Contents> {
+        match &self.kept {
+            Kept::Disk(inner) => Some(&inner.contents),
+            Kept::Memory(_) => None,
+        }
+    }
+
+    /// Where the contents of a file with this digest lie, or would. Nowhere, where all is in memory.
+    pub fn content_path(&self, digest: &FileDigest) -> PathBuf {
+        match &self.kept {
+            Kept::Disk(inner) => inner.contents.path(digest),
+            Kept::Memory(_) => PathBuf::from(digest.to_string()),
+        }
+    }
+
+    /// The manifest of a release, where it is here.
+    ///
+    /// # Errors
+    /// [`ContentsError::Store`].
+    pub async fn manifest(&self, digest: &ReleaseDigest) -> Result<Option<Manifest>, ContentsError> {
+        match &self.kept {
+            Kept::Disk(inner) => {
+                let (inner, wanted) = (Arc::clone(inner), *digest);
+                blocking(move || inner.contents.manifest(&wanted)).await.unwrap_or(Ok(None))
+            }
+            Kept::Memory(trees) => Ok(trees.manifest(digest)),
+        }
+    }
+
+    /// Whether all files that a manifest names are here.
+    pub async fn is_whole(&self, manifest: &Arc<Manifest>) -> bool {
+        match &self.kept {
+            Kept::Disk(inner) => {
+                let (inner, manifest) = (Arc::clone(inner), Arc::clone(manifest));
+                blocking(move || inner.contents.missing(&manifest).is_empty()).await.unwrap_or(false)
+            }
+            Kept::Memory(trees) => trees.has(manifest),
+        }
+    }
+
+    /// Removes what no release in `keep` needs, once it is older than an hour; see [`Contents::retain`].
+    ///
+    /// # Errors
+    /// [`ContentsError::Store`]. What was removed until then stays removed.
+    pub async fn clear_away(&self, keep: BTreeSet<ReleaseDigest>) -> Result<Sweep, ContentsError> {
+        match &self.kept {
+            Kept::Disk(inner) => {
+                let inner = Arc::clone(inner);
+                let swept = blocking(move || inner.contents.retain(&keep, (inner.clock)())).await;
+                swept.unwrap_or(Ok(Sweep::Busy))
+            }
+            Kept::Memory(trees) => Ok(trees.retain(&keep)),
+        }
     }
 
     /// Looks at a source and returns what it holds now; `last` is the release that was accepted last.
@@ -109,8 +174,11 @@ impl Sources {
         mode: ScanMode,
         last: Option<&ReleaseDigest>,
     ) -> Result<Release, SourceError> {
-        let look =
-            Look { inner: Arc::clone(&self.inner), tree: tree.clone(), selection: Arc::new(Selection::new(tree)?) };
+        let inner = match &self.kept {
+            Kept::Disk(inner) => Arc::clone(inner),
+            Kept::Memory(trees) => return trees.release(&tree.root, mode, last).await,
+        };
+        let look = Look { inner, tree: tree.clone(), selection: Arc::new(Selection::new(tree)?) };
         if mode == ScanMode::Ask {
             return look
                 .blocking(|look| {
@@ -133,6 +201,15 @@ impl Sources {
     }
 }
 
+/// Does some work on a thread that may block; `None` where the runtime is being shut down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
 /// One look at one source.
 #[derive(Debug, Clone)]
 struct Look {
@@ -148,11 +225,7 @@ impl Look {
         work: impl FnOnce(&Self) -> Result<T, SourceError> + Send + 'static,
     ) -> Result<T, SourceError> {
         let look = self.clone();
-        match tokio::task::spawn_blocking(move || work(&look)).await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(SourceError::Stopping),
-        }
+        blocking(move || work(&look)).await.unwrap_or(Err(SourceError::Stopping))
     }
 
     /// Waits until two scans a second apart are equal, and takes in what they show.

@@ -1,7 +1,8 @@
 //! Pauses between tries: they grow, they are bounded, and no two clients keep step.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
+
+use crate::machine::Machine;
 
 /// The first pause: long enough not to spin, short enough that a restart of etcd is hardly noticed.
 const FIRST: Duration = Duration::from_millis(100);
@@ -13,16 +14,17 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
+    machine: Machine,
 }
 
 impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+    pub(crate) fn new(machine: &Machine) -> Self {
+        Self { next: FIRST, machine: machine.clone() }
     }
 
     /// The next pause.
     pub(crate) fn pause(&mut self) -> Duration {
-        let pause = jitter(self.next);
+        let pause = self.machine.jitter(self.next);
         self.next = (self.next * 2).min(LONGEST);
         pause
     }
@@ -33,20 +35,13 @@ impl Backoff {
     }
 }
 
-/// Between half of `pause` and all of it.
-pub(crate) fn jitter(pause: Duration) -> Duration {
-    // The standard library seeds each hasher at random; nothing here needs better.
-    let random = RandomState::new().build_hasher().finish();
-    pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pauses_grow_and_are_bounded() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(&Machine::default());
         let mut longest = FIRST;
         for _ in 0..20 {
             let pause = backoff.pause();

@@ -8,7 +8,6 @@ use std::time::Duration;
 use etcd_client::Client;
 use tonic::Code;
 
-use crate::backoff::jitter;
 use crate::connect::Store;
 use crate::pool::Endpoint;
 use crate::report::{Call, CallReport};
@@ -300,7 +299,7 @@ impl Store {
                 return Err(error);
             }
             tracing::debug!(error = &error as &dyn Error, "trying again");
-            tokio::time::sleep(jitter(PAUSE)).await;
+            tokio::time::sleep(self.machine().jitter(PAUSE)).await;
         }
     }
 

@@ -6,7 +6,6 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 
 use crate::backoff::Backoff;
 use crate::call::{CallError, Repeat};
-use crate::clock::since_boot;
 use crate::connect::Store;
 use crate::entry::{Entry, LeaseId, StoreRevision};
 use crate::follow::{Change, Follower, Update};
@@ -62,7 +61,7 @@ impl Store {
     pub async fn campaign(&self, identity: &str, ttl: Duration) -> Result<Leadership, CampaignError> {
         let mut follower = self.follow(Scope::key(&Key::Control(Control::Leader)));
         let mut seat = Seat::Unknown;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.machine());
         loop {
             let outcome = match &seat {
                 Seat::Unknown | Seat::Taken => {
@@ -102,7 +101,7 @@ impl Store {
 
     /// Tries once to take the seat; nothing when another was quicker.
     async fn stand(&self, identity: &str, ttl: Duration) -> Result<Option<Leadership>, CallError> {
-        let granted = since_boot();
+        let granted = self.machine().since_boot();
         let seconds = whole_seconds(ttl);
         let grant = self
             .call(Call::LeaseGrant, Repeat::Freely, |mut client| async move { client.lease_grant(seconds, None).await })

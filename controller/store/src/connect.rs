@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use etcd_client::Client;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use crate::call::{CallError, DEADLINE, Problem};
 use crate::identity::{IdentityError, check_layout};
 use crate::key::{Control, Key, Prefix};
+use crate::machine::Machine;
 use crate::pool::{Endpoint, Pool};
 use crate::report::CallListener;
 pub use crate::tls::Tls;
@@ -173,6 +175,7 @@ pub struct Store {
     pool: Arc<Pool>,
     prefix: Prefix,
     pub(crate) listener: Option<CallListener>,
+    machine: Machine,
 }
 
 impl fmt::Debug for Store {
@@ -207,7 +210,7 @@ impl Store {
             .map(|endpoint| normalize(endpoint, options.tls.is_some()))
             .collect::<Result<Vec<_>, _>>()?;
         let pool = Pool::new(urls, &client_options(options).await?);
-        Ok(Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None })
+        Ok(Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None, machine: Machine::default() })
     }
 
     pub(crate) fn with_listener(self, listener: CallListener) -> Self {
@@ -217,6 +220,16 @@ impl Store {
     /// What all keys begin with.
     pub fn prefix(&self) -> &Prefix {
         &self.prefix
+    }
+
+    /// A store that is reached by one client, on another machine than this.
+    pub(crate) fn within(client: Client, prefix: Prefix, machine: Machine) -> Self {
+        Self { pool: Arc::new(Pool::of(client)), prefix, listener: None, machine }
+    }
+
+    /// The machine that this runs on.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -221,7 +221,7 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.store.machine());
         loop {
             self.began = Instant::now();
             let error = match self.session().await {

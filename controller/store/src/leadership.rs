@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::call::{CallError, Problem};
-use crate::clock::since_boot;
 use crate::connect::Store;
 use crate::entry::{Entry, LeaseId, StoreRevision};
 use crate::follow::{Change, Update};
 use crate::key::{Control, Key};
+use crate::machine::Machine;
 use crate::pool::Endpoint;
 use crate::read::ReadError;
 use crate::report::{Call, CallReport};
@@ -93,6 +93,8 @@ struct State {
     /// Until when it is valid, in milliseconds since boot.
     until: AtomicU64,
     lost: watch::Sender<Option<Loss>>,
+    /// Whose clock that is.
+    machine: Machine,
 }
 
 impl State {
@@ -105,7 +107,7 @@ impl State {
     }
 
     fn remaining(&self) -> Duration {
-        Duration::from_millis(self.until.load(Ordering::Acquire)).saturating_sub(since_boot())
+        Duration::from_millis(self.until.load(Ordering::Acquire)).saturating_sub(self.machine.since_boot())
     }
 
     /// A keep-alive that was sent at `sent` (since boot) was answered. Once expired it stays so, for somebody may
@@ -150,6 +152,7 @@ impl Leadership {
             ttl,
             until: AtomicU64::new(deadline(granted, ttl)),
             lost: watch::Sender::new(None),
+            machine: store.machine().clone(),
         });
         let keeper = tokio::spawn(keep(store.clone(), state.clone()));
         Self { state, store: store.clone(), keeper, counter: Mutex::new(None) }
@@ -255,7 +258,7 @@ async fn renew_until_lost(store: &Store, state: &State) -> Loss {
     loop {
         tokio::time::sleep_until(next).await;
         let begun = Instant::now();
-        let sent = since_boot();
+        let sent = state.machine.since_boot();
         let endpoint = line.as_ref().map_or_else(|| store.pool().current(), |line| line.endpoint.clone());
         let renewing = renew(&endpoint, state.lease, &mut line);
         let outcome = match tokio::time::timeout(state.ttl / ANSWER, renewing).await {

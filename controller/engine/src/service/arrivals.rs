@@ -11,7 +11,6 @@ use windlass_planner::{record, restart, target};
 
 use super::Turn;
 use super::scene::Scene;
-use crate::controller::now;
 use crate::execute::Outcome;
 use crate::requests::{self, Subject};
 
@@ -36,7 +35,7 @@ impl<F: Fleet> Turn<'_, F> {
             leaving: leaving.collect(),
             aim: &choice.aim,
             since: restart::since(&inputs),
-            now: now(),
+            now: self.controller.now(),
         };
         self.refused = requests::take(&scene.view.requests, &mut subject).refused;
     }
@@ -59,7 +58,7 @@ impl<F: Fleet> Turn<'_, F> {
                 let (Some(known), Some(accepted)) = (scene.view.revisions.get(&revision), &scene.accepted) else {
                     return;
                 };
-                record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, now());
+                record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, self.controller.now());
                 self.failed |= rollout.state == RolloutState::Halted;
             }
             Outcome::Unsure(error) => self.lost(host, error, rollout),

@@ -14,7 +14,7 @@ use windlass_planner::input::{HostInput, HostView};
 use windlass_planner::plan::{Plan, RolloutChange, plan as plan_next};
 
 use super::Turn;
-use crate::controller::{Controller, Memory, now};
+use crate::controller::{Controller, Memory};
 
 /// What would be done next for one Service, and what that was found out from.
 #[derive(Debug, Clone)]
@@ -79,8 +79,8 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         purpose,
         revision,
         term: controller.term,
-        started: now(),
-        progressed: now(),
+        started: controller.now(),
+        progressed: controller.now(),
         state: RolloutState::Active,
         touched: BTreeSet::new(),
         restage: BTreeSet::new(),

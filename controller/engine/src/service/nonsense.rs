@@ -10,7 +10,6 @@ use windlass_store::{Key, Write};
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
 use crate::commit::json;
-use crate::controller::now;
 use crate::events::{self, News};
 use crate::queue::Next;
 use crate::requests::{self, Standing};
@@ -20,7 +19,7 @@ impl<F: Fleet> Turn<'_, F> {
     pub(super) async fn nonsense(&mut self, scene: &Scene) -> Result<Next, ReconcileError> {
         let controller = self.controller;
         let resource = ResourceKey::Service(self.key.clone());
-        let (now, mut writes) = (now(), Vec::new());
+        let (now, mut writes) = (self.controller.now(), Vec::new());
         let standing = scene.complaint.as_ref().map_or(Standing::Absent, |found| Standing::Nonsense(found.reason));
         let refused = requests::refusals(&resource, standing, &scene.view.requests);
         let mut news: Vec<News> = refused.into_iter().map(News::from).collect();

@@ -14,7 +14,7 @@ use super::scene::Scene;
 use super::{ReconcileError, Turn};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, RolloutRecords, rollouts, status};
-use crate::controller::{Controller, now};
+use crate::controller::Controller;
 use crate::events::{self, News};
 use crate::narrate;
 
@@ -66,7 +66,7 @@ impl<F: Fleet> Turn<'_, F> {
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
         let blocked = was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
         let as_recorded = *owned == scene.owned && last == scene.rollout;
-        let now = now();
+        let now = self.controller.now();
         let rollouts = rollouts(last, plan, drawn, self.controller.term, now);
         let decision = Decision { plan, owned, rollouts, before: scene.said(), now };
         let current = decision.current().cloned();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use windlass_crds::digest::ReleaseDigest;
-use windlass_sources::{Clock, Release, ScanMode, SourceError, SourceTree, Sources};
+use windlass_sources::{Clock, Contents, Release, ScanMode, SourceError, SourceTree, Sources};
 
 /// A clock by which every file that a test writes is old.
 pub(crate) fn later() -> SystemTime {
@@ -54,6 +54,11 @@ impl Fixture {
         self.tree.include = own(include);
         self.tree.exclude = own(exclude);
         self
+    }
+
+    /// The store of files.
+    pub(crate) fn contents(&self) -> &Contents {
+        self.sources.contents().expect("it is on a disk")
     }
 
     /// As after a restart of the controller.

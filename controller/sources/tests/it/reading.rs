@@ -141,12 +141,12 @@ async fn what_the_store_lost_is_read_again() {
             let after = fixture.ask().await;
             assert_eq!(after.digest, before.digest, "{what}");
             assert_eq!(cost(after.stats), if restart { (0, 0) } else { expected }, "{what}");
-            let contents = fixture.sources.contents();
+            let contents = fixture.contents();
             assert_eq!(contents.verify(&after.manifest).expect("verified"), [], "{what}");
             assert!(contents.manifest(&after.digest).expect("readable").is_some(), "{what}");
         }
     }
-    let stored = |fixture: &Fixture, text: &str| fixture.sources.contents().path(&FileDigest::of(text.as_bytes()));
+    let stored = |fixture: &Fixture, text: &str| fixture.contents().path(&FileDigest::of(text.as_bytes()));
     check("a file", |fixture| fs::remove_file(stored(fixture, "12")).expect("removed"), (1, 2)).await;
     check(
         "half a file",
@@ -168,7 +168,7 @@ async fn what_the_store_lost_is_read_again() {
             let entry = windlass_crds::manifest::Entry::File { digest, size: 3, executable: false };
             let manifest =
                 windlass_crds::manifest::Manifest { entries: [("x".parse().expect("a path"), entry)].into() };
-            assert_eq!(fixture.sources.contents().verify(&manifest).expect("verified"), [digest]);
+            assert_eq!(fixture.contents().verify(&manifest).expect("verified"), [digest]);
         },
         (1, 3),
     )
@@ -190,7 +190,7 @@ async fn a_sweep_keeps_what_is_asked_for() {
     let old = fixture.ask().await;
     fixture.write("a", "other");
     let new = fixture.ask().await;
-    let contents = fixture.sources.contents();
+    let contents = fixture.contents();
     let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
     let swept = contents.retain(&BTreeSet::from([old.digest, new.digest]), tomorrow).expect("swept");
     assert_eq!(swept, Sweep::Done { removed: 0, bytes: 0 });

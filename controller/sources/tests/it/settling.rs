@@ -83,8 +83,8 @@ async fn a_checkout_in_progress_is_waited_for() {
     .await;
     let release = result.expect("a release");
     assert_eq!((release.manifest.entries.len(), seconds), (3, 3));
-    assert_eq!(fixture.sources.contents().missing(&release.manifest), []);
-    assert!(fixture.sources.contents().has(&FileDigest::of(b"changed too")));
+    assert_eq!(fixture.contents().missing(&release.manifest), []);
+    assert!(fixture.contents().has(&FileDigest::of(b"changed too")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -113,7 +113,7 @@ async fn contents_and_the_executable_bit_name_a_release_and_times_do_not() {
 async fn all_that_a_release_names_is_stored() {
     let fixture = Fixture::new("a b/c=text d=");
     let release = fixture.ask().await;
-    let contents = fixture.sources.contents();
+    let contents = fixture.contents();
     assert_eq!(contents.verify(&release.manifest).expect("verified"), []);
     assert_eq!(contents.manifest(&release.digest).expect("readable").as_ref(), Some(&*release.manifest));
     assert_eq!(fs::read(contents.path(&FileDigest::of(b"text"))).expect("readable"), b"text");

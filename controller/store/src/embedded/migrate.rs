@@ -21,10 +21,10 @@ use windlass_crds::id::ResourceKey;
 use super::place::Place;
 use super::{EmbeddedError, Seal};
 use crate::call::{CallError, Repeat};
-use crate::clock::since_boot;
 use crate::connect::{ConnectError, ConnectOptions, Store};
 use crate::identity::MOVING;
 use crate::key::{Control, Key, Prefix};
+use crate::machine::since_boot;
 use crate::mvcc::{Disk, Engine, KeyRange, KeyValue, LeaseNumber, Range};
 use crate::report::Call;
 

@@ -23,7 +23,7 @@ impl rpc::kv_server::Kv for Server {
         let few = matches!(range.keys, mvcc::KeyRange::One(_)) || (1..MANY).contains(&range.limit);
         let engine = self.engine.clone();
         let read = move || engine.range(&range);
-        let found = if few { read() } else { tokio::task::spawn_blocking(read).await.map_err(|_| stopped())? };
+        let found = if few { read() } else { self.hands.run(read).await.ok_or_else(stopped)? };
         let (revision, found) = found.map_err(|refusal| convert::status(&refusal))?;
         Ok(Response::new(convert::found(self.header(revision), found)))
     }

@@ -9,8 +9,6 @@ use tonic::{Request, Response, Status, Streaming};
 use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, convert, kv};
-use crate::clock::since_boot;
-use crate::identity::random_bytes;
 use crate::mvcc::{self, LeaseNumber, LeaseState, Refusal, Reply};
 
 #[tonic::async_trait]
@@ -23,7 +21,7 @@ impl rpc::lease_server::Lease for Server {
     ) -> Result<Response<rpc::LeaseGrantResponse>, Status> {
         let caller = Caller::of(&request)?;
         let rpc::LeaseGrantRequest { ttl, id } = request.into_inner();
-        let id = if id == 0 { number()? } else { id };
+        let id = if id == 0 { self.number() } else { id };
         let done = self.write(&caller, mvcc::Request::Grant(LeaseNumber(id), ttl)).await?;
         let Reply::Granted(ttl) = done.reply else { return Err(kv::mixed_up(&done.reply)) };
         let header = self.header(done.revision);
@@ -48,11 +46,11 @@ impl rpc::lease_server::Lease for Server {
         let closing = self.closing.clone().cancelled_owned();
         let answers = request.into_inner().take_until(closing).map(move |request| {
             let id = request?.id;
-            if let Ok(LeaseState { keys, .. }) = server.engine.lease(LeaseNumber(id), since_boot()) {
+            if let Ok(LeaseState { keys, .. }) = server.engine.lease(LeaseNumber(id), server.machine.since_boot()) {
                 caller.may_keep(&keys, &server.prefix)?;
             }
             // One that is not there any more has no time left; that is no error.
-            let ttl = server.engine.keep_alive(LeaseNumber(id), since_boot()).unwrap_or(0);
+            let ttl = server.engine.keep_alive(LeaseNumber(id), server.machine.since_boot()).unwrap_or(0);
             Ok(rpc::LeaseKeepAliveResponse { header: server.header_now(), id, ttl })
         });
         Ok(Response::new(answers.boxed()))
@@ -64,7 +62,7 @@ impl rpc::lease_server::Lease for Server {
     ) -> Result<Response<rpc::LeaseTimeToLiveResponse>, Status> {
         let rpc::LeaseTimeToLiveRequest { id, keys: with_keys } = request.into_inner();
         let header = self.header_now();
-        let known = match self.engine.lease(LeaseNumber(id), since_boot()) {
+        let known = match self.engine.lease(LeaseNumber(id), self.machine.since_boot()) {
             Ok(LeaseState { granted, remaining, keys }) => {
                 let keys = if with_keys { keys } else { Vec::new() };
                 rpc::LeaseTimeToLiveResponse { header, id, ttl: whole_seconds(remaining), granted_ttl: granted, keys }
@@ -84,10 +82,11 @@ impl rpc::lease_server::Lease for Server {
     }
 }
 
-/// A number for a lease whose caller chose none: positive, as etcd's.
-fn number() -> Result<i64, Status> {
-    let bytes = random_bytes().map_err(|error| Status::internal(format!("no random number: {error}")))?;
-    Ok((i64::from_le_bytes(bytes) & i64::MAX).max(1))
+impl Server {
+    /// A number for a lease whose caller chose none: positive, as etcd's.
+    fn number(&self) -> i64 {
+        (self.machine.chance().cast_signed() & i64::MAX).max(1)
+    }
 }
 
 /// As etcd says it: what is left of a second is none.

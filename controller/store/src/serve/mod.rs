@@ -6,6 +6,7 @@
 mod check;
 mod convert;
 mod door;
+mod hands;
 mod kv;
 mod lease;
 mod maintenance;
@@ -27,13 +28,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use self::door::{Door, Lock, LockError};
+pub(crate) use self::hands::Hands;
+pub(crate) use self::peer::Caller;
 pub use self::peer::{NotAName, Peer, PeerName, Rights};
 use self::protocol::etcdserverpb as rpc;
 use self::refusal::{NoUsers, Worded};
 use self::room::Room;
 use self::writer::Writer;
-use crate::clock::since_boot;
 use crate::key::Prefix;
+use crate::machine::Machine;
 use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Refusal, Request, Retainer, Retention};
 
 /// Bytes of a message beside the request that it carries: etcd's.
@@ -64,6 +67,8 @@ pub struct Server {
     closing: CancellationToken,
     room: Arc<Room>,
     copies: Arc<Semaphore>,
+    hands: Hands,
+    machine: Machine,
 }
 
 /// Numbers that etcd's answers carry.
@@ -93,7 +98,23 @@ impl Server {
     /// [`ServeError::Thread`].
     pub fn new(engine: Arc<Engine>, identity: Identity, prefix: Prefix) -> Result<Self, ServeError> {
         let writer = Writer::begin(Arc::clone(&engine)).map_err(ServeError::Thread)?;
-        Ok(Self {
+        Ok(Self::with(engine, writer, identity, prefix, (Hands::Threads, Machine::default())))
+    }
+
+    /// A server that does everything where it is asked, on a machine that may be another than this.
+    pub(crate) fn within(engine: Arc<Engine>, identity: Identity, prefix: Prefix, machine: Machine) -> Self {
+        let writer = Writer::here(Arc::clone(&engine), machine.clone());
+        Self::with(engine, writer, identity, prefix, (Hands::Here, machine))
+    }
+
+    fn with(
+        engine: Arc<Engine>,
+        writer: Writer,
+        identity: Identity,
+        prefix: Prefix,
+        (hands, machine): (Hands, Machine),
+    ) -> Self {
+        Self {
             engine,
             writer,
             identity,
@@ -101,7 +122,9 @@ impl Server {
             closing: CancellationToken::new(),
             room: Arc::default(),
             copies: Arc::new(Semaphore::new(maintenance::COPIES)),
-        })
+            hands,
+            machine,
+        }
     }
 
     /// Answers on a listener those whom the door lets in, until it is told to stop.
@@ -112,7 +135,8 @@ impl Server {
         let closing = self.closing.clone();
         let ending = self.clone();
         let leases = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { ending.end_leases().await }));
-        let tended = tokio::spawn(stop.clone().run_until_cancelled_owned(tend(Arc::clone(&self.engine))));
+        let tending = self.clone();
+        let tended = tokio::spawn(stop.clone().run_until_cancelled_owned(async move { tending.tend().await }));
         let served = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(ALIVE_EVERY))
             .http2_keepalive_timeout(Some(ALIVE_WITHIN))
@@ -127,7 +151,12 @@ impl Server {
         served.map_err(ServeError::Ended)
     }
 
-    fn routes(&self) -> Routes {
+    /// Ends every stream that is open.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    pub(crate) fn routes(&self) -> Routes {
         let most = MOST_BYTES + OVERHEAD;
         let server = || self.clone();
         let kv = rpc::kv_server::KvServer::new(server()).max_decoding_message_size(most);
@@ -144,9 +173,9 @@ impl Server {
     }
 
     /// Takes away what nobody keeps.
-    async fn end_leases(&self) {
+    pub(crate) async fn end_leases(&self) {
         loop {
-            let (ended, _) = self.engine.ended_leases(since_boot());
+            let (ended, _) = self.engine.ended_leases(self.machine.since_boot());
             for lease in ended {
                 self.end_lease(lease).await;
             }
@@ -175,23 +204,23 @@ impl Server {
     fn header_now(&self) -> Option<rpc::ResponseHeader> {
         self.header(self.engine.revision())
     }
-}
 
-/// Forgets what is older than is kept, whether or not anybody writes.
-async fn tend(engine: Arc<Engine>) {
-    let mut retainer = Retainer::new(Retention::default());
-    loop {
-        let engine = Arc::clone(&engine);
-        let tended = tokio::task::spawn_blocking(move || {
-            let more = engine.tend(&mut retainer, since_boot());
-            (retainer, more)
-        });
-        let Ok((back, more)) = tended.await else { return };
-        retainer = back;
-        let more = more.unwrap_or_else(|error| {
-            tracing::warn!(%error, "what is older than is kept stays on the disk for now");
-            false
-        });
-        tokio::time::sleep(if more { TENDED_AGAIN } else { TENDED_EVERY }).await;
+    /// Forgets what is older than is kept, whether or not anybody writes.
+    async fn tend(&self) {
+        let mut retainer = Retainer::new(Retention::default());
+        loop {
+            let (engine, now) = (Arc::clone(&self.engine), self.machine.since_boot());
+            let tended = self.hands.run(move || {
+                let more = engine.tend(&mut retainer, now);
+                (retainer, more)
+            });
+            let Some((back, more)) = tended.await else { return };
+            retainer = back;
+            let more = more.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what is older than is kept stays on the disk for now");
+                false
+            });
+            tokio::time::sleep(if more { TENDED_AGAIN } else { TENDED_EVERY }).await;
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Peer {
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
-pub(super) enum Caller {
+pub(crate) enum Caller {
     /// Somebody whom nobody asked who they are.
     Anybody,
     /// Somebody whose certificate says so.

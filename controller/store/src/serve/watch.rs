@@ -180,11 +180,11 @@ impl Stream {
             let engine = self.server.engine.clone();
             let mut watchers = std::mem::take(&mut self.watchers);
             // The disk is read, and that must hold up nobody.
-            let reading = tokio::task::spawn_blocking(move || {
+            let reading = self.server.hands.run(move || {
                 let piece = read(&engine, &mut watchers, from);
                 (watchers, piece)
             });
-            let Ok((watchers, piece)) = reading.await else { return Err(Over::Gone) };
+            let Some((watchers, piece)) = reading.await else { return Err(Over::Gone) };
             self.watchers = watchers;
             match piece {
                 Ok(Piece { until, told }) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::clock::since_boot;
+use crate::machine::Machine;
 use crate::mvcc::{Done, Engine, Order, Refusal};
 
 /// Requests that may wait to be written. Whoever comes then waits before he is taken in.
@@ -29,10 +29,19 @@ struct Waiting {
     room: OwnedSemaphorePermit,
 }
 
+/// Who does the jobs.
+#[derive(Debug, Clone)]
+enum Jobs {
+    /// A thread, which takes all that has come together.
+    Thread(mpsc::Sender<Job>),
+    /// Whoever asks, one after the other.
+    Here(Arc<Engine>, Machine),
+}
+
 /// A way to the one who writes.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Job>,
+    jobs: Jobs,
     room: Arc<Semaphore>,
     revisions: watch::Sender<i64>,
 }
@@ -47,7 +56,13 @@ impl Writer {
         let revisions = watch::Sender::new(engine.revision());
         let told = revisions.clone();
         std::thread::Builder::new().name("store".to_owned()).spawn(move || work(&engine, waiting, &told))?;
-        Ok(Self { jobs, room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions })
+        Ok(Self { jobs: Jobs::Thread(jobs), room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions })
+    }
+
+    /// Writes whatever is asked at once, where it is asked.
+    pub(super) fn here(engine: Arc<Engine>, machine: Machine) -> Self {
+        let revisions = watch::Sender::new(engine.revision());
+        Self { jobs: Jobs::Here(engine, machine), room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions }
     }
 
     /// Writes something, and answers once it would outlive a power cut.
@@ -67,7 +82,10 @@ impl Writer {
 
     async fn ask(&self, job: Job, answered: oneshot::Receiver<Result<Done, Refusal>>) -> Result<Done, Refusal> {
         let stopped = || Refusal::Broken("the store has stopped".to_owned());
-        self.jobs.send(job).await.map_err(|_| stopped())?;
+        match &self.jobs {
+            Jobs::Thread(jobs) => jobs.send(job).await.map_err(|_| stopped())?,
+            Jobs::Here(engine, machine) => do_jobs(engine, &mut vec![job], &self.revisions, machine),
+        }
         answered.await.map_err(|_| stopped())?
     }
 
@@ -78,33 +96,43 @@ impl Writer {
 }
 
 fn work(engine: &Engine, mut waiting: mpsc::Receiver<Job>, told: &watch::Sender<i64>) {
+    let machine = Machine::default();
     let mut jobs = Vec::with_capacity(AT_ONCE);
     while waiting.blocking_recv_many(&mut jobs, AT_ONCE) > 0 {
-        let mut orders = Vec::with_capacity(jobs.len());
-        let mut answers = Vec::with_capacity(jobs.len());
-        for job in jobs.drain(..) {
-            match job {
-                Job::Order(order, waiting) => {
-                    orders.push(order);
-                    answers.push(waiting);
-                }
-                Job::Compact(revision, answer) => {
-                    // What came before it is written before it.
-                    write(engine, &mut orders, &mut answers, told);
-                    // Nobody may wait for it any more.
-                    let _ = answer.send(engine.compact(revision));
-                }
-            }
-        }
-        write(engine, &mut orders, &mut answers, told);
+        do_jobs(engine, &mut jobs, told, &machine);
     }
 }
 
-fn write(engine: &Engine, orders: &mut Vec<Order>, answers: &mut Vec<Waiting>, told: &watch::Sender<i64>) {
+fn do_jobs(engine: &Engine, jobs: &mut Vec<Job>, told: &watch::Sender<i64>, machine: &Machine) {
+    let mut orders = Vec::with_capacity(jobs.len());
+    let mut answers = Vec::with_capacity(jobs.len());
+    for job in jobs.drain(..) {
+        match job {
+            Job::Order(order, waiting) => {
+                orders.push(order);
+                answers.push(waiting);
+            }
+            Job::Compact(revision, answer) => {
+                // What came before it is written before it.
+                write(engine, &mut orders, &mut answers, (told, machine));
+                // Nobody may wait for it any more.
+                let _ = answer.send(engine.compact(revision));
+            }
+        }
+    }
+    write(engine, &mut orders, &mut answers, (told, machine));
+}
+
+fn write(
+    engine: &Engine,
+    orders: &mut Vec<Order>,
+    answers: &mut Vec<Waiting>,
+    (told, machine): (&watch::Sender<i64>, &Machine),
+) {
     if orders.is_empty() {
         return;
     }
-    let done = engine.write(orders, since_boot());
+    let done = engine.write(orders, machine.since_boot());
     let now = engine.revision();
     told.send_if_modified(|revision| std::mem::replace(revision, now) != now);
     orders.clear();
@@ -132,7 +160,11 @@ mod tests {
     #[tokio::test]
     async fn what_waits_has_a_bound() {
         let (jobs, mut waiting) = mpsc::channel(WAITING);
-        let writer = Writer { jobs, room: Arc::new(Semaphore::new(WAITING_BYTES)), revisions: watch::Sender::new(1) };
+        let writer = Writer {
+            jobs: Jobs::Thread(jobs),
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
+            revisions: watch::Sender::new(1),
+        };
         let writes = || join_all((0..100).map(|number| writer.write(large(number))));
         // Polled once, each goes as far as it can while nobody writes.
         assert!(tokio::time::timeout(Duration::ZERO, writes()).await.is_err());

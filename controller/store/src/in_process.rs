@@ -1,0 +1,339 @@
+//! A store in this process, reached without a network: for simulation, and for tests that need no disk.
+//!
+//! It is what `windlass serve` carries, in memory: the same engine, the same answers, the same client. Only the way
+//! between is another, and a [`Gate`] stands on it, which may hold up, lose or refuse whatever passes. Everything is
+//! done where it is asked, by nobody's thread but the caller's.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use etcd_client::{Channel, Client};
+use futures::future::BoxFuture;
+use http_body::{Body as HttpBody, Frame};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
+use tonic::service::Routes;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, service_fn};
+
+use crate::connect::Store;
+use crate::key::Prefix;
+use crate::machine::Machine;
+use crate::mvcc::{BackendError, Engine, Memory, Refusal, RestoreError, restore};
+use crate::serve::{Caller, Identity, Server};
+
+/// What passes on the way to the store and back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// A question, before the store hears it.
+    Question,
+    /// The answer, of which the store knows nothing any more: whatever was asked has been done.
+    Answer,
+    /// A message of a stream that the client sends.
+    Sent,
+    /// A message of a stream that the store sends.
+    Told,
+}
+
+/// The way is cut: the client hears no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut;
+
+/// What becomes of what passes: it waits as long as the future does, and is lost where that says so.
+pub trait Gate: Send + Sync + 'static {
+    /// Something wants to pass; `call` is etcd's name of what is asked, such as `KV/Txn`.
+    fn pass(&self, call: &str, passage: Passage) -> BoxFuture<'static, Result<(), Cut>>;
+
+    /// Ends when all streams that are open break.
+    fn broken(&self) -> BoxFuture<'static, ()>;
+}
+
+/// Why there is no store, or no such copy of it.
+#[derive(Debug, thiserror::Error)]
+pub enum InProcessError {
+    /// Memory did not take it.
+    #[error("the store in memory failed")]
+    Backend(#[from] BackendError),
+    /// It is no copy.
+    #[error("a copy of the store in memory cannot be restored")]
+    Restore(#[from] RestoreError),
+    /// It refused.
+    #[error("the store in memory refused")]
+    Refused(#[from] Refusal),
+    /// It did not let us in.
+    #[error("the store in memory gives no connection")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A store in this process. Dropped, its leases end no more.
+pub struct InProcess {
+    prefix: Prefix,
+    machine: Machine,
+    present: Arc<Mutex<Present>>,
+}
+
+/// What answers at present: another one once the store was turned back.
+struct Present {
+    engine: Arc<Engine>,
+    server: Server,
+    routes: Routes,
+    _leases: AbortOnDropHandle<()>,
+}
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("InProcess").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
+impl InProcess {
+    /// An empty one, on a machine. Wants a runtime.
+    ///
+    /// # Errors
+    /// [`InProcessError::Backend`].
+    pub fn new(machine: Machine, prefix: Prefix) -> Result<Self, InProcessError> {
+        let present = Present::over(Memory::default(), &machine, &prefix, 1)?;
+        Ok(Self { prefix, machine, present: Arc::new(Mutex::new(present)) })
+    }
+
+    /// The newest revision. It grows with each write and with nothing else.
+    pub fn revision(&self) -> i64 {
+        self.engine().revision()
+    }
+
+    /// Forgets all history before the newest revision.
+    ///
+    /// # Errors
+    /// [`InProcessError::Refused`] where that was done before.
+    pub fn compact(&self) -> Result<(), InProcessError> {
+        let engine = self.engine();
+        engine.compact(engine.revision())?;
+        Ok(())
+    }
+
+    /// A copy of everything, such as an operator makes.
+    ///
+    /// # Errors
+    /// [`InProcessError::Backend`].
+    pub fn copy(&self) -> Result<Vec<u8>, InProcessError> {
+        let pieces = self.engine().snapshot()?;
+        let mut copy = Vec::new();
+        for piece in pieces {
+            copy.extend_from_slice(&piece?);
+        }
+        Ok(copy)
+    }
+
+    /// Becomes what a copy holds, under another member's number; what happened since is gone.
+    ///
+    /// # Errors
+    /// [`InProcessError::Restore`].
+    pub fn turn_back(&self, copy: &[u8], member: u64) -> Result<(), InProcessError> {
+        let memory = Memory::default();
+        restore(&mut &*copy, &memory)?;
+        let present = Present::over(memory, &self.machine, &self.prefix, member)?;
+        let before = std::mem::replace(&mut *self.present.lock().unwrap_or_else(PoisonError::into_inner), present);
+        // Streams that are open lead to what is no more.
+        before.server.close();
+        Ok(())
+    }
+
+    /// A client on a machine of its own, with a gate on its way.
+    ///
+    /// # Errors
+    /// [`InProcessError::Client`].
+    pub async fn client(&self, machine: Machine, gate: Arc<dyn Gate>) -> Result<Store, InProcessError> {
+        let present = Arc::clone(&self.present);
+        let ask = service_fn(move |request: Request<Body>| {
+            let routes = present.lock().unwrap_or_else(PoisonError::into_inner).routes.clone();
+            pass(request, routes, Arc::clone(&gate))
+        });
+        let channel = Channel::Custom(BoxCloneSyncService::new(ask));
+        let client = Client::from_channel(channel, None).await;
+        let client = client.map_err(|error| InProcessError::Client(Box::new(error)))?;
+        Ok(Store::within(client, self.prefix.clone(), machine))
+    }
+
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.present.lock().unwrap_or_else(PoisonError::into_inner).engine)
+    }
+}
+
+impl Present {
+    fn over(memory: Memory, machine: &Machine, prefix: &Prefix, member: u64) -> Result<Self, InProcessError> {
+        let engine = Arc::new(Engine::open(Box::new(memory), machine.since_boot())?);
+        let identity = Identity { cluster: 1, member };
+        let server = Server::within(Arc::clone(&engine), identity, prefix.clone(), machine.clone());
+        let (routes, ending) = (server.routes(), server.clone());
+        let leases = AbortOnDropHandle::new(tokio::spawn(async move { ending.end_leases().await }));
+        Ok(Self { engine, server, routes, _leases: leases })
+    }
+}
+
+/// Asks the store something, through a gate.
+async fn pass(request: Request<Body>, mut routes: Routes, gate: Arc<dyn Gate>) -> Result<Response<Body>, BoxError> {
+    let call = request.uri().path().trim_start_matches("/etcdserverpb.").to_owned();
+    let streams = matches!(call.as_str(), "Watch/Watch" | "Lease/LeaseKeepAlive");
+    let gated = |body: Body, passage: Passage| {
+        if streams { Body::new(Gated::new(body, Arc::clone(&gate), call.clone(), passage)) } else { body }
+    };
+    gate.pass(&call, Passage::Question).await.map_err(|Cut| lost())?;
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(Caller::Anybody);
+    let answer = routes.call(Request::from_parts(parts, gated(body, Passage::Sent))).await?;
+    gate.pass(&call, Passage::Answer).await.map_err(|Cut| lost())?;
+    Ok(answer.map(|body| gated(body, Passage::Told)))
+}
+
+/// As tonic says that a connection broke.
+fn lost() -> BoxError {
+    Box::new(tonic::Status::unavailable("the connection broke"))
+}
+
+/// A stream, each message of which passes the gate.
+struct Gated {
+    body: Body,
+    gate: Arc<dyn Gate>,
+    call: String,
+    passage: Passage,
+    broken: BoxFuture<'static, ()>,
+    /// What waits at the gate.
+    waiting: Option<(Frame<Bytes>, BoxFuture<'static, Result<(), Cut>>)>,
+    over: bool,
+}
+
+impl Gated {
+    fn new(body: Body, gate: Arc<dyn Gate>, call: String, passage: Passage) -> Self {
+        let broken = gate.broken();
+        Self { body, gate, call, passage, broken, waiting: None, over: false }
+    }
+}
+
+impl HttpBody for Gated {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = &mut *self;
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let broke = Poll::Ready(Some(Err(tonic::Status::unavailable("the connection broke"))));
+        if this.broken.as_mut().poll(context).is_ready() {
+            this.over = true;
+            return broke;
+        }
+        if this.waiting.is_none() {
+            match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    let passing = this.gate.pass(&this.call, this.passage);
+                    this.waiting = Some((frame, passing));
+                }
+                other => return Poll::Ready(other),
+            }
+        }
+        let Some((_, passing)) = &mut this.waiting else { return Poll::Pending };
+        let passed = ready!(passing.as_mut().poll(context));
+        let frame = this.waiting.take().map(|(frame, _)| frame);
+        match (passed, frame) {
+            (Ok(()), Some(frame)) => Poll::Ready(Some(Ok(frame))),
+            _ => {
+                this.over = true;
+                broke
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::follow::Update;
+    use crate::key::{Control, Key};
+    use crate::scope::Scope;
+
+    /// Lets everything pass.
+    struct Open;
+
+    impl Gate for Open {
+        fn pass(&self, _: &str, _: Passage) -> BoxFuture<'static, Result<(), Cut>> {
+            ready(Ok(())).boxed()
+        }
+
+        fn broken(&self) -> BoxFuture<'static, ()> {
+            pending().boxed()
+        }
+    }
+
+    /// Loses the answer to the first transaction.
+    #[derive(Default)]
+    struct Forgetful(std::sync::atomic::AtomicBool);
+
+    impl Gate for Forgetful {
+        fn pass(&self, call: &str, passage: Passage) -> BoxFuture<'static, Result<(), Cut>> {
+            let loses = call == "KV/Txn" && passage == Passage::Answer;
+            let loses = loses && !self.0.swap(true, std::sync::atomic::Ordering::Relaxed);
+            ready(if loses { Err(Cut) } else { Ok(()) }).boxed()
+        }
+
+        fn broken(&self) -> BoxFuture<'static, ()> {
+            pending().boxed()
+        }
+    }
+
+    fn store() -> InProcess {
+        InProcess::new(Machine::default(), Prefix::default()).expect("memory")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_is_followed() {
+        let store = store();
+        let client = store.client(Machine::default(), Arc::new(Open)).await.expect("a client");
+        let mut follower = client.follow(Scope::key(&Key::Control(Control::ClusterId)));
+        assert!(matches!(follower.next().await, Update::Snapshot { entries, .. } if entries.is_empty()));
+        let id = client.cluster_id().await.expect("an id");
+        let Update::Changes { changes, .. } = follower.next().await else { panic!("a change") };
+        assert_eq!(changes.len(), 1);
+        let before = store.revision();
+        assert_eq!(client.cluster_id().await.expect("an id"), id);
+        assert_eq!(store.revision(), before, "reading writes nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_be_lost_after_the_deed() {
+        let store = store();
+        let client = store.client(Machine::default(), Arc::new(Forgetful::default())).await.expect("a client");
+        let before = store.revision();
+        let id = client.cluster_id().await.expect("asked again, the store answers what it made");
+        assert_eq!(store.revision(), before + 1, "made once");
+        assert_eq!(client.cluster_id().await.expect("an id"), id);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_leads_until_its_lease_ends_and_a_copy_turns_time_back() {
+        let began = tokio::time::Instant::now();
+        let machine = Machine::simulated(move || began.elapsed(), || 7);
+        let store = InProcess::new(machine.clone(), Prefix::default()).expect("memory");
+        let client = store.client(machine, Arc::new(Open)).await.expect("a client");
+        let empty = store.copy().expect("a copy");
+        let leadership = client.campaign("one", Duration::from_secs(15)).await.expect("nobody else leads");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(leadership.is_valid(), "it is kept alive");
+        store.turn_back(&empty, 2).expect("a copy");
+        leadership.lost().await;
+        assert!(client.leader().await.expect("an answer").is_none(), "the copy knows of no leader");
+    }
+}
