@@ -13,6 +13,7 @@ use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::zone::NetworkZoneSpec;
+use windlass_planner::planted::{Bug, planted};
 use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
 
 use crate::census::Census;
@@ -127,7 +128,9 @@ impl Cache {
         let (touched, revision) = match update {
             Update::Snapshot { entries, revision } => {
                 let mut touched = state.everything();
-                *state = State::default();
+                if !planted(Bug::ListsAddOnly) {
+                    *state = State::default();
+                }
                 for entry in entries {
                     state.put(entry, &mut BTreeSet::new());
                 }

@@ -6,6 +6,7 @@ use windlass_crds::id::{Generation, ResourceKey, RevisionNumber, Sequence, Servi
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::status::{Finding, RolloutStatus, ServiceStatus, conditions, rows};
 use windlass_planner::plan::{Plan, RolloutChange};
+use windlass_planner::planted::{Bug, planted};
 use windlass_store::{Expectation, Key, StoreRevision, Write};
 
 use crate::cache::{ServiceView, Stored};
@@ -60,7 +61,9 @@ pub fn rollouts(
     match &plan.rollout {
         RolloutChange::Keep => {
             if let Some(last) = last.as_mut().filter(|_| !plan.touch.is_empty()) {
-                last.touched.extend(plan.touch.iter().cloned());
+                if !planted(Bug::TouchForgotten) {
+                    last.touched.extend(plan.touch.iter().cloned());
+                }
                 last.progressed = now;
             }
         }
@@ -126,7 +129,11 @@ pub fn status(
         rollout: summary,
         ready: report.ready,
         desired: report.desired,
-        hosts: rows(&report.hosts, &before.hosts, now),
+        hosts: if planted(Bug::StatusTells) {
+            rows(&report.hosts, &Default::default(), now)
+        } else {
+            rows(&report.hosts, &before.hosts, now)
+        },
         failure: report.failure.clone(),
     }
 }
@@ -158,7 +165,7 @@ impl Records<'_> {
         }
         let mut writes = Vec::new();
         let nothing = Owned::default();
-        if view.owned.is_some() || *self.owned != nothing {
+        if (view.owned.is_some() || *self.owned != nothing) && !planted(Bug::OwnedForgotten) {
             writes.extend(update(Key::Owned(key.clone()), view.owned.as_ref(), self.owned));
         }
         if let Some(new) = &self.plan.new_revision {
@@ -171,7 +178,9 @@ impl Records<'_> {
         writes.extend(self.outdated().into_iter().take(HOUSEKEEPING).map(Write::delete));
         let resource = ResourceKey::Service(key.clone());
         let bytes = json(self.status);
-        if view.status.as_ref().is_none_or(|stored| stored.value != bytes) {
+        let ends = matches!(self.plan.rollout, RolloutChange::Close(_));
+        let unsaid = planted(Bug::EndUnsaid) && ends;
+        if view.status.as_ref().is_none_or(|stored| stored.value != bytes) && !unsaid {
             writes.push(Write::put(Key::Status(resource.clone()), bytes));
         }
         writes.extend(requests::ended(&resource, &view.requests));

@@ -8,6 +8,7 @@ pub mod claim;
 pub mod input;
 mod pause;
 pub mod plan;
+pub mod planted;
 pub mod position;
 pub mod record;
 pub mod restart;

@@ -11,6 +11,7 @@ use windlass_crds::step::{Step, StepError};
 
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
+use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
 use crate::record;
 use crate::standing::{Context, Need, Standing, disown};
@@ -254,6 +255,7 @@ impl Context<'_> {
         let placed = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement == Placement::Placed);
         let hosts = standings.keys().filter(placed).count();
         let most = self.spec().map_or(1, |spec| spec.rollout.max_unavailable.of(hosts));
+        let most = if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most };
         let mut down = standings.values().filter(|standing| standing.down).count();
         // Places that belong to hosts earlier in the order, which are only being brought what they will run.
         let mut promised = 0;
@@ -304,6 +306,9 @@ impl Context<'_> {
         let busy = self.busy();
         let last = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active);
         if standings.values().all(|standing| standing.need == Need::Nothing) {
+            if planted(Bug::NeverDone) && last.is_none() && !busy && self.target.is_some() {
+                return self.open(self.highest_seen());
+            }
             return self.end(last, standings);
         }
         if self.held(standings) {
@@ -369,7 +374,7 @@ impl Context<'_> {
             HostView::Refusing(StepError::Superseded { theirs, .. }) => Some(*theirs),
             _ => None,
         });
-        sequences.max().unwrap_or_default()
+        if planted(Bug::HostsUnasked) { Sequence::default() } else { sequences.max().unwrap_or_default() }
     }
 
     /// The hosts that must see the sequence before anything is done: every one within reach.

@@ -9,6 +9,7 @@ use windlass_crds::step::{DataFate, Step, StepError};
 
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::plan::Act;
+use crate::planted::{Bug, planted};
 use crate::position::{Damage, Position, Staged, at_rest, has_exited, position, running, switched_under, unproven};
 use crate::target::Aim;
 
@@ -155,6 +156,7 @@ impl Context<'_> {
                 (HostState::Starting, Need::Switch { acts: self.switch(revision), costs })
             }
             Position::Unjudged => (HostState::Starting, Need::Quiet(self.judge(revision))),
+            Position::Drifted { .. } if planted(Bug::NothingIsRepaired) => (HostState::Drifted, Need::Nothing),
             Position::Drifted { files } => {
                 let mut acts = self.switch(revision);
                 if files == Damage::Files {
@@ -244,7 +246,11 @@ impl Context<'_> {
 
     fn judge(&self, revision: RevisionNumber) -> Vec<Act> {
         let keep = self.inputs.revisions.keys().copied().filter(|kept| *kept != revision).collect();
-        vec![Act::Judge { revision }, Act::Step(Step::Confirm { revision, keep })]
+        let confirm = Act::Step(Step::Confirm { revision, keep });
+        if planted(Bug::NobodyJudges) {
+            return vec![confirm];
+        }
+        vec![Act::Judge { revision }, confirm]
     }
 
     fn switch(&self, revision: RevisionNumber) -> Vec<Act> {
@@ -291,7 +297,8 @@ fn stopping(seen: &ServiceObservation) -> Standing {
         return Standing { settled: true, ..Standing::idle(carries, HostState::Ready, "") };
     }
     let need = if at_rest(seen) { Need::Nothing } else { Need::Quiet(vec![Act::Step(Step::Stop)]) };
-    let row = Standing::idle(carries, HostState::Stopped, "there is nothing good to go back to");
+    let state = if planted(Bug::RowsLie) { HostState::Ready } else { HostState::Stopped };
+    let row = Standing::idle(carries, state, "there is nothing good to go back to");
     Standing { need, ..row }
 }
 

@@ -47,7 +47,7 @@ pub struct Cut;
 /// What becomes of what passes: it waits as long as the future does, and is lost where that says so.
 pub trait Gate: Send + Sync + 'static {
     /// Something wants to pass; `call` is etcd's name of what is asked, such as `KV/Txn`.
-    fn pass(&self, call: &str, passage: Passage) -> BoxFuture<'static, Result<(), Cut>>;
+    fn pass(&self, call: &str, passage: Passage) -> Passing;
 
     /// Ends when all streams that are open break.
     fn broken(&self) -> BoxFuture<'static, ()>;
@@ -195,6 +195,9 @@ fn lost() -> BoxError {
     Box::new(tonic::Status::unavailable("the connection broke"))
 }
 
+/// How long something takes at the gate, and whether it is lost there.
+type Passing = BoxFuture<'static, Result<(), Cut>>;
+
 /// A stream, each message of which passes the gate.
 struct Gated {
     body: Body,
@@ -203,7 +206,7 @@ struct Gated {
     passage: Passage,
     broken: BoxFuture<'static, ()>,
     /// What waits at the gate.
-    waiting: Option<(Frame<Bytes>, BoxFuture<'static, Result<(), Cut>>)>,
+    waiting: Option<(Frame<Bytes>, Passing)>,
     over: bool,
 }
 

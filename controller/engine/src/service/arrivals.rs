@@ -7,6 +7,7 @@ use windlass_crds::record::{Owned, Rollout, RolloutState, StepFailure};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{HostInput, Placement};
+use windlass_planner::planted::{Bug, planted};
 use windlass_planner::{record, restart, target};
 
 use super::Turn;
@@ -54,6 +55,7 @@ impl<F: Fleet> Turn<'_, F> {
                 self.losses.remove(host);
             }
             Outcome::Failed(failure) => record::failed(rollout, host, failure),
+            Outcome::Unhealthy { .. } if planted(Bug::VerdictForgotten) => {}
             Outcome::Unhealthy { revision, evidence } => {
                 let (Some(known), Some(accepted)) = (scene.view.revisions.get(&revision), &scene.accepted) else {
                     return;

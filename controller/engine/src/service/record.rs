@@ -8,6 +8,7 @@ use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::plan::{Plan, RolloutChange};
+use windlass_planner::planted::{Bug, planted};
 use windlass_store::{SequenceError, Write, WriteError};
 
 use super::scene::Scene;
@@ -133,6 +134,9 @@ impl<F: Fleet> Turn<'_, F> {
 /// Draws the number of the rollout that begins, where one does.
 async fn draw<F: Fleet>(controller: &Controller<F>, plan: &Plan) -> Result<Option<Sequence>, SequenceError> {
     let RolloutChange::Open { above, .. } = &plan.rollout else { return Ok(None) };
+    if planted(Bug::SequenceReused) && *above > Sequence::default() {
+        return Ok(Some(*above));
+    }
     let sequence = controller.store.next_sequence(controller.leadership(), above.next()).await?;
     reached(Checkpoint::SequenceDrawn);
     Ok(Some(sequence))

@@ -1,0 +1,82 @@
+//! Bugs that are planted on purpose, one at a time, to see that the simulator finds each of them. In a program that is
+//! built without the feature of this name there are none, and asking costs nothing.
+
+/// A bug, in the planner or in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Planner: as many hosts as there are may be down.
+    AllHostsAtOnce,
+    /// Planner: what was blocked is deployed again by itself.
+    NothingIsBlocked,
+    /// Planner: what was switched is confirmed without a verdict.
+    NobodyJudges,
+    /// Planner: what somebody changed on a host is left as it is.
+    NothingIsRepaired,
+    /// Planner: a rollout that is done is opened again.
+    NeverDone,
+    /// Planner: a host that was stopped is called ready.
+    RowsLie,
+    /// Planner: a host is worked on that is in nobody's records.
+    HostsUnclaimed,
+    /// Planner: what hosts have seen says nothing about the number of the next rollout.
+    HostsUnasked,
+    /// Engine: who owns what is not recorded.
+    OwnedForgotten,
+    /// Engine: what is missing in a new list is not taken for deleted.
+    ListsAddOnly,
+    /// Engine: an unhealthy verdict is forgotten.
+    VerdictForgotten,
+    /// Engine: hosts that are touched are not recorded.
+    TouchForgotten,
+    /// Engine: a status says when it was written, each time.
+    StatusTells,
+    /// Engine: that a rollout has ended is not said.
+    EndUnsaid,
+    /// Engine: a rollout goes on under the number of the one before.
+    SequenceReused,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::AllHostsAtOnce,
+        Self::NothingIsBlocked,
+        Self::NobodyJudges,
+        Self::NothingIsRepaired,
+        Self::NeverDone,
+        Self::RowsLie,
+        Self::HostsUnclaimed,
+        Self::HostsUnasked,
+        Self::OwnedForgotten,
+        Self::ListsAddOnly,
+        Self::VerdictForgotten,
+        Self::TouchForgotten,
+        Self::StatusTells,
+        Self::EndUnsaid,
+        Self::SequenceReused,
+    ];
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static CHOSEN: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in everything that this thread does from now on.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    CHOSEN.with(|chosen| chosen.set(bug));
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "planted")]
+pub fn planted(bug: Bug) -> bool {
+    CHOSEN.with(|chosen| chosen.get() == Some(bug))
+}
+
+/// Whether this bug is planted: never.
+#[cfg(not(feature = "planted"))]
+#[inline]
+pub const fn planted(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,16 @@
+//! A simulation of fleets: the real planner, engine and store, with hosts and a store in memory, in one thread and in
+//! virtual time, with everything that can go wrong drawn from a seed.
+
+pub mod chance;
+pub mod crashes;
+pub mod history;
+pub mod oracle;
+#[cfg(feature = "planted")]
+pub mod planted;
+pub mod run;
+pub mod seat;
+pub mod settle;
+pub mod sight;
+pub mod story;
+pub mod way;
+pub mod world;

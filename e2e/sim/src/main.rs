@@ -1,0 +1,116 @@
+//! `make sim`: plays many seeds, or one with its history.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use windlass_sim::crashes;
+use windlass_sim::run::{self, Outcome};
+use windlass_sim::way::{Death, Side};
+
+fn number(name: &str) -> anyhow::Result<Option<u64>> {
+    let Ok(text) = std::env::var(name) else { return Ok(None) };
+    Ok(Some(text.parse().map_err(|_| anyhow::anyhow!("{name}={text} is no number"))?))
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    if std::env::var_os("WINDLASS_LOG").is_some() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
+    }
+    let base = number("SEED_BASE")?.unwrap_or(0);
+    match std::env::args().nth(1).as_deref() {
+        None | Some("seeds") => match number("SEED")? {
+            Some(seed) => one(&run::seed(seed)?),
+            None => many(base, number("SEEDS")?.unwrap_or(300)),
+        },
+        Some("crashes") => match number("DEED")? {
+            Some(deed) => one(&crashes::one(Death { deed, side: side()? })?),
+            None => every_crash(),
+        },
+        #[cfg(feature = "planted")]
+        Some("planted") => every_bug(base),
+        Some(other) => anyhow::bail!("{other} is not one of seeds, crashes, planted"),
+    }
+}
+
+fn side() -> anyhow::Result<Side> {
+    match std::env::var("SIDE").as_deref() {
+        Ok("before") => Ok(Side::Before),
+        Ok("after") => Ok(Side::After),
+        _ => anyhow::bail!("SIDE is before or after"),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "it is a program that people run")]
+fn every_crash() -> anyhow::Result<ExitCode> {
+    let covered = crashes::everywhere()?;
+    for (kind, times) in &covered.kinds {
+        println!("{times:>4} {kind}");
+    }
+    for (death, outcome) in &covered.failed {
+        println!("DEED={} SIDE={:?}: {}", death.deed, death.side, outcome.violations.join("; "));
+    }
+    let (runs, failed) = (covered.deeds * 2, covered.failed.len());
+    println!(
+        "{} things that a controller changes, a crash before and after each: {runs} runs, {failed} failed",
+        covered.deeds
+    );
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(feature = "planted")]
+#[expect(clippy::print_stdout, reason = "it is a program that people run")]
+fn every_bug(base: u64) -> anyhow::Result<ExitCode> {
+    let found = windlass_sim::planted::find_all(base)?;
+    for find in &found {
+        match &find.by {
+            Some((seed, violation)) => println!("{:?}: found by seed {seed}: {violation}", find.bug),
+            None => println!("{:?}: NOT FOUND", find.bug),
+        }
+    }
+    let missed = found.iter().filter(|find| find.by.is_none()).count();
+    println!("{} planted bugs, {missed} not found", found.len());
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "its history is what it is for")]
+fn one(outcome: &Outcome) -> anyhow::Result<ExitCode> {
+    let Outcome { seed, violations, history } = outcome;
+    for line in history.lines() {
+        println!("{line}");
+    }
+    println!("seed {seed}: {} violations, fingerprint {:016x}", violations.len(), history.fingerprint());
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "it is a program that people run")]
+fn many(base: u64, count: u64) -> anyhow::Result<ExitCode> {
+    let (next, failed, begun) = (AtomicU64::new(base), AtomicU64::new(0), Instant::now());
+    let workers = std::thread::available_parallelism()?.get();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= base + count {
+                        break;
+                    }
+                    match run::seed(seed) {
+                        Ok(outcome) if outcome.violations.is_empty() => {}
+                        Ok(outcome) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            println!("seed {seed}: {}", outcome.violations.join("; "));
+                        }
+                        Err(error) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            println!("seed {seed}: {error:#}");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (failed, took) = (failed.load(Ordering::Relaxed), begun.elapsed());
+    println!("{count} seeds from {base}: {failed} failed, {:.1} s; SEED=n replays one", took.as_secs_f64());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

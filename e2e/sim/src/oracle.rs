@@ -1,0 +1,136 @@
+//! The oracle: what must hold at every moment, whatever happens, and who watches that it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use windlass_crds::digest::ReleaseDigest;
+use windlass_crds::host::Target;
+use windlass_crds::id::{Sequence, ServiceKey};
+use windlass_crds::record::Owned;
+use windlass_crds::step::{Step, StepError};
+use windlass_hosts::fleet::Order;
+use windlass_hosts::memory::MemoryFleet;
+use windlass_store::{Key, Store};
+
+use crate::history::History;
+use crate::sight::activates;
+use crate::way::Way;
+
+/// A service on a machine.
+type Spot = (String, ServiceKey);
+
+/// Who watches. It asks the store and the hosts by ways of its own, on which nothing is ever lost.
+pub struct Oracle {
+    fleet: MemoryFleet,
+    history: History,
+    truth: OnceLock<Store>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    sequences: BTreeMap<Spot, Sequence>,
+    /// Where something good was confirmed.
+    good: BTreeSet<Spot>,
+    /// Releases that do not work.
+    bad: BTreeSet<ReleaseDigest>,
+}
+
+/// What was recorded in the store when a step was decided on.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    owned: bool,
+    blocked: bool,
+}
+
+impl Oracle {
+    /// One that watches these hosts.
+    pub fn new(fleet: &MemoryFleet, history: &History) -> Self {
+        let (fleet, history) = (fleet.clone(), history.clone());
+        Self { fleet, history, truth: OnceLock::new(), seen: Mutex::default() }
+    }
+
+    /// Gives it its way to the store.
+    pub fn watch(&self, store: Store) {
+        let _ = self.truth.set(store);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is recorded at the moment in which a step is decided on.
+    pub async fn issued(&self, target: &Target, order: &Order) -> Issued {
+        let Some(truth) = self.truth.get() else { return Issued { owned: true, blocked: false } };
+        let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
+        let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+        let blocked = activates(&order.step)
+            && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
+        Issued { owned: owned.hosts.contains_key(&target.id), blocked }
+    }
+
+    /// A step was done, or not.
+    pub fn done(&self, way: &Way, target: &Target, order: &Order, issued: &Issued, outcome: &Result<(), StepError>) {
+        let (name, host, step) = (way.name(), &target.id, &order.step);
+        let sequence = order.stamp.sequence;
+        let happened = match outcome {
+            Ok(()) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.history.tell(format_args!("{name}: {} {host} {step} under {sequence}: {happened}", order.service));
+        let acted = matches!(outcome, Ok(()) | Err(StepError::StartFailed { .. }));
+        if acted && !issued.owned {
+            self.history.violated(format_args!("{step} on {host} for {}, which does not own it", order.service));
+        }
+        if acted && issued.blocked {
+            self.history.violated(format_args!("{step} on {host} for {}, which is blocked", order.service));
+        }
+        if acted && matches!(step, Step::Remove { .. }) {
+            self.seen().good.remove(&(target.address.clone(), order.service.clone()));
+        }
+        self.look(&target.address, &order.service);
+    }
+
+    /// Looks at a service on a machine.
+    pub fn look(&self, address: &str, service: &ServiceKey) {
+        let found = self.fleet.peek(address, service).service;
+        let spot = (address.to_owned(), service.clone());
+        let mut seen = self.seen();
+        let before = seen.sequences.insert(spot.clone(), found.sequence).unwrap_or_default();
+        if found.sequence < before {
+            let now = found.sequence;
+            self.history.violated(format_args!("{address} has gone back from sequence {before} to {now} of {service}"));
+        }
+        match found.good {
+            Some(good) if !found.revisions.contains_key(&good) => {
+                self.history
+                    .violated(format_args!("{address} has lost the files of its good revision {good} of {service}"));
+            }
+            Some(good) => {
+                if found.revisions.get(&good).is_some_and(|release| seen.bad.contains(release)) {
+                    self.history
+                        .violated(format_args!("{address} has revision {good} of {service} for good, which is bad"));
+                }
+                seen.good.insert(spot);
+            }
+            None if seen.good.contains(&spot) => {
+                seen.good.remove(&spot);
+                self.history.violated(format_args!("{address} does not know any more what was good of {service}"));
+            }
+            None => {}
+        }
+    }
+
+    /// These files do not work.
+    pub fn is_bad(&self, release: ReleaseDigest) {
+        self.seen().bad.insert(release);
+    }
+
+    /// A hand other than ours took something away from a host.
+    pub fn forget(&self, address: &str, service: &ServiceKey) {
+        let spot = (address.to_owned(), service.clone());
+        let mut seen = self.seen();
+        seen.sequences.remove(&spot);
+        seen.good.remove(&spot);
+    }
+}

@@ -1,0 +1,219 @@
+//! How a run ends: faults stop, and the fleet has to come to where the declarations say, and to stay there.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
+use windlass_crds::id::RevisionNumber;
+use windlass_crds::observation::{HostObservation, UnitFile};
+use windlass_crds::request::Request;
+use windlass_crds::status::{HostState, ServiceStatus, condition};
+use windlass_hosts::memory::{HostChange, Link};
+
+use crate::world::{Model, Quality, World};
+
+/// By then it has to be where it shall be: three times the longest backoff there is.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// For so long it has to stay there: three times as long as hosts are left alone.
+const REST: Duration = Duration::from_secs(200);
+
+/// So often it is looked at.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// A second look finds the same, so that it is not merely passing through.
+const LOOKS: u32 = 3;
+
+impl World {
+    /// Ends every fault.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn heal(&mut self) -> anyhow::Result<()> {
+        self.tell("faults end");
+        for way in self.ways() {
+            way.thaw();
+            way.mend();
+            way.set_off(0);
+            way.lose_answers(0);
+        }
+        for (number, _) in self.seats.iter().enumerate() {
+            let caller = windlass_hosts::memory::Caller(u32::try_from(number)?);
+            let fleet = self.ground.fleet.seen_by(caller);
+            self.hosts.iter().for_each(|host| fleet.set_own_link(host, Link::Up));
+        }
+        for host in &self.hosts {
+            self.ground.fleet.set_link(host, Link::Up);
+            self.ground.fleet.change(host, HostChange::DiskFree);
+        }
+        for service in 0..self.services.len() {
+            if self.services[service].declared {
+                self.ask(service, &Request::Resume).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is as declared, and then that nothing more is done.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn settles(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut looks = 0;
+        while looks < LOOKS {
+            sleep(GLANCE).await;
+            let why = self.not_yet().await?;
+            looks = if why.is_none() { looks + 1 } else { 0 };
+            if let Some(why) = why.filter(|_| Instant::now() >= deadline) {
+                self.ground.history.violated(format_args!("never settled: {why}"));
+                return Ok(());
+            }
+        }
+        self.tell("settled");
+        self.rests().await;
+        self.check_down();
+        Ok(())
+    }
+
+    async fn rests(&self) {
+        let (revision, changes) = (self.ground.store.revision(), self.ground.fleet.changes().len());
+        sleep(REST).await;
+        let (writes, calls) = (self.ground.store.revision() - revision, self.ground.fleet.changes());
+        if writes > 0 || calls.len() > changes {
+            let last = calls.get(changes..).unwrap_or_default().join("; ");
+            self.ground.history.violated(format_args!("no rest: {writes} writes, and on hosts: {last}"));
+        }
+    }
+
+    /// Never more hosts down by our hand than may be.
+    pub fn check_down(&self) {
+        for model in &self.services {
+            let most = self.ground.fleet.max_down(&model.key);
+            if most > model.max_unavailable {
+                let allowed = model.max_unavailable;
+                self.ground.history.violated(format_args!("{most} hosts of {} down, {allowed} allowed", model.key));
+            }
+        }
+    }
+
+    /// Why something is not as declared.
+    async fn not_yet(&self) -> anyhow::Result<Option<String>> {
+        for model in &self.services {
+            let why = if model.declared { self.runs(model).await? } else { self.is_gone(model).await? };
+            if let Some(why) = why {
+                return Ok(Some(format!("{}: {why}", model.key)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn is_gone(&self, model: &Model) -> anyhow::Result<Option<String>> {
+        if self.owned(&model.key).await?.is_some() || self.status(&model.key).await?.is_some() {
+            return Ok(Some("something is recorded of it".to_owned()));
+        }
+        if self.restored {
+            // What the older store knew nothing of stays where it is.
+            return Ok(None);
+        }
+        Ok(self.hosts.iter().find_map(|host| {
+            let found = self.ground.fleet.peek(host, &model.key).service;
+            (found.unit != UnitFile::Absent).then(|| format!("{host} still has {:?}", found.unit))
+        }))
+    }
+
+    async fn runs(&self, model: &Model) -> anyhow::Result<Option<String>> {
+        let Some(status) = self.status(&model.key).await? else { return Ok(Some("nothing is said of it".to_owned())) };
+        let declared = self.declared_at(&model.key).await?.unwrap_or_default();
+        if status.observed_generation.0 != declared.0 {
+            return Ok(Some("it was not looked at since".to_owned()));
+        }
+        let is = |kind, status: ConditionStatus, conditions: &ServiceStatus| {
+            condition(&conditions.conditions, kind).is_some_and(|condition| condition.status == status)
+        };
+        if is(ConditionType::Reconciling, ConditionStatus::True, &status) {
+            return Ok(Some("it is under way".to_owned()));
+        }
+        let ready = condition(&status.conditions, ConditionType::Ready);
+        let (good, reason) = match ready {
+            Some(ready) => (ready.status == ConditionStatus::True, ready.reason),
+            None => return Ok(Some("nothing is said of Ready".to_owned())),
+        };
+        if let Some(why) = self.rows_lie(model, &status) {
+            return Ok(Some(why));
+        }
+        if model.quality == Quality::Good {
+            if !good {
+                let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();
+                return Ok(Some(format!("Ready is {reason}: {message}")));
+            }
+            return Ok(self.differs(model, status.target));
+        }
+        let told = matches!(reason, Reason::RolledBack | Reason::FirstDeployUnhealthy | Reason::Unhealthy);
+        if good || !told {
+            return Ok(Some(format!("a bad version is {reason}, ready: {good}")));
+        }
+        Ok(self.runs_bad(model))
+    }
+
+    /// Where a host does not run what it shall.
+    fn differs(&self, model: &Model, target: Option<RevisionNumber>) -> Option<String> {
+        let Some(target) = target else { return Some("it has no target".to_owned()) };
+        for host in &self.hosts {
+            let found: HostObservation = self.ground.fleet.peek(host, &model.key);
+            let found = found.service;
+            if !self.placed(model, host) {
+                if found.unit != UnitFile::Absent && !self.restored {
+                    return Some(format!("{host} still has {:?}", found.unit));
+                }
+                continue;
+            }
+            let runs = found.unit == UnitFile::Revision(target) && found.good == Some(target);
+            let files = found.revisions.get(&target) == Some(&model.release);
+            if !runs || !files || !self.ground.fleet.serves(host, &model.key) {
+                return Some(format!("{host} has {:?}, good {:?}, files {files}", found.unit, found.good));
+            }
+        }
+        None
+    }
+
+    /// Where a bad version runs still, or nothing although there is something good.
+    fn runs_bad(&self, model: &Model) -> Option<String> {
+        self.hosts.iter().filter(|host| self.placed(model, host)).find_map(|host| {
+            let found = self.ground.fleet.peek(host, &model.key).service;
+            let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
+            let serves = self.ground.fleet.serves(host, &model.key);
+            let active = found.run.active == windlass_crds::observation::ActiveState::Active;
+            if runs == Some(&model.release) && active {
+                return Some(format!("{host} runs the bad version"));
+            }
+            (found.good.is_some() && !serves).then(|| format!("{host} has something good and does not serve"))
+        })
+    }
+
+    fn placed(&self, model: &Model, address: &str) -> bool {
+        model.hosts.iter().any(|name| self.address(name) == address)
+    }
+
+    /// Where a row of the status is not what the host is.
+    fn rows_lie(&self, model: &Model, status: &ServiceStatus) -> Option<String> {
+        let placed: Vec<&String> = model.hosts.iter().collect();
+        if status.hosts.len() < placed.len() {
+            return Some("there is not a row for each host".to_owned());
+        }
+        let mut ready = 0;
+        for (id, row) in &status.hosts {
+            let address = self.address(&id.to_string());
+            let found = self.ground.fleet.peek(&address, &model.key).service;
+            if row.revision != found.unit.revision() {
+                return Some(format!("{id} has {:?}, and its row says {:?}", found.unit, row.revision));
+            }
+            let serves = self.ground.fleet.serves(&address, &model.key);
+            if row.state == HostState::Ready && !serves {
+                return Some(format!("{id} does not serve, and its row says that it is ready"));
+            }
+            ready += u32::from(row.state == HostState::Ready);
+        }
+        (status.ready != ready).then(|| format!("{ready} rows are ready, and the status says {}", status.ready))
+    }
+}

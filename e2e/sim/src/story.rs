@@ -1,0 +1,320 @@
+//! A story: what people do and what goes wrong, drawn from a seed.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use windlass_crds::request::Request;
+use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, HostChange, Link, Mishap};
+
+use crate::chance::Chance;
+use crate::way::{Death, Side};
+use crate::world::{Quality, World, host_name};
+
+/// A controller stands still for no longer than this: a host that only it reaches counts as down for a minute after a
+/// takeover, as the design says, and a takeover takes 20 s.
+const LONGEST_FREEZE: u64 = 45_000;
+
+/// Plays a story to its end, and settles.
+///
+/// # Errors
+/// When the simulation itself fails.
+pub async fn play(chance: &Chance) -> anyhow::Result<World> {
+    let plot = chance.fork("plot");
+    let (hosts, services) = (plot.within(2..6) as usize, plot.within(1..4) as usize);
+    let mut world = World::new(chance, hosts, services).await?;
+    let paces = chance.fork("paces");
+    world.ground.fleet.set_pace(move |_, _| match paces.within(0..50) {
+        0 => paces.time(50..2000),
+        _ => paces.time(1..12),
+    });
+    for _ in 0..plot.within(1..3) {
+        world.start(None);
+    }
+    for service in 0..services {
+        world.services[service].max_unavailable = plot.within(1..3) as usize;
+        choose_hosts(&mut world, service, &plot);
+        world.edit_source(service, quality(&plot));
+        world.declare(service).await?;
+    }
+    for _ in 0..plot.within(5..40) {
+        sleep(pause(&plot)).await;
+        let service = plot.within(0..services as u64) as usize;
+        if plot.percent(40) {
+            somebody(&mut world, service, &plot).await?;
+        } else {
+            fate(&mut world, service, &plot).await?;
+        }
+    }
+    finish(&mut world, &plot).await?;
+    Ok(world)
+}
+
+/// Everything is declared anew, by which it has to come to an end whatever was before.
+async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+    world.heal().await?;
+    for service in 0..world.services.len() {
+        if plot.percent(15) {
+            world.delete(service).await?;
+            world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?;
+            continue;
+        }
+        let quality = if plot.percent(70) { Quality::Good } else { *plot.pick(&Quality::BAD) };
+        choose_hosts(world, service, plot);
+        world.edit_source(service, quality);
+        world.declare(service).await?;
+        world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?;
+    }
+    world.settles().await
+}
+
+fn pause(plot: &Chance) -> Duration {
+    match plot.within(0..10) {
+        0..5 => plot.time(0..1500),
+        5..9 => plot.time(1000..8000),
+        _ => plot.time(8000..70_000),
+    }
+}
+
+fn quality(plot: &Chance) -> Quality {
+    if plot.percent(65) { Quality::Good } else { *plot.pick(&Quality::BAD) }
+}
+
+fn choose_hosts(world: &mut World, service: usize, plot: &Chance) {
+    let count = world.hosts.len();
+    let mut hosts: std::collections::BTreeSet<String> =
+        (0..count).filter(|_| plot.percent(75)).map(host_name).collect();
+    if hosts.is_empty() {
+        hosts.insert(host_name(0));
+    }
+    world.services[service].hosts = hosts;
+}
+
+/// Somebody does something.
+async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
+    let declared = world.services[service].declared;
+    match plot.within(0..20) {
+        0..7 => {
+            world.edit_source(service, quality(plot));
+            if declared && plot.percent(50) {
+                world.ask(service, &Request::Reconcile).await?;
+            }
+        }
+        7..10 => {
+            world.edit_source(service, quality(plot));
+            world.declare(service).await?;
+        }
+        10 | 11 => {
+            choose_hosts(world, service, plot);
+            world.declare(service).await?;
+        }
+        12 => {
+            world.delete(service).await?;
+            if plot.percent(50) {
+                sleep(pause(plot)).await;
+                world.declare(service).await?;
+            }
+        }
+        13 => world.declare(service).await?,
+        14 => world.ask(service, &Request::Undo { revision: None }).await?,
+        15 => world.ask(service, &Request::Retry).await?,
+        16 => world.ask(service, &Request::Restart).await?,
+        17 => world.ask(service, &Request::Pause).await?,
+        18 => world.ask(service, &Request::Resume).await?,
+        _ => world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?,
+    }
+    Ok(())
+}
+
+/// Something goes wrong.
+async fn fate(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
+    match plot.within(0..3) {
+        0 => controllers(world, plot),
+        1 => store(world, plot)?,
+        _ => hosts(world, service, plot),
+    }
+    Ok(())
+}
+
+fn controllers(world: &mut World, plot: &Chance) {
+    let ways = world.ways();
+    let way = plot.pick(&ways).clone();
+    match plot.within(0..8) {
+        0 => {
+            world.tell(format_args!("{} is killed", way.name()));
+            way.kill();
+        }
+        1 | 2 | 3 => {
+            let side = if plot.percent(50) { Side::Before } else { Side::After };
+            way.dies_at(Death { deed: way.deeds() + plot.within(0..12), side });
+        }
+        4 | 5 => {
+            let (clock, time) = (plot.percent(40), plot.time(1000..LONGEST_FREEZE));
+            world.tell(format_args!("{} is frozen for {} ms, its clock too: {clock}", way.name(), time.as_millis()));
+            way.freeze(clock);
+            tokio::spawn(async move {
+                sleep(time).await;
+                way.thaw();
+            });
+        }
+        6 => {
+            let off = i64::try_from(plot.within(0..7_200_000)).unwrap_or(0) - 3_600_000;
+            world.tell(format_args!("{}: its time of day is off by {off} ms", way.name()));
+            way.set_off(off);
+        }
+        _ => {
+            world.tell(format_args!("{} loses answers", way.name()));
+            way.lose_answers(plot.within(1..4) as u32);
+        }
+    }
+}
+
+fn store(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+    let ways = world.ways();
+    let way = plot.pick(&ways).clone();
+    match plot.within(0..9) {
+        0 | 1 => {
+            let time = plot.time(500..40_000);
+            world.tell(format_args!("{} cannot reach the store for {} ms", way.name(), time.as_millis()));
+            way.cut();
+            tokio::spawn(async move {
+                sleep(time).await;
+                way.mend();
+            });
+        }
+        2 => {
+            let time = plot.time(500..20_000);
+            world.tell(format_args!("the store is away for {} ms", time.as_millis()));
+            for way in ways {
+                way.cut();
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    way.mend();
+                });
+            }
+        }
+        3 => {
+            let time = plot.time(10_000..60_000);
+            world.tell(format_args!("{} hears nothing for {} ms", way.name(), time.as_millis()));
+            way.hush();
+            tokio::spawn(async move {
+                sleep(time).await;
+                way.mend();
+            });
+        }
+        4 => {
+            world.tell(format_args!("streams of {} break", way.name()));
+            way.break_streams();
+        }
+        5 => {
+            world.tell("the store is compacted");
+            // Where nothing was written since, it says so.
+            let _ = world.ground.store.compact();
+        }
+        6 => {
+            world.tell(format_args!("streams of {} break, and the store is compacted", way.name()));
+            way.break_streams();
+            let _ = world.ground.store.compact();
+        }
+        7 => {
+            world.tell("a copy is made of the store");
+            world.copies.push(world.ground.store.copy()?);
+        }
+        _ => turn_back(world, plot)?,
+    }
+    Ok(())
+}
+
+/// A copy is put in the place of the store: what was declared since is not declared.
+fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+    if world.copies.is_empty() || !plot.percent(50) {
+        return Ok(());
+    }
+    let copy = plot.pick(&world.copies).clone();
+    world.tell("an older copy is put in the place of the store");
+    world.restored = true;
+    world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
+    Ok(())
+}
+
+fn hosts(world: &mut World, service: usize, plot: &Chance) {
+    let address = plot.pick(&world.hosts).clone();
+    let fleet = world.ground.fleet.clone();
+    match plot.within(0..10) {
+        0 => {
+            let time = plot.time(1000..60_000);
+            world.tell(format_args!("{address} is out of reach for {} ms", time.as_millis()));
+            let link = if plot.percent(50) { Link::partitioned() } else { Link::refused() };
+            fleet.set_link(&address, link);
+            tokio::spawn(async move {
+                sleep(time).await;
+                fleet.set_link(&address, Link::Up);
+            });
+        }
+        1 => {
+            let number = plot.within(0..world.seats.len() as u64) as u32;
+            let time = plot.time(1000..LONGEST_FREEZE);
+            world.tell(format_args!("c{number} cannot reach {address} for {} ms", time.as_millis()));
+            let fleet = fleet.seen_by(Caller(number));
+            fleet.set_own_link(&address, Link::partitioned());
+            tokio::spawn(async move {
+                sleep(time).await;
+                fleet.set_own_link(&address, Link::Up);
+            });
+        }
+        2 => {
+            let dark = plot.time(500..30_000);
+            world.tell(format_args!("{address} reboots, {} ms", dark.as_millis()));
+            fleet.reboot(&address, dark);
+        }
+        3..6 => {
+            let mishap = mishap(plot);
+            world.tell(format_args!("{address}: next {mishap:?}"));
+            fleet.fail_next(&address, None, mishap);
+        }
+        6 => {
+            world.tell(format_args!("{address}: its disk is full"));
+            fleet.change(&address, HostChange::DiskFull);
+            let time = plot.time(1000..60_000);
+            tokio::spawn(async move {
+                sleep(time).await;
+                fleet.change(&address, HostChange::DiskFree);
+            });
+        }
+        _ => edit(world, service, &address, plot),
+    }
+}
+
+fn mishap(plot: &Chance) -> Mishap {
+    match plot.within(0..5) {
+        0 => Mishap::LostBefore,
+        1 => Mishap::LostReply,
+        2 => Mishap::HalfUpload { bytes: plot.within(0..300_000) },
+        3 => Mishap::TimesOut,
+        _ => Mishap::PowerCut { effects: plot.within(0..6) as usize, dark: plot.time(500..20_000) },
+    }
+}
+
+/// A hand other than ours.
+fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
+    let file = |how| Edit::File { path: "server.py".to_owned(), how };
+    let (edit, takes) = match plot.within(0..12) {
+        0 => (Edit::Stop, false),
+        1 => (Edit::Kill, false),
+        2 => (Edit::Disable, false),
+        3 => (Edit::Unit, false),
+        4 => (Edit::NoUnit, false),
+        5 => (Edit::ForeignUnit, false),
+        6 => (Edit::Revision, false),
+        7 => (file(FileChange::Replaced), false),
+        8 => (file(FileChange::WrittenThrough), false),
+        9 => (Edit::Behave(Behaviour::unhealthy(500)), false),
+        10 => (Edit::LoseFence, true),
+        _ => (Edit::Behave(Behaviour::crashes_after(Duration::from_secs(2))), false),
+    };
+    let key = world.services[service].key.clone();
+    world.tell(format_args!("{address}: somebody: {edit:?} of {key}"));
+    if takes {
+        world.ground.oracle.forget(address, &key);
+    }
+    world.ground.fleet.edit(address, &key, edit);
+}

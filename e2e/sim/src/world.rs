@@ -1,0 +1,305 @@
+//! The world of a run: a store, hosts, sources, controllers, and people who declare services.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+use windlass_crds::digest::{FileDigest, ReleaseDigest};
+use windlass_crds::id::{ResourceKey, ServiceKey};
+use windlass_crds::manifest::{Entry, Manifest};
+use windlass_crds::record::Owned;
+use windlass_crds::request::Request;
+use windlass_crds::status::ServiceStatus;
+use windlass_hosts::memory::{Behaviour, HostSettings, MemoryFleet};
+use windlass_sources::MemoryTrees;
+use windlass_store::{InProcess, Key, Machine, Prefix, Store, StoreRevision};
+
+use crate::chance::Chance;
+use crate::history::History;
+use crate::oracle::Oracle;
+use crate::seat::{Ground, Seat};
+use crate::way::{Death, Way};
+
+/// Whether a version of a program works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quality {
+    /// It does.
+    Good,
+    /// It answers 500.
+    Unwell,
+    /// It exits at once.
+    Exits,
+    /// It never listens.
+    Deaf,
+    /// systemd cannot start it.
+    Unstartable,
+}
+
+impl Quality {
+    /// Those that are not good.
+    pub const BAD: [Self; 4] = [Self::Unwell, Self::Exits, Self::Deaf, Self::Unstartable];
+
+    fn behaviour(self) -> Behaviour {
+        match self {
+            Self::Good => Behaviour::default(),
+            Self::Unwell => Behaviour::unhealthy(500),
+            Self::Exits => Behaviour::exits_at_once(),
+            Self::Deaf => Behaviour::never_listens(),
+            Self::Unstartable => Behaviour::start_fails(),
+        }
+    }
+}
+
+/// A service, as whoever declares it has it in mind.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Its name.
+    pub key: ServiceKey,
+    /// Where it listens.
+    pub port: u16,
+    /// The hosts that it shall run on.
+    pub hosts: BTreeSet<String>,
+    /// Counts what is declared, so that no two versions are alike.
+    pub version: u64,
+    /// Whether the present version is good.
+    pub quality: Quality,
+    /// Its files.
+    pub release: ReleaseDigest,
+    /// Whether it is declared at present.
+    pub declared: bool,
+    /// How many of its hosts may be down.
+    pub max_unavailable: usize,
+    /// More below `rollout`.
+    pub rollout: String,
+}
+
+/// Everything there is in a run.
+pub struct World {
+    /// What controllers stand on.
+    pub ground: Ground,
+    /// The store, by a way on which nothing is lost.
+    pub truth: Store,
+    /// The controllers.
+    pub seats: Vec<Seat>,
+    /// The services.
+    pub services: Vec<Model>,
+    /// The hosts' addresses.
+    pub hosts: Vec<String>,
+    /// Copies of the store.
+    pub copies: Vec<Vec<u8>>,
+    /// Whether one of them was put in its place.
+    pub restored: bool,
+    requests: u64,
+}
+
+impl World {
+    /// A store that knows some hosts, and services that are not declared yet.
+    ///
+    /// # Errors
+    /// When the store in memory does not work.
+    pub async fn new(chance: &Chance, hosts: usize, services: usize) -> anyhow::Result<Self> {
+        let (history, began) = (History::default(), Instant::now());
+        let numbers = chance.fork("store");
+        let machine = Machine::simulated(move || began.elapsed() + Duration::from_secs(1000), move || numbers.number());
+        let store = Arc::new(InProcess::new(machine.clone(), Prefix::default())?);
+        let fleet = MemoryFleet::new();
+        let oracle = Arc::new(Oracle::new(&fleet, &history));
+        let open = Way::new("truth", chance, &history, began).without_delays();
+        let truth = store.client(machine, Arc::new(open)).await?;
+        truth.cluster_id().await?;
+        oracle.watch(truth.clone());
+        let trees = MemoryTrees::default();
+        let ground = Ground { store, fleet, trees, oracle, history, chance: chance.clone(), began };
+        let hosts: Vec<String> = (1..=hosts).map(|number| format!("198.18.0.{number}")).collect();
+        let mut world = Self {
+            ground,
+            truth,
+            seats: Vec::new(),
+            services: Vec::new(),
+            hosts,
+            copies: Vec::new(),
+            restored: false,
+            requests: 0,
+        };
+        world.lay_out(services).await?;
+        Ok(world)
+    }
+
+    async fn lay_out(&mut self, services: usize) -> anyhow::Result<()> {
+        let zone = "{apiVersion: windlass/v1, kind: NetworkZone, metadata: {name: all}, spec: {location: vpn, cidrs: [198.18.0.0/15]}}";
+        self.truth.declare(&resource("networkzones/all")?, zone.into()).await?;
+        for (index, address) in self.hosts.iter().enumerate() {
+            let name = host_name(index);
+            self.ground.fleet.add(address, HostSettings::default());
+            self.ground.fleet.add_alias(&name, address);
+            let text = format!(
+                "{{apiVersion: windlass/v1, kind: Host, metadata: {{name: {name}}}, spec: {{address: {address}}}}}"
+            );
+            self.truth.declare(&resource(&format!("hosts/{name}"))?, text.into()).await?;
+        }
+        for number in 1..=services {
+            let key: ServiceKey = format!("default/s{number}").parse()?;
+            let release = Manifest::default().digest();
+            self.services.push(Model {
+                key,
+                port: 8080 + u16::try_from(number)?,
+                hosts: BTreeSet::new(),
+                version: 0,
+                quality: Quality::Good,
+                release,
+                declared: false,
+                max_unavailable: 1,
+                rollout: String::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Starts another controller.
+    pub fn start(&mut self, death: Option<Death>) {
+        let number = u32::try_from(self.seats.len()).expect("there are few");
+        self.seats.push(Seat::start(&self.ground, number, death));
+    }
+
+    /// Tells what happens.
+    pub fn tell(&self, what: impl std::fmt::Display) {
+        self.ground.history.tell(what);
+    }
+
+    /// Changes the files of a service.
+    pub fn edit_source(&mut self, service: usize, quality: Quality) {
+        let Self { services, ground, .. } = self;
+        let model = &mut services[service];
+        model.version += 1;
+        model.quality = quality;
+        let tree = tree(&model.key, model.version);
+        model.release = tree.digest();
+        ground.fleet.set_behaviour(model.release, quality.behaviour());
+        if quality != Quality::Good {
+            ground.oracle.is_bad(model.release);
+        }
+        ground.trees.put(&root(&model.key), tree);
+        ground.history.tell(format_args!("source of {}: version {} is {quality:?}", model.key, model.version));
+    }
+
+    /// Declares a service as the model has it.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn declare(&mut self, service: usize) -> anyhow::Result<()> {
+        let model = &mut self.services[service];
+        model.declared = true;
+        let text = text(model);
+        self.ground.history.tell(format_args!("declared {} on {:?}", model.key, model.hosts));
+        let key = ResourceKey::Service(model.key.clone());
+        self.truth.declare(&key, text.into()).await?;
+        Ok(())
+    }
+
+    /// Deletes a declaration.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn delete(&mut self, service: usize) -> anyhow::Result<()> {
+        let model = &mut self.services[service];
+        model.declared = false;
+        self.ground.history.tell(format_args!("deleted {}", model.key));
+        self.truth.delete_declaration(&ResourceKey::Service(model.key.clone())).await?;
+        Ok(())
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn ask(&mut self, service: usize, request: &Request) -> anyhow::Result<()> {
+        self.requests += 1;
+        let key = ResourceKey::Service(self.services[service].key.clone());
+        self.tell(format_args!("asked {} of {key}", request.name()));
+        let id = format!("{:06}", self.requests).parse()?;
+        self.truth.request(&key, &id, serde_json::to_vec(request)?).await?;
+        Ok(())
+    }
+
+    /// What is said of a service.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn status(&self, key: &ServiceKey) -> anyhow::Result<Option<ServiceStatus>> {
+        let entry = self.truth.get(&Key::Status(ResourceKey::Service(key.clone()))).await?;
+        entry.map(|entry| serde_json::from_slice(&entry.value).context("a status")).transpose()
+    }
+
+    /// What is recorded of a service.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn owned(&self, key: &ServiceKey) -> anyhow::Result<Option<Owned>> {
+        let entry = self.truth.get(&Key::Owned(key.clone())).await?;
+        entry.map(|entry| serde_json::from_slice(&entry.value).context("what is owned")).transpose()
+    }
+
+    /// When a service was declared last.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn declared_at(&self, key: &ServiceKey) -> anyhow::Result<Option<StoreRevision>> {
+        let entry = self.truth.get(&Key::Declared(ResourceKey::Service(key.clone()))).await?;
+        Ok(entry.map(|entry| entry.mod_revision))
+    }
+
+    /// The address of a host by its name.
+    pub fn address(&self, name: &str) -> String {
+        let index = (0..self.hosts.len()).find(|index| host_name(*index) == name);
+        index.map(|index| self.hosts[index].clone()).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The ways of every controller's present life.
+    pub fn ways(&self) -> Vec<Way> {
+        self.seats.iter().map(Seat::way).collect()
+    }
+}
+
+/// The name of a Host.
+pub fn host_name(index: usize) -> String {
+    format!("h{}", index + 1)
+}
+
+fn resource(path: &str) -> anyhow::Result<ResourceKey> {
+    ResourceKey::from_path(path).with_context(|| format!("{path} is no resource"))
+}
+
+fn root(key: &ServiceKey) -> PathBuf {
+    PathBuf::from(format!("/src/{}", key.to_string().replace('/', "-")))
+}
+
+/// A tree of three files, one of which differs from version to version.
+fn tree(key: &ServiceKey, version: u64) -> Manifest {
+    let file = |name: &str, text: String| {
+        let entry = Entry::File { digest: FileDigest::of(text.as_bytes()), size: 100_000, executable: true };
+        (name.parse().expect("a path"), entry)
+    };
+    let files = [
+        file("server.py", format!("{key} {version}")),
+        file("lib/a.py", format!("{key} a")),
+        file("lib/b.py", format!("{key} b")),
+    ];
+    Manifest { entries: files.into() }
+}
+
+fn text(model: &Model) -> String {
+    let hosts: Vec<&str> = model.hosts.iter().map(String::as_str).collect();
+    let name = model.key.to_string();
+    let name = name.rsplit('/').next().unwrap_or_default();
+    format!(
+        "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {root}, changeDetection: {{interval: 5s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: {port}, transport: http}}\n  health: {{endpoint: /health, interval: 5s, healthyThreshold: 2, unhealthyThreshold: 2, startPeriod: 3s}}\n  rollout: {{minHealthyTime: 1s, maxUnavailable: {max}{rollout}}}\n",
+        hosts = hosts.join(", "),
+        port = model.port,
+        root = root(&model.key).display(),
+        max = model.max_unavailable,
+        rollout = model.rollout,
+    )
+}
