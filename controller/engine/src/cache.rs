@@ -42,7 +42,7 @@ pub struct Read {
 #[derive(Debug, Default)]
 pub struct State {
     declared: BTreeMap<ResourceKey, Read>,
-    requests: BTreeMap<ResourceKey, BTreeMap<RequestId, Result<Request, String>>>,
+    requests: BTreeMap<ResourceKey, BTreeMap<RequestId, Stored<Result<Request, String>>>>,
     statuses: BTreeMap<ResourceKey, Stored<Vec<u8>>>,
     owned: BTreeMap<ServiceKey, Stored<Owned>>,
     revisions: BTreeMap<ServiceKey, BTreeMap<RevisionNumber, Revision>>,
@@ -174,7 +174,7 @@ impl Cache {
         let resource = ResourceKey::Service(key.clone());
         ServiceView {
             declared: state.declared.get(&resource).cloned(),
-            requests: state.requests.get(&resource).cloned().unwrap_or_default(),
+            requests: state.asked(&resource),
             status: state.statuses.get(&resource).cloned(),
             owned: state.owned.get(key).cloned(),
             revisions: state.revisions.get(key).cloned().unwrap_or_default(),
@@ -188,7 +188,7 @@ impl Cache {
         ResourceView {
             declared: state.declared.get(key).cloned(),
             status: state.statuses.get(key).cloned(),
-            requests: state.requests.get(key).cloned().unwrap_or_default(),
+            requests: state.asked(key),
         }
     }
 
@@ -316,6 +316,19 @@ impl State {
         rest.cloned().chain(owned).collect()
     }
 
+    /// What is asked of a resource. Who asked to go back before something else was declared did not mean that.
+    fn asked(&self, resource: &ResourceKey) -> BTreeMap<RequestId, Result<Request, String>> {
+        let changed = self.declared.get(resource).map(|read| read.changed);
+        let overtaken = |asked: &Stored<Result<Request, String>>| match &asked.value {
+            Ok(request @ Request::Undo { .. }) if changed.is_some_and(|changed| asked.at < changed) => {
+                Err(format!("{}: something else was declared since it was asked", request.name()))
+            }
+            request => request.clone(),
+        };
+        let requests = self.requests.get(resource).into_iter().flatten();
+        requests.map(|(id, asked)| (id.clone(), overtaken(asked))).collect()
+    }
+
     fn put(&mut self, entry: Entry, touched: &mut BTreeSet<ResourceKey>) {
         let Entry { key, value, mod_revision: at, .. } = entry;
         match key {
@@ -327,8 +340,8 @@ impl State {
                 touched.insert(resource);
             }
             Key::Request { target, id } => {
-                let request = serde_json::from_slice(&value).map_err(|error| error.to_string());
-                self.requests.entry(target.clone()).or_default().insert(id, request);
+                let value = serde_json::from_slice(&value).map_err(|error| error.to_string());
+                self.requests.entry(target.clone()).or_default().insert(id, Stored { value, at });
                 touched.insert(target);
             }
             Key::Status(resource) => {

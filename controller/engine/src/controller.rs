@@ -37,6 +37,9 @@ const STILL_WHOLE: Duration = Duration::from_secs(10);
 /// Tells the time of day: `Timestamp::now`, but in a simulation.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// What was written is seen within milliseconds. After so long the store is asked whether it still has come that far.
+const STILL_BEHIND: Duration = Duration::from_secs(10);
+
 /// What every reconciler shares.
 pub struct Controller<F> {
     /// The store.
@@ -206,6 +209,23 @@ impl<F: Fleet> Controller<F> {
             self.events.forget_lease().await;
         }
         committed
+    }
+
+    /// Waits until everything up to `revision` has been seen: what we wrote ourselves, or what was there before us.
+    ///
+    /// A store that was turned back to an older copy meanwhile does not come to that revision; then what it holds is
+    /// what there is.
+    pub async fn reach(&self, revision: StoreRevision) {
+        while tokio::time::timeout(STILL_BEHIND, self.cache.reach(revision)).await.is_err() {
+            match self.store.revision().await {
+                Ok(now) if now < revision => {
+                    tracing::warn!(%revision, %now, "the store was turned back");
+                    return;
+                }
+                // It is merely late: a watch that says nothing is noticed, and made anew.
+                Ok(_) | Err(_) => {}
+            }
+        }
     }
 
     /// Whether the term is less than a minute old.

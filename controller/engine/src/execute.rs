@@ -108,12 +108,18 @@ fn verdict_span(errand: &Errand, revision: RevisionNumber) -> Span {
     )
 }
 
+/// Whether a step begins something that need not be begun. What is well is confirmed whatever is wanted next.
+fn begins(step: &Step) -> bool {
+    matches!(step, Step::Stage { .. } | Step::Activate { .. } | Step::Revert { .. })
+}
+
 impl<F: Fleet> Controller<F> {
     /// Does an errand to its end, or to the first act that does not succeed.
     pub async fn run(&self, errand: &Errand) -> Outcome {
         let mut run = None;
         for act in &errand.acts {
             let ended = match act {
+                Act::Step(step) if begins(step) && errand.cancel.is_cancelled() => Some(Outcome::Cancelled),
                 Act::Step(step) => self.step(errand, step).instrument(step_span(errand, step)).await,
                 Act::Judge { revision } => {
                     let verdict = self.verdict(errand, *revision).instrument(verdict_span(errand, *revision)).await;
@@ -133,7 +139,10 @@ impl<F: Fleet> Controller<F> {
             reached(before);
         }
         let started = std::time::Instant::now();
-        let result = self.perform(errand, step).await;
+        let result = match self.perform(errand, step).await {
+            Some(result) => result,
+            None => return Some(Outcome::Cancelled),
+        };
         let (service, host) = (&errand.service, &errand.host);
         let took = started.elapsed();
         self.metrics.stepped(step.verb(), result.as_ref().copied(), took);
@@ -174,7 +183,8 @@ impl<F: Fleet> Controller<F> {
         Outcome::Unhealthy { revision, evidence: Evidence { summary, answer: None, logs } }
     }
 
-    async fn perform(&self, errand: &Errand, step: &Step) -> Result<(), StepError> {
+    /// Does a step once it is its turn on the host; `None` where it is not wanted any more by then.
+    async fn perform(&self, errand: &Errand, step: &Step) -> Option<Result<(), StepError>> {
         let order = Order {
             service: errand.service.clone(),
             stamp: errand.stamp.clone(),
@@ -184,14 +194,23 @@ impl<F: Fleet> Controller<F> {
         let lock = self.host_lock(&errand.target);
         if !matches!(step, Step::Stage { .. }) {
             let _one_at_a_time = lock.lock().await;
+            if begins(step) && errand.cancel.is_cancelled() {
+                return None;
+            }
             let done = self.fleet.act(&errand.target, &order).await;
-            return self.heard(errand, done);
+            return Some(self.heard(errand, done));
         }
-        let material = self.material(errand).await?;
+        let material = match self.material(errand).await {
+            Ok(material) => material,
+            Err(error) => return Some(Err(error)),
+        };
         let _turn = self.transfers.acquire().await.expect("the semaphore is never closed");
         let _one_at_a_time = lock.lock().await;
+        if errand.cancel.is_cancelled() {
+            return None;
+        }
         let done = self.fleet.stage(&errand.target, &order, &material).await;
-        self.heard(errand, done)
+        Some(self.heard(errand, done))
     }
 
     /// A host that did, or refused, what it was asked is within reach, whatever was said of it meanwhile.

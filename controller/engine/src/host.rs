@@ -236,7 +236,7 @@ async fn say<F: Fleet, S: Said>(
     }
     writes.extend(controller.events.writes(&controller.store, key, now, happened).await?);
     let revision = controller.commit(&writes).await?;
-    controller.cache.reach(revision).await;
+    controller.reach(revision).await;
     Ok(())
 }
 
@@ -249,7 +249,7 @@ async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> 
     writes.extend(controller.events.writes(&controller.store, key, controller.now(), refused.collect()).await?);
     if !writes.is_empty() {
         let revision = controller.commit(&writes).await?;
-        controller.cache.reach(revision).await;
+        controller.reach(revision).await;
     }
     Ok(Next::Never)
 }

@@ -111,6 +111,8 @@ pub struct Subject<'a> {
     pub revisions: &'a BTreeMap<RevisionNumber, Revision>,
     /// The revision of what is declared, where it has one.
     pub declared: Option<&'a Revision>,
+    /// Nobody has seen that revision yet: it was found only now.
+    pub unseen: bool,
     /// Hosts that it shall leave.
     pub leaving: Vec<HostId>,
     /// Where its hosts are brought to.
@@ -176,6 +178,12 @@ fn undo(wanted: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(),
     let Some(declared) = subject.declared else {
         return Err("there is no revision to go back from".to_owned());
     };
+    if subject.unseen && !subject.owned.good.is_empty() {
+        let number = declared.number;
+        return Err(format!(
+            "something else was found to deploy since it was asked: revision {number}; ask again to go back from that"
+        ));
+    }
     let before = subject.owned.good.iter().rev().find(|good| **good != declared.number);
     let to = match wanted.or(before.copied()) {
         Some(to) if !subject.revisions.contains_key(&to) => return Err(format!("there is no revision {to} any more")),

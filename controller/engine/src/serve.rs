@@ -311,7 +311,7 @@ async fn lead<F: Fleet>(
         }
     };
     tokio::select! {
-        () = cache.reach(began) => {}
+        () = controller.reach(began) => {}
         loss = controller.leadership().lost() => {
             tracing::warn!(%loss, "leadership lost before it began");
             return false;

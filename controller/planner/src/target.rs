@@ -103,11 +103,13 @@ fn blocked<'a>(owned: &'a Owned, spec: &SpecDigest, release: &ReleaseDigest) -> 
 /// Where to go instead of a blocked revision.
 fn around(inputs: &Inputs<'_>, spec: &ServiceSpec, declared: RevisionNumber, blocked: &Blocked) -> Aim {
     let usable = |good: &&RevisionNumber| **good != declared && inputs.revisions.contains_key(good);
+    // What some hosts confirmed while others were out of reach is better than nothing.
+    let confirmed = || confirmed_by_hosts(inputs).filter(|good| usable(&good)).max();
     match &blocked.cause {
         BlockCause::Undone { to } => Aim::Undone { to: *to },
         BlockCause::Unhealthy { .. } if !spec.rollout.rollback_on_failure => Aim::Stay { blocked: blocked.clone() },
-        BlockCause::Unhealthy { .. } => match inputs.owned.good.iter().rev().find(usable) {
-            Some(to) => Aim::Back { to: *to, blocked: blocked.clone() },
+        BlockCause::Unhealthy { .. } => match inputs.owned.good.iter().rev().find(usable).copied().or_else(confirmed) {
+            Some(to) => Aim::Back { to, blocked: blocked.clone() },
             None => Aim::Nothing { blocked: blocked.clone() },
         },
     }
@@ -136,6 +138,14 @@ fn number(
         source: origin.clone(),
     };
     (number, Some(new))
+}
+
+/// The revisions that hosts go back to by themselves.
+fn confirmed_by_hosts(inputs: &Inputs<'_>) -> impl Iterator<Item = RevisionNumber> {
+    inputs.hosts.values().filter_map(|host| match &host.view {
+        HostView::Seen(seen) => seen.service.good,
+        _ => None,
+    })
 }
 
 /// The highest revision that any host carries something of.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::backoff::Backoff;
-use crate::call::{CallError, DEADLINE};
+use crate::call::{CallError, DEADLINE, Problem};
 use crate::connect::Store;
 use crate::entry::{Entry, StoreRevision};
 use crate::key::Key;
@@ -279,9 +279,18 @@ impl Watcher {
     /// Makes sure that the store still has the history that we have seen. A watch from a revision that a restored
     /// store has not reached yet would be silent, and skip what happens until then. The read also renews an expired
     /// token, which a watch would only be refused for.
+    ///
+    /// It is asked for what was there at our revision, which is refused once the store was compacted beyond it. A watch
+    /// is not refused where that was at the very next revision, and a deletion in that is gone without a word
+    /// (etcd-io/etcd#19179; until 3.4.36 and 3.5.18).
     async fn check_history(&self, seen: Position) -> Result<Position, Ended> {
-        let now = self.store.position(&self.scope).await.map_err(FollowError::Watch)?;
-        if now.continues(&seen) { Ok(seen) } else { Err(Ended::Relist) }
+        match self.store.position_at(&self.scope, Some(seen.revision)).await {
+            Ok(now) if now.continues(&seen) => Ok(seen),
+            // Refused is a revision that the store has not come to: it was restored.
+            Ok(_) => Err(Ended::Relist),
+            Err(error) if matches!(error.problem, Problem::Compacted | Problem::Refused) => Err(Ended::Relist),
+            Err(error) => Err(FollowError::Watch(error).into()),
+        }
     }
 
     /// Makes the watch and waits until etcd says that it is there.

@@ -153,8 +153,17 @@ impl Store {
     /// Where the store stands now, as its quorum knows it. Reads no value, and nothing outside the scope, which
     /// access control might forbid.
     pub(crate) async fn position(&self, scope: &Scope) -> Result<Position, CallError> {
+        self.position_at(scope, None).await
+    }
+
+    /// The same, and that what was there at a revision can still be read.
+    pub(crate) async fn position_at(&self, scope: &Scope, at: Option<StoreRevision>) -> Result<Position, CallError> {
         let hull = scope.ranges(self.prefix()).into_iter().next().unwrap_or_else(|| scope.hull(self.prefix()));
         let options = GetOptions::new().with_range(hull.end).with_limit(1).with_keys_only();
+        let options = match at {
+            Some(revision) => options.with_revision(revision.as_etcd()),
+            None => options,
+        };
         let answer = self.get_raw(&hull.start, &options).await?;
         Ok(Position::of(answer.header()))
     }

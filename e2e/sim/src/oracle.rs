@@ -34,6 +34,8 @@ struct Seen {
     good: BTreeSet<Spot>,
     /// Releases that do not work.
     bad: BTreeSet<ReleaseDigest>,
+    /// How many hosts of a service may be down, and where it is placed.
+    allowed: BTreeMap<ServiceKey, (usize, BTreeSet<String>)>,
 }
 
 /// What was recorded in the store when a step was decided on.
@@ -41,6 +43,8 @@ struct Seen {
 pub struct Issued {
     owned: bool,
     blocked: bool,
+    /// Where the service was placed.
+    placed: BTreeSet<String>,
 }
 
 impl Oracle {
@@ -61,12 +65,19 @@ impl Oracle {
 
     /// What is recorded at the moment in which a step is decided on.
     pub async fn issued(&self, target: &Target, order: &Order) -> Issued {
-        let Some(truth) = self.truth.get() else { return Issued { owned: true, blocked: false } };
+        let Some(truth) = self.truth.get() else {
+            return Issued { owned: true, blocked: false, placed: BTreeSet::new() };
+        };
         let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
         let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+        if matches!(order.step, Step::Remove { .. }) {
+            // Whatever becomes of it.
+            self.seen().good.remove(&(target.address.clone(), order.service.clone()));
+        }
         let blocked = activates(&order.step)
             && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
-        Issued { owned: owned.hosts.contains_key(&target.id), blocked }
+        let placed = self.seen().allowed.get(&order.service).map(|(_, placed)| placed.clone()).unwrap_or_default();
+        Issued { owned: owned.hosts.contains_key(&target.id), blocked, placed }
     }
 
     /// A step was done, or not.
@@ -85,9 +96,7 @@ impl Oracle {
         if acted && issued.blocked {
             self.history.violated(format_args!("{step} on {host} for {}, which is blocked", order.service));
         }
-        if acted && matches!(step, Step::Remove { .. }) {
-            self.seen().good.remove(&(target.address.clone(), order.service.clone()));
-        }
+        self.count_down(order, issued);
         self.look(&target.address, &order.service);
     }
 
@@ -121,9 +130,34 @@ impl Oracle {
         }
     }
 
+    /// Never more hosts are down by our hand than may be, of those that it was placed on when the step was decided on
+    /// and still is: whoever leaves it is taken down in any case.
+    fn count_down(&self, order: &Order, issued: &Issued) {
+        if !matches!(order.step, Step::Activate { .. } | Step::Revert { .. } | Step::Stop) {
+            return;
+        }
+        let (allowed, placed) = self.seen().allowed.get(&order.service).cloned().unwrap_or_default();
+        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address);
+        let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
+        if down.len() > allowed {
+            let down = down.join(", ");
+            self.history.violated(format_args!("{} may have {allowed} hosts down, and has {down}", order.service));
+        }
+    }
+
+    /// A service is placed on these hosts, of which so many may be down.
+    pub fn allow(&self, service: &ServiceKey, most: usize, placed: BTreeSet<String>) {
+        self.seen().allowed.insert(service.clone(), (most, placed));
+    }
+
     /// These files do not work.
     pub fn is_bad(&self, release: ReleaseDigest) {
         self.seen().bad.insert(release);
+    }
+
+    /// Whether these files are known not to work.
+    pub fn knows_as_bad(&self, release: &ReleaseDigest) -> bool {
+        self.seen().bad.contains(release)
     }
 
     /// A hand other than ours took something away from a host.

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep};
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::RevisionNumber;
 use windlass_crds::observation::{HostObservation, UnitFile};
-use windlass_crds::request::Request;
 use windlass_crds::status::{HostState, ServiceStatus, condition};
-use windlass_hosts::memory::{HostChange, Link};
+use windlass_hosts::memory::{Behaviour, Edit, HostChange, Link};
+use windlass_store::Scope;
 
 use crate::world::{Model, Quality, World};
 
@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 
 /// For so long it has to stay there: three times as long as hosts are left alone.
 const REST: Duration = Duration::from_secs(200);
+
+/// Hosts are looked at once a minute.
+const LOOKED_AT: Duration = Duration::from_secs(90);
 
 /// So often it is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -28,8 +31,8 @@ impl World {
     /// Ends every fault.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn heal(&mut self) -> anyhow::Result<()> {
+    /// Where there are more controllers than there can be.
+    pub fn heal(&mut self) -> anyhow::Result<()> {
         self.tell("faults end");
         for way in self.ways() {
             way.thaw();
@@ -42,14 +45,17 @@ impl World {
             let fleet = self.ground.fleet.seen_by(caller);
             self.hosts.iter().for_each(|host| fleet.set_own_link(host, Link::Up));
         }
+        for (host, key) in std::mem::take(&mut self.ill) {
+            // Nobody restarts for them what has fallen ill by itself; here they get well again.
+            let found = self.ground.fleet.peek(&host, &key).service;
+            let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
+            if runs.is_some_and(|release| !self.ground.oracle.knows_as_bad(release)) {
+                self.ground.fleet.edit(&host, &key, Edit::Behave(Behaviour::default()));
+            }
+        }
         for host in &self.hosts {
             self.ground.fleet.set_link(host, Link::Up);
             self.ground.fleet.change(host, HostChange::DiskFree);
-        }
-        for service in 0..self.services.len() {
-            if self.services[service].declared {
-                self.ask(service, &Request::Resume).await?;
-            }
         }
         Ok(())
     }
@@ -59,6 +65,20 @@ impl World {
     /// # Errors
     /// When the store does not answer.
     pub async fn settles(&self) -> anyhow::Result<()> {
+        if !self.comes_there().await? {
+            return Ok(());
+        }
+        // By then every host was looked at once more, and what a hand had changed there was put right.
+        sleep(LOOKED_AT).await;
+        if !self.comes_there().await? {
+            return Ok(());
+        }
+        self.tell("settled");
+        self.rests().await
+    }
+
+    /// Waits until everything is as declared; says whether it came to that.
+    async fn comes_there(&self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let mut looks = 0;
         while looks < LOOKS {
@@ -66,35 +86,28 @@ impl World {
             let why = self.not_yet().await?;
             looks = if why.is_none() { looks + 1 } else { 0 };
             if let Some(why) = why.filter(|_| Instant::now() >= deadline) {
-                self.ground.history.violated(format_args!("never settled: {why}"));
-                return Ok(());
+                let leader = self.truth.leader().await?.map(|leader| leader.identity);
+                self.ground.history.violated(format_args!("never settled, led by {leader:?}: {why}"));
+                return Ok(false);
             }
         }
-        self.tell("settled");
-        self.rests().await;
-        self.check_down();
-        Ok(())
+        Ok(true)
     }
 
-    async fn rests(&self) {
+    async fn rests(&self) -> anyhow::Result<()> {
         let (revision, changes) = (self.ground.store.revision(), self.ground.fleet.changes().len());
         sleep(REST).await;
         let (writes, calls) = (self.ground.store.revision() - revision, self.ground.fleet.changes());
         if writes > 0 || calls.len() > changes {
             let last = calls.get(changes..).unwrap_or_default().join("; ");
+            let now = self.truth.list(&Scope::state()).await?;
+            let written = now.entries.iter().filter(|entry| entry.mod_revision.0 > revision.cast_unsigned());
+            let written: Vec<String> =
+                written.map(|entry| format!("{}: {}", entry.key, String::from_utf8_lossy(&entry.value))).collect();
+            written.iter().for_each(|line| self.tell(line));
             self.ground.history.violated(format_args!("no rest: {writes} writes, and on hosts: {last}"));
         }
-    }
-
-    /// Never more hosts down by our hand than may be.
-    pub fn check_down(&self) {
-        for model in &self.services {
-            let most = self.ground.fleet.max_down(&model.key);
-            if most > model.max_unavailable {
-                let allowed = model.max_unavailable;
-                self.ground.history.violated(format_args!("{most} hosts of {} down, {allowed} allowed", model.key));
-            }
-        }
+        Ok(())
     }
 
     /// Why something is not as declared.
@@ -118,7 +131,7 @@ impl World {
         }
         Ok(self.hosts.iter().find_map(|host| {
             let found = self.ground.fleet.peek(host, &model.key).service;
-            (found.unit != UnitFile::Absent).then(|| format!("{host} still has {:?}", found.unit))
+            is_ours(found.unit).then(|| format!("{host} still has {:?}", found.unit))
         }))
     }
 
@@ -132,7 +145,9 @@ impl World {
             condition(&conditions.conditions, kind).is_some_and(|condition| condition.status == status)
         };
         if is(ConditionType::Reconciling, ConditionStatus::True, &status) {
-            return Ok(Some("it is under way".to_owned()));
+            let rows: Vec<String> =
+                status.hosts.iter().map(|(id, row)| format!("{id} {:?} {}", row.state, row.message)).collect();
+            return Ok(Some(format!("it is under way, {}", rows.join(", "))));
         }
         let ready = condition(&status.conditions, ConditionType::Ready);
         let (good, reason) = match ready {
@@ -163,7 +178,7 @@ impl World {
             let found: HostObservation = self.ground.fleet.peek(host, &model.key);
             let found = found.service;
             if !self.placed(model, host) {
-                if found.unit != UnitFile::Absent && !self.restored {
+                if is_ours(found.unit) && !self.restored {
                     return Some(format!("{host} still has {:?}", found.unit));
                 }
                 continue;
@@ -216,4 +231,9 @@ impl World {
         }
         (status.ready != ready).then(|| format!("{ready} rows are ready, and the status says {}", status.ready))
     }
+}
+
+/// What somebody else has put in the place of a unit is not taken away.
+fn is_ours(unit: UnitFile) -> bool {
+    !matches!(unit, UnitFile::Absent | UnitFile::Foreign)
 }

@@ -51,7 +51,7 @@ pub async fn play(chance: &Chance) -> anyhow::Result<World> {
 
 /// Everything is declared anew, by which it has to come to an end whatever was before.
 async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
-    world.heal().await?;
+    world.heal()?;
     for service in 0..world.services.len() {
         if plot.percent(15) {
             world.delete(service).await?;
@@ -62,6 +62,7 @@ async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
         choose_hosts(world, service, plot);
         world.edit_source(service, quality);
         world.declare(service).await?;
+        world.ask(service, &Request::Resume).await?;
         world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?;
     }
     world.settles().await
@@ -313,6 +314,9 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
     };
     let key = world.services[service].key.clone();
     world.tell(format_args!("{address}: somebody: {edit:?} of {key}"));
+    if matches!(edit, Edit::Behave(_)) {
+        world.ill.insert((address.to_owned(), key.clone()));
+    }
     if takes {
         world.ground.oracle.forget(address, &key);
     }

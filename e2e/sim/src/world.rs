@@ -92,6 +92,8 @@ pub struct World {
     pub copies: Vec<Vec<u8>>,
     /// Whether one of them was put in its place.
     pub restored: bool,
+    /// Where programs have fallen ill by themselves.
+    pub ill: BTreeSet<(String, ServiceKey)>,
     requests: u64,
 }
 
@@ -122,6 +124,7 @@ impl World {
             hosts,
             copies: Vec::new(),
             restored: false,
+            ill: BTreeSet::new(),
             requests: 0,
         };
         world.lay_out(services).await?;
@@ -190,9 +193,11 @@ impl World {
     /// # Errors
     /// When the store does not take it.
     pub async fn declare(&mut self, service: usize) -> anyhow::Result<()> {
+        let placed = self.services[service].hosts.iter().map(|name| self.address(name)).collect();
         let model = &mut self.services[service];
         model.declared = true;
         let text = text(model);
+        self.ground.oracle.allow(&model.key, model.max_unavailable, placed);
         self.ground.history.tell(format_args!("declared {} on {:?}", model.key, model.hosts));
         let key = ResourceKey::Service(model.key.clone());
         self.truth.declare(&key, text.into()).await?;

@@ -33,6 +33,7 @@ impl<F: Fleet> Turn<'_, F> {
             owned,
             revisions: &scene.view.revisions,
             declared,
+            unseen: choice.new.is_some(),
             leaving: leaving.collect(),
             aim: &choice.aim,
             since: restart::since(&inputs),
@@ -61,6 +62,8 @@ impl<F: Fleet> Turn<'_, F> {
                     return;
                 };
                 record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, self.controller.now());
+                // What has not begun on other hosts shall not: some wait for a place, or for another Service's step.
+                self.busy.values().for_each(|(_, cancel)| cancel.cancel());
                 self.failed |= rollout.state == RolloutState::Halted;
             }
             Outcome::Unsure(error) => self.lost(host, error, rollout),

@@ -44,7 +44,7 @@ impl<F: Fleet> Turn<'_, F> {
         writes.extend(controller.events.writes(&controller.store, &resource, now, news).await?);
         if !writes.is_empty() {
             let revision = controller.commit(&writes).await?;
-            controller.cache.reach(revision).await;
+            controller.reach(revision).await;
         }
         Ok(Next::Never)
     }

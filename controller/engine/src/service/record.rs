@@ -86,7 +86,7 @@ impl<F: Fleet> Turn<'_, F> {
         let accepted = plan.new_revision.as_ref();
         let metrics = &self.controller.metrics;
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
-        self.controller.cache.reach(revision).await;
+        self.controller.reach(revision).await;
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
