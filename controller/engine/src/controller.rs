@@ -223,7 +223,7 @@ impl<F: Fleet> Controller<F> {
                     return;
                 }
                 // It is merely late: a watch that says nothing is noticed, and made anew.
-                Ok(_) | Err(_) => {}
+                now => tracing::debug!(%revision, ?now, "what was written has not been seen yet"),
             }
         }
     }

@@ -31,6 +31,7 @@ use windlass_crds::status::Finding;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
+use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
 use windlass_store::{CommitError, SequenceError, WriteError};
 
@@ -531,12 +532,13 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 // What it is like is just being found out; the next turn decides on that.
                 continue;
             }
-            let carried = match self.views.get(id) {
-                Some(HostView::Seen(seen)) => seen.service.good.is_some(),
+            let judged = acts.iter().any(|act| matches!(act, Act::Judge { .. }));
+            // What was switched and never confirmed stays down while something else is brought there.
+            let down = match self.views.get(id) {
+                Some(HostView::Seen(seen)) => seen.service.good.is_some() && (judged || unproven(&seen.service)),
                 _ => false,
             };
-            let judged = acts.iter().any(|act| matches!(act, Act::Judge { .. }));
-            let activity = if carried && judged { Activity::Disruptive } else { Activity::Quiet };
+            let activity = if down { Activity::Disruptive } else { Activity::Quiet };
             let number = plan.aim.revision();
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
             let judged_by = number.and_then(|number| scene.rules(plan, number, id));

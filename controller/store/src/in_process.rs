@@ -167,7 +167,8 @@ impl InProcess {
 impl Present {
     fn over(memory: Memory, machine: &Machine, prefix: &Prefix, member: u64) -> Result<Self, InProcessError> {
         let engine = Arc::new(Engine::open(Box::new(memory), machine.since_boot())?);
-        let identity = Identity { cluster: 1, member };
+        // As a store that an operator restored: another one to its clients.
+        let identity = Identity { cluster: member, member };
         let server = Server::within(Arc::clone(&engine), identity, prefix.clone(), machine.clone());
         let (routes, ending) = (server.routes(), server.clone());
         let leases = AbortOnDropHandle::new(tokio::spawn(async move { ending.end_leases().await }));
