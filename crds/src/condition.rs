@@ -89,6 +89,14 @@ pub enum Reason {
     Unhealthy,
     /// A person went back to an older revision.
     Undone,
+    /// A person ended the rollout of the declared revision; the last good one runs.
+    Aborted,
+    /// The declared revision runs, but for hosts on which it was unhealthy: so few that only those went back.
+    HeldBack,
+    /// The hosts of a canary's step have to stay healthy for a while.
+    Baking,
+    /// The next step of a canary waits for `windlass rollout approve`.
+    WaitingForApproval,
     /// The first revision of a service was unhealthy, and was stopped.
     FirstDeployUnhealthy,
     /// A step failed for another reason than health; the rollout waits before it tries again.

@@ -41,6 +41,10 @@ pub struct Owned {
     /// Since when nothing more is begun on any host, because a person said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,
+    /// Hosts that went back by themselves, within `maxFailures`: which revisions they are not brought again by
+    /// themselves, and how those turned out there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub held_back: BTreeMap<HostId, BTreeMap<RevisionNumber, Evidence>>,
 }
 
 /// How to get to a host again, also when its Host is gone.
@@ -97,6 +101,11 @@ pub enum BlockCause {
     Undone {
         /// To this revision.
         to: RevisionNumber,
+    },
+    /// A person ended its rollout.
+    Aborted {
+        /// When.
+        at: Timestamp,
     },
 }
 
@@ -191,6 +200,60 @@ pub struct Rollout {
     /// Which steps failed for another reason than health.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<HostId, StepFailure>,
+    /// How far its canary has come, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryProgress>,
+}
+
+impl Rollout {
+    /// One that begins.
+    pub fn begin(
+        sequence: Sequence,
+        purpose: Purpose,
+        revision: Option<RevisionNumber>,
+        term: u64,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            sequence,
+            purpose,
+            revision,
+            term,
+            started: now,
+            progressed: now,
+            state: RolloutState::Active,
+            touched: BTreeSet::new(),
+            restage: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            canary: None,
+        }
+    }
+}
+
+/// How far a canary has come. Another rollout to the same revision, by another controller or after a failed step, goes
+/// on from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryProgress {
+    /// The step that is under way, from 1.
+    pub step: u32,
+    /// The hosts that were, or may have been, switched to the revision: written before each switch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hosts: BTreeSet<HostId>,
+    /// Since when every host of the step has been well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well_since: Option<Timestamp>,
+    /// A person has approved the next step, which has not begun yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub approved: bool,
+}
+
+impl Default for CanaryProgress {
+    /// Nothing is done yet.
+    fn default() -> Self {
+        Self { step: 1, hosts: BTreeSet::new(), well_since: None, approved: false }
+    }
 }
 
 /// How a rollout stands.
@@ -207,6 +270,8 @@ pub enum RolloutState {
     Halted,
     /// Something else came before it was done.
     Superseded,
+    /// A person ended it.
+    Aborted,
 }
 
 /// What was found of a host that was switched to a revision.

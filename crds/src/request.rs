@@ -32,6 +32,16 @@ pub enum Request {
     Pause,
     /// Go on after a pause.
     Resume,
+    /// End the rollout that is under way, and go back.
+    Abort,
+    /// Let the next step of a canary begin.
+    Approve {
+        /// Of this revision, and of no other that may have come meanwhile.
+        revision: RevisionNumber,
+        /// After this step, and after no later one; after whichever is waiting where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<u32>,
+    },
     /// Take a Host over from the store that owns it.
     Adopt {
         /// Whose it was when the person who asks looked: where it is another's by now, nothing is taken.
@@ -50,6 +60,8 @@ impl Request {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Abort => "abort",
+            Self::Approve { .. } => "approve",
             Self::Adopt { .. } => "adopt",
         }
     }

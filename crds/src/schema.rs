@@ -17,7 +17,7 @@ mod newtypes;
 mod supported;
 
 /// Patterns of fields that are plain text to serde and have a form all the same: kind, place, pattern.
-const PATTERNS: [(Kind, &str, &str); 13] = [
+const PATTERNS: [(Kind, &str, &str); 12] = [
     (Kind::Service, "/spec/properties/source/properties/path", r"^[^\x00-\x1f]+$"),
     (Kind::Service, "/spec/properties/runtime/properties/user", LOGIN),
     (Kind::Service, "/spec/properties/runtime/properties/limits/properties/memory", r"^[1-9][0-9]{0,14}[KMGT]?$"),
@@ -25,7 +25,6 @@ const PATTERNS: [(Kind, &str, &str); 13] = [
     (Kind::Service, "/spec/properties/health/properties/endpoint", r"^/[!-~]*$"),
     (Kind::Service, "/spec/properties/health/properties/tls/properties/serverName", ADDRESS),
     (Kind::Service, "/spec/properties/health/properties/tls/properties/caFile", r"^/[^\x00-\x1f]+$"),
-    (Kind::Service, "/spec/properties/rollout/properties/order", r"^(name|zone|label:.+)$"),
     (Kind::Host, "/spec/properties/address", ADDRESS),
     (Kind::Host, "/spec/properties/user", LOGIN),
     (Kind::Host, "/spec/properties/identity/properties/keyFile", r#"^(/|~/)[^\x00-\x1f"%$]+$"#),

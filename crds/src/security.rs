@@ -37,15 +37,34 @@ pub fn place<'a>(address: IpAddr, zones: impl Iterator<Item = &'a NetworkZoneSpe
     if address.to_canonical().is_loopback() {
         return described(Location::Localhost, Encryption::Required, None);
     }
-    let matches = zones.flat_map(|zone| {
-        let inside = zone.cidrs.iter().filter(move |cidr| cidr.contains(address));
-        inside.map(move |cidr| (cidr.prefix(), zone))
-    });
-    let strictness = |zone: &NetworkZoneSpec| (zone.encryption == Encryption::Required, zone.location);
-    match matches.max_by_key(|(prefix, zone)| (*prefix, strictness(zone))) {
-        Some((_, zone)) => described(zone.location, zone.encryption, zone.transport),
+    match deciding(address, zones.map(|zone| ((), zone))) {
+        Some(((), zone)) => described(zone.location, zone.encryption, zone.transport),
         None => described(Location::Remote, Encryption::Required, None),
     }
+}
+
+/// The zone that decides at `address`, by the same rule; none for what no zone knows, and for loopback addresses.
+pub fn zone_of<'a, Name: Copy>(
+    address: IpAddr,
+    zones: impl Iterator<Item = (Name, &'a NetworkZoneSpec)>,
+) -> Option<Name> {
+    if address.to_canonical().is_loopback() {
+        return None;
+    }
+    deciding(address, zones).map(|(name, _)| name)
+}
+
+fn deciding<'a, Name: Copy>(
+    address: IpAddr,
+    zones: impl Iterator<Item = (Name, &'a NetworkZoneSpec)>,
+) -> Option<(Name, &'a NetworkZoneSpec)> {
+    let matches = zones.flat_map(|(name, zone)| {
+        let inside = zone.cidrs.iter().filter(move |cidr| cidr.contains(address));
+        inside.map(move |cidr| (cidr.prefix(), name, zone))
+    });
+    let strictness = |zone: &NetworkZoneSpec| (zone.encryption == Encryption::Required, zone.location);
+    let longest = matches.max_by_key(|(prefix, _, zone)| (*prefix, strictness(zone)));
+    longest.map(|(_, name, zone)| (name, zone))
 }
 
 /// Why a transport may not be spoken to a host.
@@ -161,6 +180,21 @@ mod tests {
         check(Some(Http), &["10.1.1.1", "8.8.8.8"], Err(Location::Remote));
         check(None, &["127.0.0.1", "8.8.8.8"], Ok(Https));
         check(Some(Http), &["::ffff:10.1.1.1"], Ok(Http));
+    }
+
+    #[test]
+    fn the_longest_prefix_says_which_zone_it_is() {
+        let zones = [
+            zone(Location::LocalNetwork, "10.0.0.0/8", Encryption::Required),
+            zone(Location::LocalNetwork, "10.1.0.0/16", Encryption::Optional),
+            zone(Location::LocalNetwork, "127.0.0.0/8", Encryption::Optional),
+        ];
+        for (address, expected) in
+            [("10.9.9.9", Some(0)), ("10.1.1.1", Some(1)), ("8.8.8.8", None), ("127.0.0.1", None)]
+        {
+            let found = zone_of(address.parse().expect(address), zones.iter().enumerate());
+            assert_eq!(found, expected, "{address}");
+        }
     }
 
     #[test]

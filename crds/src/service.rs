@@ -15,6 +15,11 @@ use crate::problem::Problem;
 use crate::span::Span;
 
 mod problems;
+mod rollout;
+
+pub use self::rollout::{
+    Approval, Canary, CanaryStep, MaxUnavailable, Order, OrderError, Promotion, Rollout, Strategy,
+};
 
 /// What a Service says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -528,106 +533,6 @@ pub struct HealthTls {
     pub ca_file: Option<String>,
 }
 
-/// How a new revision gets to the hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Rollout {
-    /// In which manner.
-    pub strategy: Strategy,
-    /// So many hosts may be down by our hand at once.
-    pub max_unavailable: MaxUnavailable,
-    /// So many hosts may fail before the rollout stops.
-    pub max_failures: u32,
-    /// In which order.
-    pub order: String,
-    /// The steps of a canary.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub canary: Option<Canary>,
-    /// How long it must have been healthy before it counts.
-    pub min_healthy_time: Span,
-    /// How long a rollout may go without any progress.
-    pub progress_deadline: Span,
-    /// Whether an unhealthy revision is taken back.
-    pub rollback_on_failure: bool,
-    /// Whether a person has to agree.
-    pub approval: Approval,
-    /// How many revisions are kept.
-    pub revision_history_limit: NonZeroU32,
-}
-
-/// `rollout.order` where nobody says another.
-const ORDER_BY_NAME: &str = "name";
-
-impl Default for Rollout {
-    fn default() -> Self {
-        Self {
-            strategy: Strategy::Rolling,
-            max_unavailable: MaxUnavailable::Count(NonZeroU32::MIN),
-            max_failures: 0,
-            order: ORDER_BY_NAME.to_owned(),
-            canary: None,
-            min_healthy_time: Span::seconds(5),
-            progress_deadline: Span::seconds(600),
-            rollback_on_failure: true,
-            approval: Approval::None,
-            revision_history_limit: NonZeroU32::new(10).expect("10 is not zero"),
-        }
-    }
-}
-
-/// In which manner a revision gets to the hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Strategy {
-    /// A few at a time.
-    Rolling,
-    /// Some first, the rest when those are well.
-    Canary,
-    /// Beside the old one.
-    BlueGreen,
-    /// Every host at once.
-    AllAtOnce,
-}
-
-/// The steps of a canary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Canary {
-    /// Hosts, as numbers or percentages.
-    pub steps: Vec<MaxUnavailable>,
-    /// How long each step is watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bake: Option<Span>,
-    /// Who starts the next step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promotion: Option<Promotion>,
-}
-
-/// Who starts the next step of a canary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Promotion {
-    /// Windlass.
-    Automatic,
-    /// A person.
-    Approved,
-}
-
-/// Whether a person has to agree to a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Approval {
-    /// Nobody.
-    None,
-    /// Somebody.
-    Required,
-}
-
 /// What happens to a service on its hosts when the declaration is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -638,77 +543,6 @@ pub enum DeletionPolicy {
     Remove,
     /// It is disowned and left running.
     Keep,
-}
-
-/// A number of hosts, or a percentage of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MaxUnavailable {
-    /// So many.
-    Count(NonZeroU32),
-    /// So many of a hundred, 1 to 100.
-    Percent(u8),
-}
-
-impl MaxUnavailable {
-    /// How many of `hosts` that is: rounded down, at least 1.
-    pub fn of(self, hosts: usize) -> usize {
-        match self {
-            Self::Count(count) => count.get() as usize,
-            Self::Percent(percent) => (hosts * usize::from(percent) / 100).max(1),
-        }
-    }
-}
-
-impl fmt::Display for MaxUnavailable {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => count.fmt(out),
-            Self::Percent(percent) => write!(out, "{percent}%"),
-        }
-    }
-}
-
-impl Serialize for MaxUnavailable {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Count(count) => serializer.serialize_u32(count.get()),
-            Self::Percent(_) => serializer.collect_str(self),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for MaxUnavailable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
-            type Value = MaxUnavailable;
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a number of hosts from 1, or a percentage from 1% to 100%")
-            }
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<MaxUnavailable, E> {
-                let count = u32::try_from(number).ok().and_then(NonZeroU32::new);
-                count
-                    .map(MaxUnavailable::Count)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<MaxUnavailable, E> {
-                match u64::try_from(number) {
-                    Ok(number) => self.visit_u64(number),
-                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
-                }
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<MaxUnavailable, E> {
-                if let Ok(number) = text.parse() {
-                    return self.visit_u64(number);
-                }
-                match text.strip_suffix('%').map(str::parse) {
-                    Some(Ok(percent @ 1..=100)) => Ok(MaxUnavailable::Percent(percent)),
-                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
 }
 
 impl ServiceSpec {

@@ -66,6 +66,25 @@ pub struct RolloutStatus {
     pub state: RolloutState,
     /// When it began.
     pub started: Timestamp,
+    /// How far its canary has come, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+}
+
+/// A canary in a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStatus {
+    /// The step that is under way, from 1.
+    pub step: u32,
+    /// How many there are.
+    pub steps: u32,
+    /// Until when its hosts have to stay healthy, once they all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baking_until: Option<Timestamp>,
+    /// Since when the next step has been waiting for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Timestamp>,
 }
 
 /// What a service does on one host.
@@ -124,6 +143,8 @@ pub enum HostState {
     Stopped,
     /// It is being taken off.
     Removing,
+    /// The target was unhealthy there, and it went back by itself, within `maxFailures`.
+    HeldBack,
 }
 
 /// What is said of a Host.

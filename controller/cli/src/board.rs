@@ -7,6 +7,7 @@ use windlass_crds::id::{HostId, ResourceKey};
 use windlass_crds::status::{HostRow, HostState, ServiceStatus};
 
 use crate::inventory::Resource;
+use crate::steps;
 use crate::summary::{age, plain};
 use crate::text::{cut, printable};
 
@@ -95,6 +96,9 @@ impl Shown {
             lines
                 .push(cut(&format!("  revision {} was unhealthy on {}: {why}", failure.revision, failure.host), width));
         }
+        if let Some(step) = steps::words(key, &self.told).filter(|_| self.current && room.rows > lines.len() + 1) {
+            lines.push(cut(&format!("  {step}"), width));
+        }
         let mut rows: Vec<(&HostId, &HostRow)> = self.told.hosts.iter().collect();
         rows.sort_by_key(|(host, row)| (rank(row.state), *host));
         let free = room.rows.saturating_sub(lines.len());
@@ -147,7 +151,7 @@ fn rank(state: HostState) -> u8 {
     match state {
         HostState::Unhealthy | HostState::Failed => 0,
         HostState::Working | HostState::Starting | HostState::Removing => 1,
-        HostState::Drifted | HostState::Stopped | HostState::Unreachable => 2,
+        HostState::Drifted | HostState::Stopped | HostState::Unreachable | HostState::HeldBack => 2,
         HostState::Pending => 3,
         HostState::Ready => 4,
     }
@@ -157,6 +161,7 @@ fn rank(state: HostState) -> u8 {
 fn word(state: HostState) -> String {
     match state {
         HostState::Ready => "healthy".to_owned(),
+        HostState::HeldBack => "held back".to_owned(),
         other => plain(&other),
     }
 }
@@ -167,7 +172,7 @@ fn colour(state: HostState) -> Option<&'static str> {
         HostState::Ready => Some("32"),
         HostState::Unhealthy | HostState::Failed | HostState::Stopped => Some("31"),
         HostState::Working | HostState::Starting | HostState::Removing => Some("36"),
-        HostState::Drifted | HostState::Unreachable => Some("33"),
+        HostState::Drifted | HostState::Unreachable | HostState::HeldBack => Some("33"),
         HostState::Pending => None,
     }
 }
@@ -186,7 +191,7 @@ fn counts(rows: &[(&HostId, &HostRow)]) -> String {
 mod tests {
     use windlass_crds::id::{Generation, RevisionNumber, Sequence};
     use windlass_crds::record::{Evidence, Purpose, RolloutState};
-    use windlass_crds::status::{Failure, RolloutStatus};
+    use windlass_crds::status::{CanaryStatus, Failure, RolloutStatus};
     use windlass_store::{Entry, Key, StoreRevision};
 
     use super::*;
@@ -214,6 +219,7 @@ mod tests {
                 purpose: Purpose::Deploy,
                 state: RolloutState::Active,
                 started: second(0),
+                canary: None,
             }),
             desired: u32::try_from(rows.len()).expect("few"),
             hosts: rows.iter().map(row).collect(),
@@ -338,6 +344,35 @@ mod tests {
         service/web: waiting for the controller
           a   healthy         4s   revision 3
         ");
+    }
+
+    #[test]
+    fn the_step_of_a_canary_stands_above_the_hosts() {
+        let mut board = Board::default();
+        let canary = |baking_until, waiting_since| {
+            move |told: &mut ServiceStatus| {
+                let rollout = told.rollout.as_mut().expect("a rollout");
+                rollout.canary = Some(CanaryStatus { step: 1, steps: 3, baking_until, waiting_since });
+            }
+        };
+        let hosts = ["a=3 ready", "b=2 heldBack it was bad here"];
+        for (baking, waiting) in [(None, None), (Some(second(90)), None), (None, Some(second(90)))] {
+            board.take(&resource("web", &hosts, canary(baking, waiting)), second(0));
+            board.take(&resource("web", &hosts, canary(baking, waiting)), second(0));
+            let lines = board.lines(Room { columns: 100, rows: 20, coloured: false }, second(4));
+            insta::allow_duplicates! {
+                assert_eq!(lines.len(), 4, "{lines:#?}");
+            }
+            let expected = match (baking, waiting) {
+                (None, None) => "  step 1 of 3",
+                (Some(_), _) => "  step 1 of 3 has to stay healthy until 1970-01-12T13:48:10Z",
+                (None, Some(_)) => {
+                    "  step 1 of 3 waits since 1970-01-12T13:48:10Z for `windlass rollout approve service/web --revision 3`"
+                }
+            };
+            assert_eq!(lines[1], cut(expected, 100));
+            assert!(lines[2].contains("b   held back"), "{lines:#?}");
+        }
     }
 
     #[test]

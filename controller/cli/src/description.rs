@@ -6,13 +6,14 @@ use windlass_crds::document::Declaration;
 use windlass_crds::id::ResourceKey;
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{self, Verdict};
-use windlass_crds::service::{Rollout, ServiceSpec};
+use windlass_crds::service::{Order, Rollout, ServiceSpec, Strategy};
 use windlass_crds::status::HostRow;
 use windlass_engine::events::Event;
 
 use crate::evidence::failure;
 use crate::inventory::Resource;
 use crate::outlook::outlook;
+use crate::steps;
 use crate::summary::{age, plain};
 use crate::table::{Columns, cell, optional};
 use crate::text::{LINE, cut, printable};
@@ -132,6 +133,7 @@ fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
             fields.extend(told.revision.map(|revision| ("Revision", format!("{revision}{target}"))));
             fields.extend(told.release.map(|release| ("Release", release.short())));
             fields.push(("Ready", format!("{} of {} hosts", told.ready, told.desired)));
+            fields.extend(steps::words(&resource.key, &told).map(|step| ("Canary", step)));
         }
         ResourceKey::Host(_) => {
             let told = resource.host_status();
@@ -158,19 +160,38 @@ fn service_fields(spec: &ServiceSpec) -> Vec<(&'static str, String)> {
         .as_ref()
         .map_or_else(|| "runs for 10 s without a restart, and owns its port".to_owned(), plain_brief);
     let interval = &spec.source.change_detection.interval;
-    let Rollout { strategy, max_unavailable, min_healthy_time, .. } = &spec.rollout;
-    let strategy = plain(strategy);
     vec![
         ("Placement", or_none(&hosts.chain(labels).collect::<Vec<_>>())),
         ("Source", format!("{}, looked at every {interval}", source.unwrap_or_default())),
         ("Runs", format!("{}: {}", plain(&spec.runtime.target), command.collect::<Vec<_>>().join(" "))),
         ("Port", port.unwrap_or_else(|| "none".to_owned())),
         ("Healthy", health),
-        (
-            "Rollout",
-            format!("{strategy}, at most {} unavailable, well for {}", plain(max_unavailable), min_healthy_time),
-        ),
+        ("Rollout", manner(&spec.rollout)),
     ]
+}
+
+/// `canary of 1, 25%, each watched for 1m, at most 1 unavailable, well for 5s`.
+fn manner(rollout: &Rollout) -> String {
+    let mut words = vec![plain(&rollout.strategy)];
+    if let Some(canary) = rollout.canary.as_ref().filter(|_| rollout.strategy == Strategy::Canary) {
+        let steps: Vec<String> = canary.steps.iter().map(plain).collect();
+        words[0] += &format!(" of {}", steps.join(", "));
+        words.extend(canary.bake.map(|bake| format!("each watched for {bake}")));
+        if canary.needs_approval() {
+            words.push("each step approved by a person".to_owned());
+        }
+    }
+    if rollout.order != Order::Name {
+        words.push(format!("by {}", plain(&rollout.order)));
+    }
+    if rollout.strategy != Strategy::AllAtOnce {
+        words.push(format!("at most {} unavailable", plain(&rollout.max_unavailable)));
+    }
+    if rollout.max_failures > 0 {
+        words.push(format!("{} may fail", rollout.max_failures));
+    }
+    words.push(format!("well for {}", rollout.min_healthy_time));
+    words.join(", ")
 }
 
 /// `interval: 5s, endpoint: /healthz`: the fields of a part of a declaration that are plain values.
@@ -252,4 +273,29 @@ fn events(subject: &Subject<'_>) -> Vec<String> {
         vec![age(event.time, subject.now), event.reason.to_string(), cell(&cut(&message, LINE))]
     });
     table(["AGE", "REASON", "MESSAGE"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollout_is_told_in_one_line() {
+        let told = |text: &str| manner(&serde_json::from_str(text).expect(text));
+        for (text, expected) in [
+            ("{}", "rolling, at most 1 unavailable, well for 5s"),
+            (
+                r#"{"maxUnavailable": "25%", "maxFailures": 2, "order": "label:rack"}"#,
+                "rolling, by label:rack, at most 25% unavailable, 2 may fail, well for 5s",
+            ),
+            (r#"{"strategy": "allAtOnce", "maxUnavailable": 2}"#, "allAtOnce, well for 5s"),
+            (
+                r#"{"strategy": "canary", "canary": {"steps": [1, "25%"], "bake": "60s", "promotion": "approved"}}"#,
+                "canary of 1, 25%, each watched for 1m, each step approved by a person, at most 1 unavailable, well for 5s",
+            ),
+            (r#"{"canary": {"steps": [1]}}"#, "rolling, at most 1 unavailable, well for 5s"),
+        ] {
+            assert_eq!(told(text), expected);
+        }
+    }
 }

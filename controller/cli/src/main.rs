@@ -21,6 +21,7 @@ mod outlook;
 mod output;
 mod resources;
 mod settling;
+mod steps;
 mod summary;
 mod table;
 mod telemetry;

@@ -6,6 +6,7 @@ use windlass_crds::id::{HostId, Sequence};
 use windlass_crds::status::HostRow;
 
 use crate::inventory::Resource;
+use crate::steps;
 use crate::summary::plain;
 use crate::text::printable;
 
@@ -13,17 +14,19 @@ use crate::text::printable;
 #[derive(Debug, Default)]
 pub(crate) struct Narrator {
     rollout: Option<Sequence>,
+    /// How far its canary had come.
+    step: Option<String>,
     /// What was told of each, without the time: that alone is no news.
     hosts: BTreeMap<HostId, String>,
 }
 
 impl Narrator {
-    /// What is new of a Service: its rollout, then each host.
+    /// What is new of a Service: its rollout and the step of it, then each host.
     pub(crate) fn news(&mut self, resource: &Resource) -> Vec<String> {
         let told = resource.service_status();
         let key = &resource.key;
         let mut lines = Vec::new();
-        if let Some(rollout) = told.rollout.filter(|rollout| self.rollout != Some(rollout.sequence)) {
+        if let Some(rollout) = told.rollout.as_ref().filter(|rollout| self.rollout != Some(rollout.sequence)) {
             let purpose = plain(&rollout.purpose);
             lines.push(match told.target {
                 Some(target) => format!("{key}: rollout {} ({purpose}) to revision {target}", rollout.sequence),
@@ -31,6 +34,11 @@ impl Narrator {
             });
             self.rollout = Some(rollout.sequence);
         }
+        let step = steps::words(key, &told);
+        if let Some(step) = step.as_ref().filter(|_| self.step != step) {
+            lines.push(format!("{key}: {step}"));
+        }
+        self.step = step;
         let hosts: BTreeMap<HostId, String> =
             told.hosts.iter().map(|(host, row)| (host.clone(), describe(row))).collect();
         for (host, row) in &hosts {

@@ -39,7 +39,7 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
     let failed = told.failure.as_ref().map(|failure| failure.revision).or(told.revision);
     let failed = failed.map_or_else(|| "what failed".to_owned(), |failed| format!("revision {failed}"));
     match reason {
-        Reason::RolledBack => {
+        Reason::RolledBack | Reason::Aborted => {
             format!("{running} stays; {failed} is not deployed again until the source or the declaration changes")
         }
         Reason::RollingBack => format!("it goes back to {running}, host by host"),
@@ -50,6 +50,16 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         Reason::Undone => format!("{running} stays until something else is declared"),
         Reason::Paused => "nothing is begun on hosts until it is resumed; what runs goes on".to_owned(),
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),
+        Reason::HeldBack => {
+            format!(
+                "{running} stays where it is well; where it is not, it is not tried again until the source or the declaration changes"
+            )
+        }
+        Reason::Baking => "it is watched until then, and goes back by itself should a host turn unhealthy".to_owned(),
+        Reason::WaitingForApproval => {
+            "no other host is switched until somebody approves it; should a host turn unhealthy, it goes back"
+                .to_owned()
+        }
         Reason::Repairing | Reason::DriftFound => "what was changed on hosts is put right".to_owned(),
         Reason::StepFailed | Reason::HostUnhealthy => {
             "it is tried again by itself, after waits that grow up to 5 minutes; what serves stays".to_owned()
@@ -78,11 +88,21 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
 /// What a person can do.
 pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
     Some(match reason {
-        Reason::RolledBack | Reason::Unhealthy | Reason::FirstDeployUnhealthy => format!(
-            "mend the source or the declaration and apply it; `windlass rollout retry {key}` tries the same once more"
-        ),
+        Reason::RolledBack | Reason::Unhealthy | Reason::FirstDeployUnhealthy | Reason::Aborted | Reason::HeldBack => {
+            format!(
+                "mend the source or the declaration and apply it; `windlass rollout retry {key}` tries the same once more"
+            )
+        }
         Reason::Undone => format!("`windlass rollout retry {key}` goes forward again"),
         Reason::Paused => format!("`windlass rollout resume {key}` lets it go on"),
+        Reason::WaitingForApproval => {
+            format!(
+                "`windlass rollout approve {key}` lets the next step begin; `windlass rollout abort {key}` goes back"
+            )
+        }
+        Reason::Baking => {
+            format!("`windlass rollout status {key}` follows it; `windlass rollout abort {key}` goes back")
+        }
         Reason::RemovalNeedsConfirmation => format!("`windlass confirm-removal {key}` lets it go on"),
         Reason::RollingOut | Reason::RollingBack | Reason::Repairing => {
             format!("`windlass rollout status {key}` follows it")

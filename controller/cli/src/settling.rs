@@ -36,6 +36,22 @@ pub(crate) enum Ending {
     Undone,
     /// Either of them: what runs was started anew.
     Restarted,
+    /// What a person aborted is off the hosts.
+    Aborted,
+    /// What is declared runs everywhere, or waits for a person once more.
+    Approved,
+}
+
+impl Ending {
+    /// Whether a Service that is not ready for this reason is at a good end all the same.
+    fn includes(self, reason: Reason) -> bool {
+        match self {
+            Self::Declared => false,
+            Self::Undone | Self::Restarted => reason == Reason::Undone,
+            Self::Aborted => reason == Reason::Aborted,
+            Self::Approved => reason == Reason::WaitingForApproval,
+        }
+    }
 }
 
 /// Why a text is no [`Goal`].
@@ -70,8 +86,8 @@ impl fmt::Display for Goal {
             Self::Observed => out.write_str("seen by the controller"),
             Self::Gone => out.write_str("gone"),
             Self::Paused => out.write_str("paused"),
-            Self::Settled(Ending::Declared | Ending::Restarted) => out.write_str("Ready"),
-            Self::Settled(Ending::Undone) => out.write_str("back"),
+            Self::Settled(Ending::Declared | Ending::Restarted | Ending::Approved) => out.write_str("Ready"),
+            Self::Settled(Ending::Undone | Ending::Aborted) => out.write_str("back"),
         }
     }
 }
@@ -156,6 +172,8 @@ impl Why {
                     | Reason::Unhealthy
                     | Reason::FirstDeployUnhealthy
                     | Reason::Undone
+                    | Reason::Aborted
+                    | Reason::HeldBack
                     | Reason::Paused
                     | Reason::RemovalNeedsConfirmation
                     | Reason::OwnedByAnother
@@ -220,7 +238,7 @@ pub(crate) fn judge(wanted: &Wanted, resource: Option<&Resource>) -> Progress {
         },
         Goal::Settled(ending) => match (ready, stalled) {
             (Some(ready), _) if ready.status == ConditionStatus::True => Progress::Met,
-            (Some(ready), _) if ending != Ending::Declared && ready.reason == Reason::Undone => Progress::Met,
+            (Some(ready), _) if ending.includes(ready.reason) => Progress::Met,
             (_, Some(stalled)) => Progress::Never(Why::told(Some(stalled))),
             // Whatever is left waits for a person.
             (Some(Condition { reason: Reason::Paused | Reason::DriftFound, .. }), None) if paused.is_some() => {

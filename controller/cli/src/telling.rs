@@ -109,6 +109,8 @@ pub(crate) fn ending(resource: &Resource) -> String {
     let told = resource.any_status();
     match windlass_crds::status::condition(&told.conditions, Ready) {
         Some(ready) if ready.reason == Reason::Undone => format!("undone: {}", ready.message),
+        Some(ready) if ready.reason == Reason::Aborted => format!("aborted: {}", ready.message),
+        Some(ready) if ready.reason == Reason::WaitingForApproval => format!("waiting: {}", ready.message),
         Some(ready) if ready.message.is_empty() => "ready".to_owned(),
         Some(ready) => format!("ready: {}", ready.message),
         None => "ready".to_owned(),

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels};
-use windlass_crds::id::{HostId, HostName, Kind, ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::id::{HostId, HostName, Kind, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
@@ -86,7 +86,7 @@ pub struct Surroundings {
     /// Hosts that are declared, whether or not they make sense.
     pub host_names: BTreeSet<HostName>,
     /// Zones that make sense.
-    pub zones: Vec<NetworkZoneSpec>,
+    pub zones: Vec<(ZoneName, NetworkZoneSpec)>,
     /// Zones that make no sense: while there is one, nothing can be said about plaintext.
     pub broken_zones: Vec<ResourceKey>,
 }
@@ -209,7 +209,7 @@ impl Cache {
                     Declaration::Host(Declared { key, labels, spec }) => {
                         around.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
                     }
-                    Declaration::NetworkZone(zone) => around.zones.push(zone.spec.clone()),
+                    Declaration::NetworkZone(zone) => around.zones.push((zone.key.clone(), zone.spec.clone())),
                     Declaration::Service(_) => {}
                 },
                 (Err(_), ResourceKey::NetworkZone(_)) => around.broken_zones.push(key.clone()),

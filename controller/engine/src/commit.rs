@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use windlass_crds::id::{Generation, ResourceKey, RevisionNumber, Sequence, ServiceKey};
-use windlass_crds::record::{Owned, Rollout, RolloutState};
+use windlass_crds::record::{Owned, Rollout, RolloutState, Verdict};
 use windlass_crds::status::{Finding, RolloutStatus, ServiceStatus, conditions, rows};
 use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_planner::planted::{Bug, planted};
@@ -60,10 +60,11 @@ pub fn rollouts(
     let mut opened = None;
     match &plan.rollout {
         RolloutChange::Keep => {
-            if let Some(last) = last.as_mut().filter(|_| !plan.touch.is_empty()) {
+            if let Some(last) = last.as_mut().filter(|_| !plan.touch.is_empty() || plan.canary.is_some()) {
                 if !planted(Bug::TouchForgotten) {
                     last.touched.extend(plan.touch.iter().cloned());
                 }
+                last.canary = plan.canary.clone().or(last.canary.take());
                 last.progressed = now;
             }
         }
@@ -71,6 +72,9 @@ pub fn rollouts(
             if let Some(last) = &mut last {
                 last.state = *state;
                 last.progressed = now;
+                if let Some((host, evidence)) = &plan.fallen {
+                    last.verdicts.insert(host.clone(), Verdict::Unhealthy { evidence: evidence.clone() });
+                }
             }
         }
         RolloutChange::Open { purpose, revision, above: _ } => {
@@ -83,17 +87,10 @@ pub fn rollouts(
             let same = last.as_ref().filter(|last| last.revision == *revision);
             let restage = same.map(windlass_planner::record::damaged).unwrap_or_default();
             opened = drawn.map(|sequence| Rollout {
-                sequence,
-                purpose: *purpose,
-                revision: *revision,
-                term,
-                started: now,
-                progressed: now,
-                state: RolloutState::Active,
                 touched,
                 restage,
-                verdicts: std::collections::BTreeMap::new(),
-                failures: std::collections::BTreeMap::new(),
+                canary: plan.canary.clone(),
+                ..Rollout::begin(sequence, *purpose, *revision, term, now)
             });
         }
     }
@@ -118,6 +115,7 @@ pub fn status(
         purpose: rollout.purpose,
         state: rollout.state,
         started: rollout.started,
+        canary: report.canary.clone().filter(|_| rollout.state == RolloutState::Active),
     });
     let findings: Vec<Finding> = report.findings.clone();
     ServiceStatus {
@@ -223,7 +221,7 @@ impl Records<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use windlass_crds::record::Purpose;
     use windlass_crds::request::Request;
@@ -236,17 +234,8 @@ mod tests {
     /// A Service that was rolled out and asked more often than one commit can clear away.
     fn crowded() -> ServiceView {
         let rollout = |number| Rollout {
-            sequence: Sequence(number),
-            purpose: Purpose::Deploy,
-            revision: None,
-            term: 1,
-            started: Timestamp::UNIX_EPOCH,
-            progressed: Timestamp::UNIX_EPOCH,
             state: RolloutState::Succeeded,
-            touched: BTreeSet::new(),
-            restage: BTreeSet::new(),
-            verdicts: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            ..Rollout::begin(Sequence(number), Purpose::Deploy, None, 1, Timestamp::UNIX_EPOCH)
         };
         let at = StoreRevision::default();
         let rollouts = (1..=500).map(|number| (Sequence(number), Stored { value: rollout(number), at }));

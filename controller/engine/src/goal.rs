@@ -13,8 +13,8 @@ use windlass_crds::id::{HostId, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
-use windlass_crds::security::{default_at, transport};
-use windlass_crds::service::{Install, ServiceSpec, Source, Transport};
+use windlass_crds::security::{default_at, transport, zone_of};
+use windlass_crds::service::{Install, Order, ServiceSpec, Source, Transport};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_sources::{Release, ScanMode, SourceError, SourceTree};
@@ -217,23 +217,32 @@ pub struct Places {
     pub placements: BTreeMap<HostId, (Target, Placement)>,
     /// What is spoken to those that it shall run on, where a declaration does not say.
     pub default_transports: BTreeMap<HostId, Transport>,
+    /// Which zone or value of the label those that it shall run on have, where `rollout.order` names one.
+    pub groups: BTreeMap<HostId, String>,
 }
 
 /// Finds the hosts of a Service, by what is declared and by what is recorded.
 pub async fn places(spec: Option<&ServiceSpec>, owned: &Owned, around: &Surroundings) -> Places {
     let mut placements = BTreeMap::new();
     let mut default_transports = BTreeMap::new();
+    let mut groups = BTreeMap::new();
     let placed = spec.map(|spec| spec.hosts(around.labelled())).unwrap_or_default();
     for id in placed {
         let found = match target(&id, around) {
             Ok(target) => match spec {
-                Some(spec) => match allowed(spec, &target, around).await {
-                    Ok(default) => {
-                        default_transports.insert(id.clone(), default);
-                        (target, Placement::Placed)
+                Some(spec) => {
+                    let addresses = addresses(&target.address).await;
+                    if let Some(group) = group(spec, &id, addresses.as_deref().unwrap_or_default(), around) {
+                        groups.insert(id.clone(), group);
                     }
-                    Err(complaint) => (target, Placement::Refused(complaint)),
-                },
+                    match allowed(spec, &target, addresses, around) {
+                        Ok(default) => {
+                            default_transports.insert(id.clone(), default);
+                            (target, Placement::Placed)
+                        }
+                        Err(complaint) => (target, Placement::Refused(complaint)),
+                    }
+                }
                 None => continue,
             },
             Err(complaint) => (stand_in(&id, owned), Placement::Refused(complaint)),
@@ -260,7 +269,24 @@ pub async fn places(spec: Option<&ServiceSpec>, owned: &Owned, around: &Surround
             placements.insert(id.clone(), (target, Placement::Unplaced));
         }
     }
-    Places { placements, default_transports }
+    Places { placements, default_transports, groups }
+}
+
+/// Which of the groups of `rollout.order` a host belongs to. One whose addresses are in several zones is in none.
+fn group(spec: &ServiceSpec, id: &HostId, addresses: &[IpAddr], around: &Surroundings) -> Option<String> {
+    match &spec.rollout.order {
+        Order::Name => None,
+        Order::Label(key) => {
+            let HostId::Named(name) = id else { return None };
+            around.hosts.get(name).and_then(|(labels, _)| labels.get(key).cloned())
+        }
+        Order::Zone => {
+            let zones = || around.zones.iter().map(|(name, zone)| (name, zone));
+            let mut found = addresses.iter().map(|address| zone_of(*address, zones()));
+            let first = found.next()??;
+            found.all(|other| other == Some(first)).then(|| first.to_string())
+        }
+    }
 }
 
 /// How a host is reached that is not declared (any more).
@@ -294,11 +320,16 @@ fn target(id: &HostId, around: &Surroundings) -> Result<Target, Complaint> {
 }
 
 /// The plaintext rule, before any connection. Tells what is spoken to the host where a declaration does not say.
-async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> Result<Transport, Complaint> {
-    let addresses = addresses(&target.address).await;
+fn allowed(
+    spec: &ServiceSpec,
+    target: &Target,
+    addresses: Result<Vec<IpAddr>, String>,
+    around: &Surroundings,
+) -> Result<Transport, Complaint> {
+    let zones = || around.zones.iter().map(|(_, zone)| zone);
     let Some(network) = &spec.network else {
         // Nothing is spoken; but a revision that did may be gone back to, and is asked by this.
-        let known = addresses.ok().and_then(|addresses| default_at(&addresses, &around.zones.iter()));
+        let known = addresses.ok().and_then(|addresses| default_at(&addresses, &zones()));
         return Ok(known.unwrap_or(Transport::Https));
     };
     let addresses = addresses.map_err(|message| Complaint {
@@ -311,8 +342,7 @@ async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> 
         let message = format!("{zone} makes no sense, so it cannot be told what may be spoken to {}", target.address);
         return Err(Complaint { reason: Reason::PlaintextRefused, message });
     }
-    let zones = around.zones.iter();
-    let chosen = transport(network.transport, &addresses, &zones)
+    let chosen = transport(network.transport, &addresses, &zones())
         .map_err(|refusal| Complaint { reason: Reason::PlaintextRefused, message: refusal.to_string() })?;
     if chosen.is_plaintext() && spec.health.as_ref().is_some_and(|health| health.tls.is_some()) {
         let message = format!(
@@ -321,7 +351,7 @@ async fn allowed(spec: &ServiceSpec, target: &Target, around: &Surroundings) -> 
         );
         return Err(Complaint { reason: Reason::InvalidDeclaration, message });
     }
-    Ok(default_at(&addresses, &zones).unwrap_or(chosen))
+    Ok(default_at(&addresses, &zones()).unwrap_or(chosen))
 }
 
 /// Every address that a name has, in an order that does not change from one look to the next.

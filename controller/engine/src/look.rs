@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
 use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation};
-use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
@@ -129,10 +128,9 @@ impl<F: Fleet> Controller<F> {
         }
     }
 
-    /// Whether it is time to ask a Service how it is.
-    pub fn pulse_due(spec: &ServiceSpec, before: Option<&Pulse>) -> bool {
-        let Some(health) = &spec.health else { return false };
-        before.is_none_or(|before| before.at.elapsed() >= health.interval.duration())
+    /// Whether it is time to ask a Service how it is, which happens so often.
+    pub fn pulse_due(interval: Duration, before: Option<&Pulse>) -> bool {
+        before.is_none_or(|before| before.at.elapsed() >= interval)
     }
 
     /// Asks a Service how it is, outside any rollout.

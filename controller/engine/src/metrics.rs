@@ -202,5 +202,6 @@ pub fn state(state: RolloutState) -> &'static str {
         RolloutState::Unhealthy => "unhealthy",
         RolloutState::Halted => "halted",
         RolloutState::Superseded => "superseded",
+        RolloutState::Aborted => "aborted",
     }
 }

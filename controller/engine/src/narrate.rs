@@ -49,7 +49,7 @@ fn tell(service: &ServiceKey, rollout: &Rollout, what: &str) {
         RolloutState::Succeeded | RolloutState::Superseded => {
             tracing::info!(%service, sequence, purpose, revision, outcome, took_ms, "{what}");
         }
-        RolloutState::Unhealthy | RolloutState::Halted => {
+        RolloutState::Unhealthy | RolloutState::Halted | RolloutState::Aborted => {
             let failures: Vec<String> =
                 rollout.failures.iter().map(|(host, failure)| format!("{host}: {}", failure.error)).collect();
             let why = failures.join("; ");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use windlass_crds::condition::Reason;
 use windlass_crds::id::{HostId, Kind, ResourceKey, RevisionNumber, Sequence};
-use windlass_crds::record::{BlockCause, Blocked, Owned, Revision};
+use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, Rollout};
 use windlass_crds::request::Request;
+use windlass_planner::abort::{self, Abort, Unaborted};
+use windlass_planner::canary::{self, Unapproved};
+use windlass_planner::input::{Goal, Inputs};
 use windlass_planner::record::block;
 use windlass_planner::target::Aim;
 use windlass_store::{Key, RequestId, Write};
@@ -81,6 +83,8 @@ pub fn refusals(
             | Request::Retry
             | Request::ConfirmRemoval { .. }
             | Request::Restart
+            | Request::Abort
+            | Request::Approve { .. }
             | Request::Pause
             | Request::Resume => Kind::Service,
         };
@@ -119,8 +123,18 @@ pub struct Subject<'a> {
     pub aim: &'a Aim,
     /// A switch above this sequence is later than the requests.
     pub since: Sequence,
-    /// The moment.
-    pub now: Timestamp,
+    /// Everything that is known of it, as it was before the requests.
+    pub inputs: &'a Inputs<'a>,
+    /// The last rollout; changed.
+    pub rollout: Option<&'a mut Rollout>,
+}
+
+impl Subject<'_> {
+    /// What is known of it by now: a request sees what those before it have done.
+    fn with_inputs<T>(&self, decide: impl FnOnce(&Inputs<'_>) -> T) -> T {
+        let owned = self.owned.clone();
+        decide(&Inputs { owned: &owned, rollout: self.rollout.as_deref(), ..self.inputs.clone() })
+    }
 }
 
 /// Takes the requests in, in the order of their ids.
@@ -132,7 +146,7 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             Ok(Request::Reconcile) => asked.look = true,
             Ok(Request::Retry) => {
                 asked.look = true;
-                subject.owned.blocked.clear();
+                windlass_planner::record::retry(subject.owned);
             }
             Ok(Request::ConfirmRemoval { hosts }) => {
                 let meant = |host: &&HostId| hosts.is_empty() || hosts.contains(*host);
@@ -144,8 +158,18 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                 }
             }
             // What is paused, or is not, stays as it is.
-            Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.now)),
+            Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.inputs.now)),
             Ok(Request::Resume) => subject.owned.paused = None,
+            Ok(Request::Abort) => {
+                if let Err(why) = end(subject) {
+                    refuse(format!("abort: {why}"));
+                }
+            }
+            Ok(Request::Approve { revision, step }) => {
+                if let Err(why) = approve(*revision, *step, subject) {
+                    refuse(format!("approve: {why}"));
+                }
+            }
             Ok(request @ Request::Adopt { .. }) => {
                 refuse(format!("{}: only a Host can be asked this", request.name()));
             }
@@ -158,6 +182,33 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
         }
     }
     asked
+}
+
+/// Ends the rollout that is under way.
+fn end(subject: &mut Subject<'_>) -> Result<(), Unaborted> {
+    match subject.with_inputs(abort::abort)? {
+        Abort::Restart => subject.owned.restart = None,
+        Abort::Deploy(revision) => {
+            let declared = subject.declared.filter(|declared| declared.number == revision);
+            let known = subject.revisions.get(&revision).or(declared).ok_or(Unaborted::Nothing)?;
+            let spec = match &subject.inputs.goal {
+                Goal::Run { spec, .. } => spec,
+                Goal::Remove => &known.spec,
+            };
+            abort::record(subject.owned, subject.rollout.as_deref_mut(), known, spec, subject.inputs.now);
+        }
+    }
+    Ok(())
+}
+
+/// Lets the next step of a canary begin.
+fn approve(revision: RevisionNumber, step: Option<u32>, subject: &mut Subject<'_>) -> Result<(), Unapproved> {
+    let rollout = subject.rollout.as_deref().ok_or(Unapproved::Nothing)?;
+    let progress = subject.with_inputs(|inputs| canary::approve(inputs, rollout, revision, step))?;
+    if let Some(rollout) = subject.rollout.as_deref_mut() {
+        rollout.canary = Some(progress);
+    }
+    Ok(())
 }
 
 fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
@@ -195,6 +246,8 @@ fn undo(wanted: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(),
         Some(to) => to,
         None => return Err("there is no earlier revision that was good".to_owned()),
     };
+    // Wherever it was unhealthy: a person wants it.
+    subject.owned.held_back.values_mut().for_each(|held| drop(held.remove(&to)));
     let blocked = Blocked {
         spec: declared.spec.digest(),
         release: declared.release,

@@ -7,6 +7,7 @@ mod arrivals;
 mod brought;
 mod foreseen;
 mod nonsense;
+mod pace;
 mod record;
 mod scene;
 
@@ -21,13 +22,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
-use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
-use windlass_crds::id::{HostId, Sequence, ServiceKey};
+use windlass_crds::id::{HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::HostObservation;
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
-use windlass_crds::status::Finding;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
@@ -37,12 +36,14 @@ use windlass_store::{CommitError, SequenceError, WriteError};
 
 pub use self::foreseen::{Foreseen, foresee};
 pub use self::nonsense::stalled;
+use self::pace::{Pace, pulse_interval};
 #[cfg(test)]
 pub(crate) use self::record::LEFT_BEHIND;
 use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::{Controller, Memory, Pulse, Scan};
 use crate::execute::{Errand, Outcome};
+use crate::judge::LOG_LINES;
 use crate::look::Looked;
 use crate::queue::Next;
 use crate::removals;
@@ -55,14 +56,8 @@ const FIRST_ANSWER: Duration = Duration::from_millis(700);
 /// which anybody else does something to a host, and as long as a program takes that starts soon.
 const STILL_NEW: Duration = Duration::from_secs(3);
 
-/// Hosts are looked at so often where nothing happens (design: every 60 s).
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-
 /// A host out of reach is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
-
-/// What waits for hosts that are down is looked at again after this.
-const WAITING: Duration = Duration::from_secs(3);
 
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
@@ -180,7 +175,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 return self.nonsense(&scene).await;
             };
             self.observe(&scene).await;
-            let (mut plan, owned, rollout) = self.decide(&scene);
+            let (mut plan, rollout) = self.decide(&scene);
+            self.add_logs(&scene, &mut plan).await;
+            let owned = plan.owned.clone();
             let held = self.failed && reopens_what_halted(&plan, rollout.as_ref());
             if held {
                 plan.rollout = RolloutChange::Keep;
@@ -213,7 +210,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             let looked = self.placements_seen(&scene);
             let resting = looked && self.out.is_empty() && plan.actions.is_empty() && plan.stamp.is_empty();
-            if resting && matches!(plan.rollout, RolloutChange::Keep) {
+            let keeps = plan.rollout == RolloutChange::Keep && plan.canary.is_none();
+            if resting && keeps {
                 return Ok(self.next(&scene, &spec, &plan));
             }
             if plan.rollout == RolloutChange::Close(RolloutState::Halted) {
@@ -222,7 +220,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     return Ok(Next::Retry);
                 }
             }
-            if plan.rollout == RolloutChange::Keep && plan.stamp.is_empty() {
+            if keeps && plan.stamp.is_empty() {
                 self.wait(&fingerprint).await;
             }
         }
@@ -408,8 +406,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Asks how the Service is where that is due and nothing is under way; the answers come beside the rest.
     fn ask(&mut self, scene: &Scene, plan: &Plan, rollout: Option<&Rollout>) {
-        // A rollout that waits for a person may do so for days.
-        let held = plan.report.work == Work::Held;
+        // A rollout that waits for a person may do so for days, and a canary is watched.
+        let held = matches!(plan.report.work, Work::Held | Work::Waiting);
         if !held && rollout.is_some_and(|rollout| rollout.state == RolloutState::Active) {
             return;
         }
@@ -423,7 +421,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let Some(revision) = confirmed else { continue };
             let Some(rules) = scene.rules(plan, revision, id) else { continue };
             let before = self.memory.health.get(id).cloned();
-            let due = Controller::<F>::pulse_due(&rules.spec, before.as_ref());
+            let Some(interval) = pulse_interval(&rules.spec, plan) else { continue };
+            let due = Controller::<F>::pulse_due(interval, before.as_ref());
             if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
                 continue;
             }
@@ -474,8 +473,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 Some((activity, _)) => HostView::Busy(*activity),
                 None => self.views.get(id).cloned().unwrap_or_else(|| self.unseen(id)),
             };
-            let health = self.memory.health.get(id).map_or(Health::Unknown, |pulse| pulse.health.clone());
-            (id.clone(), HostInput { target: target.clone(), placement: placement.clone(), view, health })
+            let health = match self.memory.health.get(id) {
+                // Not often enough to count, and no good answer either.
+                Some(pulse) if pulse.bad > 0 && pulse.health == Health::Well => Health::Unknown,
+                Some(pulse) => pulse.health.clone(),
+                None => Health::Unknown,
+            };
+            let (placement, group) = (placement.clone(), scene.groups.get(id).cloned());
+            (id.clone(), HostInput { target: target.clone(), placement, view, health, group })
         };
         scene.placements.iter().map(input).collect()
     }
@@ -489,7 +494,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     }
 
     /// Takes in what people asked and what came back from hosts, then plans.
-    fn decide(&mut self, scene: &Scene) -> (Plan, Owned, Option<Rollout>) {
+    fn decide(&mut self, scene: &Scene) -> (Plan, Option<Rollout>) {
         let hosts = self.hosts(scene);
         let mut owned = scene.owned.clone();
         let mut rollout = scene.rollout.clone();
@@ -502,7 +507,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             owned.accepted.clone_from(&scene.accepted);
         }
-        self.take_requests(scene, &hosts, &mut owned);
+        self.take_requests(scene, &hosts, &mut owned, rollout.as_mut());
         if scene.owned.paused.is_some()
             && owned.paused.is_none()
             && let Some(rollout) = rollout.as_mut().filter(|rollout| rollout.state == RolloutState::Active)
@@ -517,9 +522,16 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
         }
         let plan = plan(&self.inputs(scene, &owned, rollout.as_ref(), &hosts));
-        let owned = plan.owned.clone();
         reached(Checkpoint::Planned);
-        (plan, owned, rollout)
+        (plan, rollout)
+    }
+
+    /// Adds the last lines of the log of a host that has fallen.
+    async fn add_logs(&mut self, scene: &Scene, plan: &mut Plan) {
+        let Some((host, _)) = &plan.fallen else { return };
+        let Some((target, _)) = scene.placements.get(host) else { return };
+        let logs = self.controller.fleet.logs(target, self.key, LOG_LINES).await.unwrap_or_default();
+        plan.add_logs(&logs);
     }
 
     /// Sends the errands of a plan.
@@ -539,7 +551,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 _ => false,
             };
             let activity = if down { Activity::Disruptive } else { Activity::Quiet };
-            let number = plan.aim.revision();
+            let number = revision_of(acts).or(plan.aim.revision());
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
             let judged_by = number.and_then(|number| scene.rules(plan, number, id));
             let judged_by = judged_by.unwrap_or_else(|| scene.rules_of(&accepted.spec, id));
@@ -571,6 +583,16 @@ impl<'a, F: Fleet> Turn<'a, F> {
             };
             self.out.push(errand.boxed());
         }
+    }
+
+    /// When to look again.
+    fn next(&self, scene: &Scene, spec: &ServiceSpec, plan: &Plan) -> Next {
+        if self.failed {
+            return Next::Retry;
+        }
+        let lost = self.views.values().any(|view| matches!(view, HostView::Unreachable(_) | HostView::Refusing(_)));
+        let declared = scene.view.declared.is_some();
+        Next::After(Pace { plan, spec, declared, lost, now: self.controller.now() }.pause())
     }
 
     /// Waits until something comes back from a host, or something else is wanted.
@@ -611,32 +633,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
         }
     }
+}
 
-    /// When to look again.
-    fn next(&self, scene: &Scene, spec: &ServiceSpec, plan: &Plan) -> Next {
-        if self.failed {
-            return Next::Retry;
-        }
-        let declared = scene.view.declared.is_some();
-        let mut waits = vec![LOOK_EVERY];
-        if declared {
-            waits.push(spec.source.change_detection.interval.duration());
-            waits.extend(spec.health.as_ref().map(|health| health.interval.duration()));
-        }
-        let lost = self.views.values().any(|view| matches!(view, HostView::Unreachable(_) | HostView::Refusing(_)));
-        if lost {
-            waits.push(TRY_AGAIN);
-        }
-        if plan.report.work == Work::UnderWay {
-            waits.push(WAITING);
-        }
-        let held = |finding: &Finding| finding.reason == Reason::RemovalNeedsConfirmation;
-        if plan.report.findings.iter().any(held) {
-            // Whether it is held depends on what becomes of other Services.
-            waits.push(TRY_AGAIN);
-        }
-        Next::After(waits.into_iter().min().unwrap_or(LOOK_EVERY))
-    }
+/// The revision that acts are about, where they are about one.
+fn revision_of(acts: &[Act]) -> Option<RevisionNumber> {
+    acts.iter().find_map(|act| match act {
+        Act::Step(step) => step.revision(),
+        Act::Judge { revision } => Some(*revision),
+    })
 }
 
 /// Whether a plan begins anew what has just halted.

@@ -57,6 +57,7 @@ impl fmt::Display for LeftBehind {
 /// What `owned/` says once every host that may be touched is in it.
 pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> Claimed {
     let mut owned = inputs.owned.clone();
+    release(inputs, aim, &mut owned);
     let mut left_behind = Vec::new();
     if let Some(new) = new {
         owned.last_revision = new.number;
@@ -89,6 +90,19 @@ pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> C
         }
     }
     Claimed { owned, left_behind }
+}
+
+/// Lets hosts that were held back go, where it does not matter any more: the revision is neither wanted nor one that
+/// may be gone back to, or the host is not one of ours.
+fn release(inputs: &Inputs<'_>, aim: &Aim, owned: &mut Owned) {
+    let Owned { held_back, good, .. } = owned;
+    held_back.retain(|id, revisions| {
+        revisions.retain(|revision, _| {
+            inputs.revisions.contains_key(revision) && (aim.revision() == Some(*revision) || good.contains(revision))
+        });
+        let placed = inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
+        placed && !revisions.is_empty()
+    });
 }
 
 /// Takes in that a host leads to another machine than the one that is recorded.

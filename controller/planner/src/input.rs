@@ -90,6 +90,8 @@ pub struct HostInput {
     pub view: HostView,
     /// How the Service on it answered when it was last asked, outside any rollout.
     pub health: Health,
+    /// Its zone, or its value of the label, where `rollout.order` names one and it has one.
+    pub group: Option<String>,
 }
 
 /// Whether a Service shall run on a host.
@@ -130,10 +132,10 @@ pub enum Activity {
 /// How a Service answered when it was last asked, outside any rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Health {
-    /// It was not asked, or the question did not get through.
+    /// It was not asked, the question did not get through, or it answered badly, and not yet often enough to count.
     #[default]
     Unknown,
-    /// Well.
+    /// Well, the last time.
     Well,
     /// So many bad answers in a row that it counts; the last one.
     Ill(String),

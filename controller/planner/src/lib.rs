@@ -3,9 +3,12 @@
 //! **Invariant:** nothing here is async, does I/O, reads a clock or draws a random number; the same inputs always
 //! give the same plan, and planning again on a converged fleet gives nothing to do.
 
+pub mod abort;
 pub mod brake;
+pub mod canary;
 pub mod claim;
 pub mod input;
+mod order;
 mod pause;
 pub mod plan;
 pub mod planted;

@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use windlass_crds::id::{HostId, RevisionNumber, Sequence};
 use windlass_crds::observation::StepState;
-use windlass_crds::record::{Owned, Purpose, Revision, Rollout, RolloutState};
+use windlass_crds::record::{BlockCause, CanaryProgress, Evidence, Owned, Purpose, Revision, Rollout, RolloutState};
+use windlass_crds::service::Strategy;
 use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{Step, StepError};
 
+use crate::canary::Stage;
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
+use crate::order::switches_to;
 use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
 use crate::record;
 use crate::standing::{Context, Need, Standing, disown};
-use crate::status::{Report, Work};
+use crate::status::{Findings, Report, Work};
 use crate::target::{Aim, choose};
 use crate::twins::{Twin, surely_one, twins};
 
@@ -70,6 +74,13 @@ pub struct Plan {
     /// Hosts that the rollout has touched from now on: those whose switch is about to begin, recorded before it
     /// does, and where a rollout opens, those that the one before it left in doubt.
     pub touch: BTreeSet<HostId>,
+    /// How far the canary has come from now on, where that is to be recorded: of the rollout that opens, or that goes
+    /// on.
+    pub canary: Option<CanaryProgress>,
+    /// A host that was healthy and is not any more, while it was watched: a verdict of the last rollout.
+    pub fallen: Option<(HostId, Evidence)>,
+    /// When planning again may come to something else, though nothing happens.
+    pub again: Option<Timestamp>,
     /// Machines that were found to be other ones than before, with what they may still run.
     pub left_behind: Vec<LeftBehind>,
     /// Nothing is left of a removed Service: its records go too.
@@ -79,9 +90,27 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Adds what a host that has fallen logged last, wherever that is told.
+    pub fn add_logs(&mut self, logs: &[String]) {
+        let Some((host, evidence)) = &mut self.fallen else { return };
+        evidence.logs = logs.to_vec();
+        for blocked in &mut self.owned.blocked {
+            if let BlockCause::Unhealthy { host: on, evidence: told } = &mut blocked.cause
+                && on == host
+                && told.summary == evidence.summary
+            {
+                told.logs = logs.to_vec();
+            }
+        }
+        if let Some(failure) = &mut self.report.failure {
+            failure.evidence.logs = logs.to_vec();
+        }
+    }
+
     /// Whether there is nothing to record about a rollout and nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.rollout == RolloutChange::Keep && self.stamp.is_empty() && self.actions.is_empty() && !self.gone
+        let recorded = self.rollout == RolloutChange::Keep && self.canary.is_none();
+        recorded && self.stamp.is_empty() && self.actions.is_empty() && !self.gone
     }
 }
 
@@ -92,7 +121,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let target = choice.aim.revision().and_then(|number| revision(inputs, choice.new.as_ref(), number));
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);
-    let context = Context { inputs, aim: &choice.aim, target, active };
+    let mut context = Context { inputs, aim: &choice.aim, target, active, canary: None };
+    context.canary = context.find_canary();
+    if let (Some(fallen), Some(target)) = (context.fallen(), target) {
+        return taken_back(inputs, target, fallen);
+    }
     let mut standings = BTreeMap::new();
     for (id, host) in inputs.hosts {
         let standing = match twins.get(id) {
@@ -102,14 +135,19 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         standings.insert(id.clone(), standing);
     }
     context.keep_serving(&mut standings);
+    let stage = context.canary.as_ref().map(|canary| canary.stage(&context, &standings));
+    let over = stage.as_ref().is_none_or(|stage| *stage == Stage::Done);
     let allowed = context.allow(&standings);
-    let change = context.rollout(&standings, &allowed);
+    let change = context.rollout(&standings, &allowed, over);
     let stamp = context.stamps(&change, &allowed);
-    let goes_on = |active: &Rollout| active.failures.is_empty() && context.highest_seen() <= active.sequence;
+    let goes_on = |active: &Rollout| {
+        (active.failures.is_empty() || context.tolerates(active)) && context.highest_seen() <= active.sequence
+    };
     let acting = change == RolloutChange::Keep && stamp.is_empty() && active.is_some_and(goes_on);
     let actions = if acting { allowed } else { BTreeMap::new() };
     let touch = context.touch(&change, &actions);
     if let Some(target) = context.target
+        && over
         && context.converged(&standings)
         && owned.good.last() != Some(&target.number)
     {
@@ -121,13 +159,18 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     if owned.restart.is_some() && context.restarted() {
         owned.restart = None;
     }
-    let work = context.work(&standings, &change);
+    let progress = context.progress(stage.as_ref(), &change, &actions);
+    let waits = stage.as_ref().is_some_and(Stage::waits) && actions.is_empty() && stamp.is_empty();
+    let work = context.work(&standings, &change, waits);
     let gone = choice.aim == Aim::Removed && owned.hosts.is_empty() && !context.busy();
     let stalled = twins.into_iter().filter_map(|(id, twin)| match twin {
         Twin::Stalled(other) => Some((id, other)),
         Twin::Renamed(_) | Twin::After(_) => None,
     });
-    let report = Report::new(inputs, &choice.aim, &owned, rows, &stalled.collect(), work);
+    let stalled = stalled.collect();
+    let found = Findings { rows, twins: &stalled, work, canary: context.canary.as_ref().zip(stage.as_ref()) };
+    let report = Report::new(inputs, &choice.aim, &owned, found);
+    let again = if let Some(Stage::Baking(until)) = stage { Some(until) } else { None };
     Plan {
         aim: choice.aim,
         declared: choice.declared,
@@ -137,9 +180,35 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         stamp,
         actions,
         touch,
+        canary: progress,
+        fallen: None,
+        again,
         left_behind,
         gone,
         report,
+    }
+}
+
+/// What becomes of it when a host is not well any more while its step is watched: the revision is blocked, as by a
+/// verdict, and the next plan goes back.
+fn taken_back(inputs: &Inputs<'_>, target: &Revision, (host, evidence): (HostId, Evidence)) -> Plan {
+    let mut owned = inputs.owned.clone();
+    let declared = match &inputs.goal {
+        Goal::Run { spec, .. } => spec,
+        Goal::Remove => &target.spec,
+    };
+    let cause = BlockCause::Unhealthy { host: host.clone(), evidence: evidence.clone() };
+    record::block_revision(&mut owned, target, declared, cause);
+    owned.restart = None;
+    let next = plan(&Inputs { owned: &owned, ..inputs.clone() });
+    Plan {
+        rollout: RolloutChange::Close(RolloutState::Unhealthy),
+        stamp: BTreeSet::new(),
+        actions: BTreeMap::new(),
+        touch: BTreeSet::new(),
+        canary: None,
+        fallen: Some((host, evidence)),
+        ..next
     }
 }
 
@@ -217,18 +286,19 @@ impl Context<'_> {
     }
 
     /// Whether a host that it is placed on has yet to be looked at.
-    fn blind(&self) -> bool {
+    pub(crate) fn blind(&self) -> bool {
         let unseen =
             |host: &HostInput| host.placement == Placement::Placed && matches!(host.view, HostView::NotLookedAt);
         self.inputs.hosts.values().any(unseen)
     }
 
-    /// Whether anything is left to be done, now or later.
-    fn work(&self, standings: &BTreeMap<HostId, Standing>, change: &RolloutChange) -> Work {
+    /// Whether anything is left to be done, now or later; `waits` where a canary does, for time or a person.
+    fn work(&self, standings: &BTreeMap<HostId, Standing>, change: &RolloutChange, waits: bool) -> Work {
         let goes_on = self.active.is_some() && *change == RolloutChange::Keep;
         let needs = standings.values().any(|standing| standing.need != Need::Nothing);
         match () {
             () if !self.busy() && self.held(standings) => Work::Held,
+            () if goes_on && waits && !self.busy() => Work::Waiting,
             () if goes_on || self.busy() || needs => Work::UnderWay,
             () => Work::Nothing,
         }
@@ -250,30 +320,38 @@ impl Context<'_> {
         carries && brought && self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
     }
 
-    /// What may be done now without more hosts down than allowed, in the order of their names.
+    /// What may be done now without more hosts down than allowed, in the order in which hosts come.
     fn allow(&self, standings: &BTreeMap<HostId, Standing>) -> BTreeMap<HostId, Vec<Act>> {
         let placed = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement == Placement::Placed);
         let hosts = standings.keys().filter(placed).count();
-        let most = self.spec().map_or(1, |spec| spec.rollout.max_unavailable.of(hosts));
+        let most = self.spec().map_or(1, |spec| match spec.rollout.strategy {
+            Strategy::AllAtOnce => usize::MAX,
+            _ => spec.rollout.max_unavailable.of(hosts),
+        });
         let most = if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most };
         let mut down = standings.values().filter(|standing| standing.down).count();
         // Places that belong to hosts earlier in the order, which are only being brought what they will run.
         let mut promised = 0;
+        let open = self.open_group(standings);
         let mut allowed = BTreeMap::new();
-        for (id, standing) in standings {
+        for id in self.in_need() {
+            let Some(standing) = standings.get(id) else { continue };
             if self.waits(id, standing) {
                 continue;
             }
+            if self.passed_over(id) {
+                continue;
+            }
             promised += usize::from(self.comes_first(id, standing));
-            if self.spent(id, standing) {
+            if self.spent(id, standing) || self.comes_later(id, standing, open) {
                 continue;
             }
             match &standing.need {
-                Need::Nothing => {}
+                Need::Nothing | Need::Later => {}
                 Need::Quiet(acts) | Need::Switch { acts, costs: false } => {
                     allowed.insert(id.clone(), acts.clone());
                 }
-                Need::Switch { acts, costs: true } if down + promised < most => {
+                Need::Switch { acts, costs: true } if down.saturating_add(promised) < most => {
                     down += 1;
                     allowed.insert(id.clone(), acts.clone());
                 }
@@ -281,6 +359,34 @@ impl Context<'_> {
             }
         }
         allowed
+    }
+
+    /// Whether a rollout goes on though steps have failed on some hosts.
+    fn tolerates(&self, active: &Rollout) -> bool {
+        let most = self.spec().map_or(0, |spec| spec.rollout.max_failures as usize);
+        active.purpose == Purpose::Deploy && record::failed_hosts(self.inputs.owned, active).count() <= most
+    }
+
+    /// Whether a step failed on a host, and the rollout goes on with the others.
+    pub(crate) fn passed_over(&self, id: &HostId) -> bool {
+        self.active.is_some_and(|active| active.failures.contains_key(id) && self.tolerates(active))
+    }
+
+    /// What is to be recorded of the canary.
+    fn progress(
+        &self,
+        stage: Option<&Stage>,
+        change: &RolloutChange,
+        actions: &BTreeMap<HostId, Vec<Act>>,
+    ) -> Option<CanaryProgress> {
+        let (canary, stage, target) = (self.canary.as_ref()?, stage?, self.target?);
+        let switched = actions.iter().filter(|(_, acts)| switches_to(acts, target.number));
+        let progress = canary.progress(stage, switched.map(|(id, _)| id.clone()).collect(), self.inputs.now);
+        match (change, self.active) {
+            (RolloutChange::Open { .. }, _) => Some(progress),
+            (RolloutChange::Keep, Some(active)) => Some(progress).filter(|new| active.canary.as_ref() != Some(new)),
+            _ => None,
+        }
     }
 
     /// Whether a host needs what it has done before under this sequence: it would answer from its record and do
@@ -302,10 +408,15 @@ impl Context<'_> {
     }
 
     /// What becomes of the last rollout.
-    fn rollout(&self, standings: &BTreeMap<HostId, Standing>, allowed: &BTreeMap<HostId, Vec<Act>>) -> RolloutChange {
+    fn rollout(
+        &self,
+        standings: &BTreeMap<HostId, Standing>,
+        allowed: &BTreeMap<HostId, Vec<Act>>,
+        over: bool,
+    ) -> RolloutChange {
         let busy = self.busy();
         let last = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active);
-        if standings.values().all(|standing| standing.need == Need::Nothing) {
+        if over && standings.values().all(|standing| standing.need == Need::Nothing) {
             if planted(Bug::NeverDone) && last.is_none() && !busy && self.target.is_some() {
                 return self.open(self.highest_seen());
             }
@@ -320,10 +431,12 @@ impl Context<'_> {
             // What is under way belongs to another rollout: it ends first.
             None if busy => RolloutChange::Keep,
             // Everything waits for hosts that are down: a new number would change nothing.
-            None if allowed.is_empty() && last.is_none() => RolloutChange::Keep,
+            None if allowed.is_empty() && last.is_none() && self.canary.is_none() => RolloutChange::Keep,
             None => self.open(highest),
             Some(_) if busy => RolloutChange::Keep,
-            Some(active) if !active.failures.is_empty() => RolloutChange::Close(RolloutState::Halted),
+            Some(active) if !active.failures.is_empty() && (allowed.is_empty() || !self.tolerates(active)) => {
+                RolloutChange::Close(RolloutState::Halted)
+            }
             Some(active) if highest > active.sequence => self.open(highest),
             Some(_) if allowed.is_empty() && standings.iter().any(spent) => self.open(highest),
             Some(_) => RolloutChange::Keep,

@@ -1,6 +1,6 @@
 //! What is recorded when something was found out: pure changes of the records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use windlass_crds::id::{HostId, RevisionNumber};
@@ -15,9 +15,9 @@ const BLOCKED: usize = 10;
 
 /// Takes in that `revision` was unhealthy on `host`.
 ///
-/// What was deployed is blocked. What was only repaired or gone back to is not: it has been good before, so the
-/// reason is more likely around it than in it, and it is tried again later. So it is with what was only started
-/// anew, and no other host is restarted then.
+/// What was deployed is blocked, unless no more hosts have failed than may: then this one alone goes back. What was
+/// only repaired or gone back to is not blocked: it has been good before, so the reason is more likely around it than
+/// in it, and it is tried again later. So it is with what was only started anew, and no other host is restarted then.
 pub fn unhealthy(
     owned: &mut Owned,
     rollout: &mut Rollout,
@@ -31,16 +31,43 @@ pub fn unhealthy(
     rollout.progressed = now;
     // What does not come up again on one host is not taken down on the next: the restart ends here.
     owned.restart = None;
-    if rollout.purpose == Purpose::Deploy {
-        rollout.state = RolloutState::Unhealthy;
-        let cause = BlockCause::Unhealthy { host: host.clone(), evidence };
-        // Something else may be declared by now, and that is not what was unhealthy.
-        let same = declared.workload(&revision.release) == revision.workload;
-        let spec = if same { declared.digest() } else { revision.spec.digest() };
-        block(owned, Blocked { spec, release: revision.release, revision: revision.number, cause });
-    } else {
-        rollout.state = RolloutState::Halted;
+    if rollout.state == RolloutState::Aborted {
+        // A person was quicker, and it goes back already.
+        return;
     }
+    if rollout.purpose != Purpose::Deploy || rollout.revision != Some(revision.number) {
+        rollout.state = RolloutState::Halted;
+        return;
+    }
+    let failed = failed_hosts(owned, rollout).filter(|other| *other != host).count();
+    if rollout.state == RolloutState::Active && failed < declared.rollout.max_failures as usize {
+        owned.held_back.entry(host.clone()).or_default().insert(revision.number, evidence);
+        return;
+    }
+    rollout.state = RolloutState::Unhealthy;
+    let cause = BlockCause::Unhealthy { host: host.clone(), evidence };
+    block_revision(owned, revision, declared, cause);
+}
+
+/// The hosts on which a rollout has failed: where its revision was unhealthy, and where a step did not succeed.
+pub fn failed_hosts<'a>(owned: &'a Owned, rollout: &'a Rollout) -> impl Iterator<Item = &'a HostId> {
+    let held = move |revisions: &BTreeMap<RevisionNumber, Evidence>| {
+        rollout.revision.is_some_and(|revision| revisions.contains_key(&revision))
+    };
+    let held_back = owned.held_back.iter().filter(move |(_, revisions)| held(revisions)).map(|(host, _)| host);
+    let hosts: BTreeSet<&HostId> = held_back.chain(rollout.failures.keys()).collect();
+    hosts.into_iter()
+}
+
+/// Remembers that a revision may not be deployed by itself. Something else may be declared by now, and that is not what
+/// is blocked.
+pub fn block_revision(owned: &mut Owned, revision: &Revision, declared: &ServiceSpec, cause: BlockCause) {
+    let same = declared.workload(&revision.release) == revision.workload;
+    let spec = if same { declared.digest() } else { revision.spec.digest() };
+    block(owned, Blocked { spec, release: revision.release, revision: revision.number, cause });
+    // Every host leaves it now.
+    owned.held_back.values_mut().for_each(|revisions| drop(revisions.remove(&revision.number)));
+    owned.held_back.retain(|_, revisions| !revisions.is_empty());
 }
 
 /// Remembers what may not be deployed by itself.
@@ -49,6 +76,12 @@ pub fn block(owned: &mut Owned, blocked: Blocked) {
     owned.blocked.push(blocked);
     let surplus = owned.blocked.len().saturating_sub(BLOCKED);
     owned.blocked.drain(..surplus);
+}
+
+/// Lets everything that was blocked be deployed again, everywhere.
+pub fn retry(owned: &mut Owned) {
+    owned.blocked.clear();
+    owned.held_back.clear();
 }
 
 /// Takes in that a step failed on `host` for another reason than health.
@@ -62,8 +95,11 @@ pub fn damaged(rollout: &Rollout) -> BTreeSet<HostId> {
     found.map(|(host, _)| host.clone()).collect()
 }
 
-/// Takes in that every host within reach has confirmed `revision`.
+/// Takes in that every host within reach has confirmed `revision`, but for those that are held back.
 pub fn good(owned: &mut Owned, revision: RevisionNumber, limit: usize) {
+    // What comes now is not gone back beyond.
+    owned.held_back.values_mut().for_each(|revisions| revisions.retain(|held, _| *held == revision));
+    owned.held_back.retain(|_, revisions| !revisions.is_empty());
     owned.good.retain(|old| *old != revision);
     owned.good.push(revision);
     let surplus = owned.good.len().saturating_sub(limit.max(2));

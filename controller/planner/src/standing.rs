@@ -2,11 +2,12 @@
 
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::observation::{ActiveState, ServiceObservation, UnitFile};
-use windlass_crds::record::{Blocked, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
+use windlass_crds::record::{Blocked, Evidence, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
 use windlass_crds::service::{DeletionPolicy, ServiceSpec};
 use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{DataFate, Step, StepError};
 
+use crate::canary::Canary;
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::plan::Act;
 use crate::planted::{Bug, planted};
@@ -18,6 +19,8 @@ use crate::target::Aim;
 pub(crate) enum Need {
     /// Nothing, or nothing that can be done now.
     Nothing,
+    /// Something, and its turn has not come.
+    Later,
     /// Something that interrupts nothing.
     Quiet(Vec<Act>),
     /// A switch: it interrupts what runs.
@@ -33,7 +36,7 @@ impl Need {
     /// What would be done.
     pub(crate) fn acts(&self) -> &[Act] {
         match self {
-            Self::Nothing => &[],
+            Self::Nothing | Self::Later => &[],
             Self::Quiet(acts) | Self::Switch { acts, .. } => acts,
         }
     }
@@ -68,6 +71,18 @@ pub(crate) struct Context<'a> {
     pub(crate) target: Option<&'a Revision>,
     /// The rollout that goes on towards it.
     pub(crate) active: Option<&'a Rollout>,
+    /// The canary by which it gets there, where it does so by one.
+    pub(crate) canary: Option<Canary<'a>>,
+}
+
+/// Where one host is brought to.
+enum Course<'a> {
+    /// To the target, as all are.
+    Target,
+    /// To an earlier revision, until its step comes.
+    Outside(&'a Revision),
+    /// To an earlier revision, where there is one: the target was unhealthy there.
+    HeldBack(Option<&'a Revision>, &'a Evidence),
 }
 
 impl Context<'_> {
@@ -128,15 +143,65 @@ impl Context<'_> {
         }
     }
 
+    /// The revision that was unhealthy on a host, and how that showed there, where the host is kept off it.
+    fn held_back(&self, id: &HostId, revision: RevisionNumber) -> Option<&Evidence> {
+        self.inputs.owned.held_back.get(id).and_then(|revisions| revisions.get(&revision))
+    }
+
+    fn course(&self, id: &HostId, target: &Revision) -> Course<'_> {
+        if let Some(evidence) = self.held_back(id, target.number) {
+            let usable = |good: &&RevisionNumber| **good != target.number && self.held_back(id, **good).is_none();
+            let good = self.inputs.owned.good.iter().rev().filter(usable);
+            return Course::HeldBack(good.into_iter().find_map(|good| self.inputs.revisions.get(good)), evidence);
+        }
+        match &self.canary {
+            Some(canary) if !canary.members.contains(id) => Course::Outside(canary.back),
+            _ => Course::Target,
+        }
+    }
+
     fn placed(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
+        let mut standing = match self.course(id, target) {
+            Course::Target => return self.bring(id, host, seen, target),
+            Course::Outside(back) => {
+                let mut standing = self.bring(id, host, seen, back);
+                if standing.settled {
+                    standing.need = Need::Later;
+                    if standing.row.state == HostState::Ready {
+                        (standing.row.state, standing.row.message) =
+                            (HostState::Pending, "its step of the canary has not come".to_owned());
+                    }
+                }
+                standing
+            }
+            Course::HeldBack(back, evidence) => {
+                let mut standing = match back {
+                    Some(back) => self.bring(id, host, seen, back),
+                    None => stopping(seen),
+                };
+                if matches!(standing.row.state, HostState::Ready | HostState::Stopped) {
+                    standing.row.state = if back.is_some() { HostState::HeldBack } else { HostState::Stopped };
+                    standing.row.message =
+                        format!("revision {} was unhealthy here: {}", target.number, evidence.summary);
+                }
+                standing
+            }
+        };
+        // What it runs is not what is declared.
+        standing.settled = false;
+        standing
+    }
+
+    /// What it takes to bring a host to a revision.
+    fn bring(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
         let (revision, carries) = (target.number, seen.unit.revision());
         let ailment = ailment(host, seen);
         let up = running(seen);
         let carried = seen.good.is_some();
         let open = unproven(seen);
-        // What was switched and never confirmed is no loss any more: it is counted as down already.
-        let costs = carried && up && !open;
         let down = carried && (open || (self.touched(id) && ailment.is_some()));
+        // What is counted as down already is no loss any more.
+        let costs = carried && up && !down;
         let stage = || Act::Step(Step::Stage { revision, release: target.release });
         let (state, need) = match position(seen, revision, &target.release) {
             Position::Settled if self.owes_restart(seen) => {
@@ -255,10 +320,9 @@ impl Context<'_> {
 
     fn switch(&self, revision: RevisionNumber) -> Vec<Act> {
         // What is gone back to is checked file by file first.
-        let step = match self.aim {
-            Aim::Back { .. } | Aim::Undone { .. } => Step::Revert { revision },
-            _ => Step::Activate { revision },
-        };
+        let back = matches!(self.aim, Aim::Back { .. } | Aim::Undone { .. })
+            || self.target.is_some_and(|target| target.number != revision);
+        let step = if back { Step::Revert { revision } } else { Step::Activate { revision } };
         std::iter::once(Act::Step(step)).chain(self.judge(revision)).collect()
     }
 
@@ -318,7 +382,7 @@ fn staying(host: &HostInput, seen: &ServiceObservation, blocked: &Blocked) -> St
 }
 
 /// What ails what runs on a host, if anything does.
-fn ailment(host: &HostInput, seen: &ServiceObservation) -> Option<String> {
+pub(crate) fn ailment(host: &HostInput, seen: &ServiceObservation) -> Option<String> {
     if let Health::Ill(message) = &host.health {
         return Some(message.clone());
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
-use windlass_crds::id::{HostId, RevisionNumber};
+use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Purpose, Rollout, RolloutState, Verdict};
-use windlass_crds::status::{Failure, Finding, HostRow, HostState};
+use windlass_crds::status::{CanaryStatus, Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
+use crate::canary::{Canary, Stage};
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::position::running;
 use crate::target::Aim;
@@ -25,6 +26,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Why the declared revision failed.
     pub failure: Option<Failure>,
+    /// How far the canary has come, where there is one.
+    pub canary: Option<CanaryStatus>,
     /// Whether anything is left to be done.
     pub work: Work,
 }
@@ -36,6 +39,8 @@ pub enum Work {
     Nothing,
     /// Something is, and all of it waits until a person resumes.
     Held,
+    /// Something is, and it waits until a canary has been well for long enough, or a person lets it go on.
+    Waiting,
     /// Something is, now or later.
     UnderWay,
 }
@@ -43,32 +48,48 @@ pub enum Work {
 /// A reason and its sentence.
 type Why = (Reason, String);
 
+/// What was found out, and is to be told.
+pub(crate) struct Findings<'a> {
+    /// Each host.
+    pub(crate) rows: BTreeMap<HostId, HostRow>,
+    /// Hosts that nothing is done on, since they are one machine.
+    pub(crate) twins: &'a BTreeMap<HostId, HostId>,
+    /// What is left to be done.
+    pub(crate) work: Work,
+    /// The canary, and how it stands.
+    pub(crate) canary: Option<(&'a Canary<'a>, &'a Stage)>,
+}
+
 impl Report {
-    pub(crate) fn new(
-        inputs: &Inputs<'_>,
-        aim: &Aim,
-        owned: &Owned,
-        hosts: BTreeMap<HostId, HostRow>,
-        twins: &BTreeMap<HostId, HostId>,
-        work: Work,
-    ) -> Self {
+    pub(crate) fn new(inputs: &Inputs<'_>, aim: &Aim, owned: &Owned, found: Findings<'_>) -> Self {
+        let Findings { rows: hosts, twins, work, canary } = found;
         let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
         let desired = hosts.keys().filter(|id| placed(id)).count();
         let ready = hosts.values().filter(|row| row.state == HostState::Ready).count();
-        let told = Told { inputs, aim, owned, hosts: &hosts, twins, work, ready, desired };
+        let told = Told { inputs, aim, owned, hosts: &hosts, twins, work, canary, ready, desired };
         let findings = told.findings();
         let failure = match aim {
             Aim::Back { blocked, .. } | Aim::Nothing { blocked } | Aim::Stay { blocked } => failure(blocked),
+            Aim::Declared(revision) => held_back(owned, *revision),
             _ => None,
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, work }
+        let canary = canary.map(|(canary, stage)| canary.status(stage));
+        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, canary, work }
     }
 }
 
 fn failure(blocked: &Blocked) -> Option<Failure> {
     let BlockCause::Unhealthy { host, evidence } = &blocked.cause else { return None };
     Some(Failure { revision: blocked.revision, host: host.clone(), evidence: evidence.clone() })
+}
+
+/// How a revision failed on the first of the hosts that it was taken back from alone.
+fn held_back(owned: &Owned, revision: RevisionNumber) -> Option<Failure> {
+    owned.held_back.iter().find_map(|(host, held)| {
+        let evidence = held.get(&revision)?.clone();
+        Some(Failure { revision, host: host.clone(), evidence })
+    })
 }
 
 struct Told<'a> {
@@ -78,6 +99,7 @@ struct Told<'a> {
     hosts: &'a BTreeMap<HostId, HostRow>,
     twins: &'a BTreeMap<HostId, HostId>,
     work: Work,
+    canary: Option<(&'a Canary<'a>, &'a Stage)>,
     ready: usize,
     desired: usize,
 }
@@ -131,7 +153,7 @@ impl Told<'_> {
         if self.is_under_way() {
             return no(self.under_way());
         }
-        if let Some(why) = self.ill() {
+        if let Some(why) = self.ill().or_else(|| self.held_back()) {
             return no(why);
         }
         if let Some(why) = self.drifted() {
@@ -156,7 +178,7 @@ impl Told<'_> {
     }
 
     fn is_under_way(&self) -> bool {
-        self.work == Work::UnderWay
+        matches!(self.work, Work::UnderWay | Work::Waiting)
     }
 
     fn progress(&self) -> String {
@@ -190,35 +212,38 @@ impl Told<'_> {
     }
 
     fn went_back(&self) -> Option<Why> {
-        let summary = |blocked: &Blocked| match &blocked.cause {
-            BlockCause::Unhealthy { host, evidence } => format!("on {host}: {}", evidence.summary),
-            BlockCause::Undone { .. } => "a person went back".to_owned(),
+        let what = |blocked: &Blocked| match &blocked.cause {
+            BlockCause::Unhealthy { host, evidence } => format!("was unhealthy on {host}: {}", evidence.summary),
+            BlockCause::Undone { .. } => "was gone back from by a person".to_owned(),
+            BlockCause::Aborted { at } => format!("was aborted by a person at {at}"),
         };
+        let aborted = |blocked: &Blocked| matches!(blocked.cause, BlockCause::Aborted { .. });
         match self.aim {
             Aim::Back { to, blocked } => {
                 let verb = if self.is_under_way() { "going back" } else { "went back" };
                 let message = format!(
-                    "revision {} was unhealthy {}; {verb} to revision {to}, which runs on {} of {} hosts; declare something else or `windlass rollout retry`",
+                    "revision {} {}; {verb} to revision {to}, which runs on {} of {} hosts; declare something else or `windlass rollout retry`",
                     blocked.revision,
-                    summary(blocked),
+                    what(blocked),
                     self.ready,
                     self.desired
                 );
-                Some((if self.is_under_way() { Reason::RollingBack } else { Reason::RolledBack }, message))
+                let reason = if aborted(blocked) { Reason::Aborted } else { Reason::RolledBack };
+                Some((if self.is_under_way() { Reason::RollingBack } else { reason }, message))
             }
             Aim::Nothing { blocked } => {
                 let message = format!(
-                    "revision {} was unhealthy {}; there is nothing good to go back to, so it is stopped where it was not healthy",
+                    "revision {} {}; there is nothing good to go back to, so it is stopped where it was not healthy",
                     blocked.revision,
-                    summary(blocked)
+                    what(blocked)
                 );
-                Some((Reason::FirstDeployUnhealthy, message))
+                Some((if aborted(blocked) { Reason::Aborted } else { Reason::FirstDeployUnhealthy }, message))
             }
             Aim::Stay { blocked } => {
                 let message = format!(
-                    "revision {} was unhealthy {}; it stays, because rollbackOnFailure is off",
+                    "revision {} {}; it stays, because rollbackOnFailure is off",
                     blocked.revision,
-                    summary(blocked)
+                    what(blocked)
                 );
                 Some((Reason::Unhealthy, message))
             }
@@ -300,6 +325,25 @@ impl Told<'_> {
         (!ill.is_empty()).then(|| (Reason::HostUnhealthy, Self::naming(&ill)))
     }
 
+    /// Hosts on which what is declared was unhealthy, within `maxFailures`.
+    fn held_back(&self) -> Option<Why> {
+        let mut held = self.rows(HostState::HeldBack);
+        if let Aim::Declared(revision) = self.aim {
+            // Where there was nothing to go back to, it was stopped.
+            let stopped = self.rows(HostState::Stopped).into_iter();
+            let of = |id: &HostId| self.owned.held_back.get(id).is_some_and(|held| held.contains_key(revision));
+            held.extend(stopped.filter(|(id, _)| of(id)));
+        }
+        if held.is_empty() {
+            return None;
+        }
+        let message = format!(
+            "{}; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again",
+            Self::naming(&held)
+        );
+        Some((Reason::HeldBack, message))
+    }
+
     fn reconciling(&self) -> Option<Why> {
         self.paused().or_else(|| self.is_under_way().then(|| self.under_way()))
     }
@@ -321,23 +365,57 @@ impl Told<'_> {
             Aim::Back { .. } | Aim::Nothing { .. } => Reason::RollingBack,
             _ if restarts => Reason::Restarting,
             _ if self.drifted().is_some() => Reason::Repairing,
-            _ => Reason::RollingOut,
+            _ => return self.rolling_out(),
         };
         (reason, self.progress())
+    }
+
+    /// How far a rollout has come, and what it waits for.
+    fn rolling_out(&self) -> Why {
+        let progress = self.progress();
+        let Some((canary, stage)) = self.canary else { return (Reason::RollingOut, progress) };
+        let CanaryStatus { step, steps, .. } = canary.status(stage);
+        let (reason, more) = match stage {
+            Stage::Baking(until) => {
+                (Reason::Baking, format!("step {step} of {steps} has to stay healthy until {until}"))
+            }
+            Stage::Approval(since) => {
+                let service = ResourceKey::Service(self.inputs.service.clone());
+                let revision = self.aim.revision().unwrap_or_default();
+                let message = format!(
+                    "step {step} of {steps} is well, and has been waiting since {since}: `windlass rollout approve {service} --revision {revision}` lets the next one begin"
+                );
+                (Reason::WaitingForApproval, message)
+            }
+            Stage::Unsure(hosts) if !hosts.is_empty() => {
+                let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+                let message =
+                    format!("step {step} of {steps} ends once these are seen to be well: {}", names.join(", "));
+                (Reason::RollingOut, message)
+            }
+            Stage::UnderWay | Stage::Unsure(_) | Stage::Held | Stage::Next(_) | Stage::Done => {
+                (Reason::RollingOut, format!("step {step} of {steps}"))
+            }
+        };
+        (reason, format!("{progress}; {more}"))
     }
 
     fn stalled(&self) -> Option<Why> {
         let lost_time = || {
             let Goal::Run { spec, .. } = &self.inputs.goal else { return None };
             let rollout = self.inputs.rollout.filter(|rollout| rollout.state == RolloutState::Active)?;
-            // Who pauses it does not ask how long.
-            let rollout = Some(rollout).filter(|_| self.owned.paused.is_none())?;
-            let waited = self.inputs.now.duration_since(rollout.progressed);
+            // Who pauses it does not ask how long, and what a canary waits for takes as long as it takes.
+            let patient = matches!(self.canary, Some((_, Stage::Baking(_) | Stage::Approval(_))));
+            let rollout = Some(rollout).filter(|_| self.owned.paused.is_none() && !patient)?;
+            let baked = self.canary.and_then(|(canary, _)| canary.baked());
+            let waited =
+                self.inputs.now.duration_since(baked.map_or(rollout.progressed, |at| at.max(rollout.progressed)));
             let deadline = spec.rollout.progress_deadline;
             let over = waited.unsigned_abs() > deadline.duration() && !waited.is_negative();
             over.then(|| (Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}; it goes on trying")))
         };
-        let settled_elsewhere = || if self.is_under_way() { None } else { self.went_back() };
+        let settled_elsewhere =
+            || if self.is_under_way() { None } else { self.went_back().or_else(|| self.held_back()) };
         self.complaint()
             .or_else(|| self.held())
             .or_else(settled_elsewhere)
@@ -390,7 +468,7 @@ impl Told<'_> {
         if !failed.is_empty() {
             return Some(self.refusal().unwrap_or((Reason::StepFailed, Self::naming(&failed))));
         }
-        self.ill()
+        self.ill().or_else(|| self.held_back())
     }
 
     fn drifted(&self) -> Option<Why> {

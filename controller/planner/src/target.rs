@@ -13,11 +13,11 @@ use crate::planted::{Bug, planted};
 pub enum Aim {
     /// The declared one.
     Declared(RevisionNumber),
-    /// The last good one, since the declared one was unhealthy.
+    /// The last good one, since the declared one was unhealthy, or its rollout was ended by a person.
     Back {
         /// Where to.
         to: RevisionNumber,
-        /// What was unhealthy.
+        /// What is not to run.
         blocked: Blocked,
     },
     /// The one that a person chose.
@@ -25,7 +25,7 @@ pub enum Aim {
         /// Which.
         to: RevisionNumber,
     },
-    /// None: the first revision was unhealthy, and there is nothing to go back to.
+    /// None: the first revision was unhealthy or aborted, and there is nothing to go back to.
     Nothing {
         /// What was unhealthy.
         blocked: Blocked,
@@ -108,10 +108,12 @@ fn around(inputs: &Inputs<'_>, spec: &ServiceSpec, declared: RevisionNumber, blo
     match &blocked.cause {
         BlockCause::Undone { to } => Aim::Undone { to: *to },
         BlockCause::Unhealthy { .. } if !spec.rollout.rollback_on_failure => Aim::Stay { blocked: blocked.clone() },
-        BlockCause::Unhealthy { .. } => match inputs.owned.good.iter().rev().find(usable).copied().or_else(confirmed) {
-            Some(to) => Aim::Back { to, blocked: blocked.clone() },
-            None => Aim::Nothing { blocked: blocked.clone() },
-        },
+        BlockCause::Unhealthy { .. } | BlockCause::Aborted { .. } => {
+            match inputs.owned.good.iter().rev().find(usable).copied().or_else(confirmed) {
+                Some(to) => Aim::Back { to, blocked: blocked.clone() },
+                None => Aim::Nothing { blocked: blocked.clone() },
+            }
+        }
     }
 }
 

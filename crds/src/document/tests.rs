@@ -67,7 +67,7 @@ fn what_is_wrong_is_told_with_its_place() {
         ("kind: Service", "kind: Service\nkind: Host"),
         (
             "    entryPoint: server.py\n",
-            "    entryPoint: server.py\n    args: [1, \"a\\nb\"]\n    env: {PORT: 1, 1X: b}\n  rollout: {strategy: canary, maxUnavailable: 50%}\n  hooks: {preDeploy: [{saveState: {}}]}\n",
+            "    entryPoint: server.py\n    args: [1, \"a\\nb\"]\n    env: {PORT: 1, 1X: b}\n  rollout: {strategy: blueGreen, maxUnavailable: 50%}\n  hooks: {preDeploy: [{saveState: {}}]}\n",
         ),
         ("    entryPoint: server.py\n", "    entryPoint: server.py\n  rollout: {maxUnavailable: 0}\n"),
         ("    entryPoint: server.py\n", "    entryPoint: server.py\n  lifecycle: {forceAfter: soon}\n"),
@@ -142,4 +142,61 @@ fn a_key_and_its_document_agree() {
         let problems = parse_at(&key(other), MINIMAL.as_bytes()).expect_err(other);
         assert_eq!(problems[0].reason, Reason::NameMismatch);
     }
+}
+
+#[test]
+fn rollouts_that_make_no_sense_are_told() {
+    let rows = [
+        "strategy: blueGreen, approval: required",
+        "strategy: canary",
+        "strategy: canary, canary: {steps: []}",
+        "strategy: canary, canary: {steps: [5, 3, 10%, 25%, 25%]}",
+        "strategy: canary, canary: {steps: [1]}, maxFailures: 1",
+        "maxFailures: 1, rollbackOnFailure: false",
+        "order: rack",
+        "strategy: canary, canary: {steps: [0]}",
+        "strategy: canary, canary: {steps: [101%]}",
+    ];
+    let anchor = "    entryPoint: server.py\n";
+    let told = |row: &&str| format!("== {row}\n{}", complaint(anchor, &format!("{anchor}  rollout: {{{row}}}\n")));
+    insta::assert_snapshot!(rows.iter().map(told).collect::<Vec<_>>().join("\n"), @r#"
+    == strategy: blueGreen, approval: required
+    [NotSupported] spec.rollout.strategy: this version of Windlass does not support it yet; leave it out
+    [NotSupported] spec.rollout.approval: this version of Windlass does not support it yet; leave it out
+    == strategy: canary
+    [InvalidDeclaration] spec.rollout.canary: say its steps, such as `canary: {steps: [1, 25%, 100%], bake: 60s}`
+    == strategy: canary, canary: {steps: []}
+    [InvalidDeclaration] spec.rollout.canary.steps: name at least one step, such as 1 or 25%
+    == strategy: canary, canary: {steps: [5, 3, 10%, 25%, 25%]}
+    [InvalidDeclaration] spec.rollout.canary.steps[1]: counts the hosts of the steps before it too, so 3 cannot follow 5
+    [InvalidDeclaration] spec.rollout.canary.steps[4]: counts the hosts of the steps before it too, so 25% cannot follow 25%
+    == strategy: canary, canary: {steps: [1]}, maxFailures: 1
+    [InvalidDeclaration] spec.rollout.maxFailures: has no meaning with `strategy: canary`: one unhealthy host sends all of them back
+    == maxFailures: 1, rollbackOnFailure: false
+    [InvalidDeclaration] spec.rollout.maxFailures: needs `rollbackOnFailure: true`: a host that fails goes back by itself
+    == order: rack
+    [InvalidDeclaration] error: line 15 column 20: "rack" is no order; write name, zone, or label:<key>
+      --> <input>:15:20
+       |
+    13 |     target: python
+    14 |     entryPoint: server.py
+    15 |   rollout: {order: rack}
+       |                    ^ "rack" is no order; write name, zone, or label:<key>
+    == strategy: canary, canary: {steps: [0]}
+    [InvalidDeclaration] error: line 15 column 48: invalid value: integer `0`, expected a number of hosts from 1, or a percentage from 1% to 100%
+      --> <input>:15:48
+       |
+    13 |     target: python
+    14 |     entryPoint: server.py
+    15 |   rollout: {strategy: canary, canary: {steps: [0]}}
+       |                                                ^ invalid value: integer `0`, expected a number of hosts from 1, or a percentage from 1% to 100%
+    == strategy: canary, canary: {steps: [101%]}
+    [InvalidDeclaration] error: line 15 column 48: invalid value: string "101%", expected a number of hosts from 1, or a percentage from 1% to 100%
+      --> <input>:15:48
+       |
+    13 |     target: python
+    14 |     entryPoint: server.py
+    15 |   rollout: {strategy: canary, canary: {steps: [101%]}}
+       |                                                ^ invalid value: string "101%", expected a number of hosts from 1, or a percentage from 1% to 100%
+    "#);
 }

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::host::HostKey;
 use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, ServiceName, ZoneName};
 use crate::manifest::ReleasePath;
-use crate::service::{Install, MaxUnavailable};
+use crate::service::{CanaryStep, Install, MaxUnavailable, Order};
 use crate::span::Span;
 use crate::zone::Cidr;
 
@@ -58,6 +58,11 @@ text! {
         {"type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "So many hosts."},
         {"type": "string", "pattern": PERCENTAGE, "description": "So many of a hundred, rounded down, at least one."},
     ]};
+    CanaryStep: {"oneOf": [
+        {"type": "integer", "minimum": 1, "maximum": u32::MAX, "description": "So many hosts."},
+        {"type": "string", "pattern": PERCENTAGE, "description": "So many of a hundred, rounded up, at least one."},
+    ]};
+    Order: {"type": "string", "pattern": "^(name|zone|label:.+)$"};
     Install: {"oneOf": [
         {"const": "auto", "description": "As the files of the release ask for."},
         {"const": "none", "description": "Not at all."},

@@ -9,7 +9,7 @@ use crate::id::Kind;
 
 /// What behaves in this version, and how. A field that is neither here nor refused fails the test: whoever adds one
 /// has to say which.
-const BEHAVES: [(Kind, &str, &str); 56] = [
+const BEHAVES: [(Kind, &str, &str); 64] = [
     (Kind::Service, "placement.hosts[]", "runs there"),
     (Kind::Service, "placement.selector.*", "runs on every Host with the label"),
     (Kind::Service, "source.path", "is read"),
@@ -40,7 +40,15 @@ const BEHAVES: [(Kind, &str, &str); 56] = [
     (Kind::Service, "health.startPeriod", "forgives bad answers"),
     (Kind::Service, "health.tls.serverName", "is the name that a certificate must have"),
     (Kind::Service, "health.tls.caFile", "is who must have signed it"),
+    (Kind::Service, "rollout.strategy=canary", "brings it to some hosts first"),
+    (Kind::Service, "rollout.strategy=allAtOnce", "brings it everywhere at once"),
     (Kind::Service, "rollout.maxUnavailable", "bounds hosts that are down"),
+    (Kind::Service, "rollout.maxFailures", "is how many hosts may fail before all go back"),
+    (Kind::Service, "rollout.order", "is which hosts come first"),
+    (Kind::Service, "rollout.canary.steps[]", "is how many hosts come first"),
+    (Kind::Service, "rollout.canary.bake", "is how long they must stay healthy"),
+    (Kind::Service, "rollout.canary.promotion=automatic", "goes on by itself"),
+    (Kind::Service, "rollout.canary.promotion=approved", "waits for a person"),
     (Kind::Service, "rollout.minHealthyTime", "is how long before it counts"),
     (Kind::Service, "rollout.progressDeadline", "ends a rollout that stands still"),
     (Kind::Service, "rollout.rollbackOnFailure", "says whether it goes back"),
@@ -88,6 +96,7 @@ fn surroundings(kind: Kind, field: &str, document: &mut Value) {
     let spec = &mut document["spec"];
     match kind {
         Kind::Service if field.starts_with("source.git") => spec["source"] = json!({}),
+        Kind::Service if field == "rollout.strategy=canary" => spec["rollout"] = json!({"canary": {"steps": [1]}}),
         Kind::NetworkZone if field.starts_with("transport") => spec["encryption"] = "optional".into(),
         _ => {}
     }

@@ -1,8 +1,8 @@
 //! What makes no sense in a Service, and what this version cannot honour.
 
 use super::{
-    Approval, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, HealthTls, Install, LifecycleType, Limits, Network,
-    ORDER_BY_NAME, Runtime, RuntimeTarget, ServiceSpec, Strategy, Transport,
+    Approval, Canary, CanaryStep, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, HealthTls, Install,
+    LifecycleType, Limits, MaxUnavailable, Network, Runtime, RuntimeTarget, ServiceSpec, Strategy, Transport,
 };
 use crate::id::{is_address, is_login};
 use crate::problem::Problem;
@@ -198,16 +198,46 @@ fn lifecycle(spec: &ServiceSpec, problems: &mut Vec<Problem>) {
 
 fn rollout(spec: &ServiceSpec, problems: &mut Vec<Problem>) {
     let rollout = &spec.rollout;
-    let refused = [
-        ("strategy", rollout.strategy != Strategy::Rolling),
-        ("maxFailures", rollout.max_failures != 0),
-        ("order", rollout.order != ORDER_BY_NAME),
-        ("canary", rollout.canary.is_some()),
-        ("approval", rollout.approval != Approval::None),
-    ];
-    let refused = refused.into_iter().filter(|(_, changed)| *changed);
-    problems.extend(refused.map(|(field, _)| Problem::not_supported(format!("spec.rollout.{field}"))));
+    if rollout.strategy == Strategy::BlueGreen {
+        problems.push(Problem::not_supported("spec.rollout.strategy"));
+    }
+    if rollout.approval != Approval::None {
+        problems.push(Problem::not_supported("spec.rollout.approval"));
+    }
+    if let Some(canary) = &rollout.canary {
+        canary_problems(canary, problems);
+    } else if rollout.strategy == Strategy::Canary {
+        let message = "say its steps, such as `canary: {steps: [1, 25%, 100%], bake: 60s}`";
+        problems.push(Problem::invalid("spec.rollout.canary", message));
+    }
+    if rollout.max_failures > 0 && rollout.strategy == Strategy::Canary {
+        let message = "has no meaning with `strategy: canary`: one unhealthy host sends all of them back";
+        problems.push(Problem::invalid("spec.rollout.maxFailures", message));
+    }
+    if rollout.max_failures > 0 && !rollout.rollback_on_failure {
+        let message = "needs `rollbackOnFailure: true`: a host that fails goes back by itself";
+        problems.push(Problem::invalid("spec.rollout.maxFailures", message));
+    }
     if rollout.progress_deadline < Span::seconds(1) {
         problems.push(Problem::invalid("spec.rollout.progressDeadline", "must be at least 1s"));
+    }
+}
+
+fn canary_problems(canary: &Canary, problems: &mut Vec<Problem>) {
+    if canary.steps.is_empty() {
+        problems.push(Problem::invalid("spec.rollout.canary.steps", "name at least one step, such as 1 or 25%"));
+    }
+    for (index, pair) in canary.steps.windows(2).enumerate() {
+        let [CanaryStep(before), CanaryStep(after)] = pair else { continue };
+        // Whether 3 hosts are more than 25 % of them, only their number tells.
+        let grows = match (before, after) {
+            (MaxUnavailable::Count(before), MaxUnavailable::Count(after)) => before < after,
+            (MaxUnavailable::Percent(before), MaxUnavailable::Percent(after)) => before < after,
+            _ => true,
+        };
+        if !grows {
+            let message = format!("counts the hosts of the steps before it too, so {after} cannot follow {before}");
+            problems.push(Problem::invalid(format!("spec.rollout.canary.steps[{}]", index + 1), message));
+        }
     }
 }

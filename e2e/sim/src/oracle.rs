@@ -1,6 +1,7 @@
 //! The oracle: what must hold at every moment, whatever happens, and who watches that it does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use windlass_crds::digest::ReleaseDigest;
@@ -25,6 +26,8 @@ pub struct Oracle {
     history: History,
     truth: OnceLock<Store>,
     seen: Mutex<Seen>,
+    /// An older store knows less of what is owned than was done on hosts, and than is on its way there.
+    restored: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +54,7 @@ impl Oracle {
     /// One that watches these hosts.
     pub fn new(fleet: &MemoryFleet, history: &History) -> Self {
         let (fleet, history) = (fleet.clone(), history.clone());
-        Self { fleet, history, truth: OnceLock::new(), seen: Mutex::default() }
+        Self { fleet, history, truth: OnceLock::new(), seen: Mutex::default(), restored: AtomicBool::new(false) }
     }
 
     /// Gives it its way to the store.
@@ -90,7 +93,7 @@ impl Oracle {
         };
         self.history.tell(format_args!("{name}: {} {host} {step} under {sequence}: {happened}", order.service));
         let acted = matches!(outcome, Ok(()) | Err(StepError::StartFailed { .. }));
-        if acted && !issued.owned {
+        if acted && !issued.owned && !self.restored.load(Ordering::Relaxed) {
             self.history.violated(format_args!("{step} on {host} for {}, which does not own it", order.service));
         }
         if acted && issued.blocked {
@@ -143,6 +146,11 @@ impl Oracle {
             let down = down.join(", ");
             self.history.violated(format_args!("{} may have {allowed} hosts down, and has {down}", order.service));
         }
+    }
+
+    /// The store is an older copy from now on.
+    pub fn restored(&self) {
+        self.restored.store(true, Ordering::Relaxed);
     }
 
     /// A service is placed on these hosts, of which so many may be down.

@@ -233,6 +233,7 @@ fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     let copy = plot.pick(&world.copies).clone();
     world.tell("an older copy is put in the place of the store");
     world.restored = true;
+    world.ground.oracle.restored();
     world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
     Ok(())
 }

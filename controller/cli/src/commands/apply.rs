@@ -2,9 +2,10 @@
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use windlass_crds::document;
+use windlass_crds::document::{self, Declaration};
 use windlass_crds::id::{Kind, ResourceKey};
 use windlass_crds::request::Request;
+use windlass_crds::service::Strategy;
 use windlass_store::{Entry, Expectation, Key, Store, WriteError};
 
 use super::ClientArgs;
@@ -76,6 +77,7 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     let watch = args.wait.begin(&store, scope_of(&keys)).await?;
     let mut targets = Vec::new();
     for document in &documents {
+        warn_of_what_does_not_count(document);
         let key = document.key();
         let (verb, target) =
             put(&store, document, args.dry_run).await.with_context(|| format!("cannot apply {key}"))?;
@@ -95,6 +97,17 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
         watch.until(&targets, &mut Shown::new(running)).await?;
     }
     Ok(Exit::Done)
+}
+
+/// Steps of a canary that nobody takes are no mistake, and not what somebody expects who has written them.
+fn warn_of_what_does_not_count(document: &Loaded) {
+    let Declaration::Service(service) = &document.declaration else { return };
+    let rollout = &service.spec.rollout;
+    if rollout.canary.is_some() && rollout.strategy != Strategy::Canary {
+        let place = &document.place;
+        let message = format!("{place}: spec.rollout.canary does not count without `strategy: canary`");
+        output::labelled(Label::Warning, message);
+    }
 }
 
 /// Writes one declaration where it says something new, and asks for a look at its source and hosts.

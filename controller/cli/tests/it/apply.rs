@@ -360,3 +360,22 @@ fn what_somebody_else_declares_meanwhile_is_not_overwritten() {
         assert_eq!(world.value("declared/services/default/web").trim_end(), written.trim_end());
     }
 }
+
+/// One declaration may be rolled out either way; who has written steps expects them to be taken.
+#[test]
+fn steps_that_nobody_takes_are_told() {
+    let world = World::new();
+    let with = |strategy: &str| {
+        service("web") + &format!("  rollout: {{strategy: {strategy}, canary: {{steps: [1, 25%], bake: 60s}}}}\n")
+    };
+    insta::assert_snapshot!(world.run_with_input(&["apply", "-f", "-"], &with("rolling")), @"
+    service/web created
+    -- stderr
+    warning: standard input:1: spec.rollout.canary does not count without `strategy: canary`
+    -- exit 0
+    ");
+    insta::assert_snapshot!(world.run_with_input(&["apply", "-f", "-"], &with("canary")), @"
+    service/web configured
+    -- exit 0
+    ");
+}

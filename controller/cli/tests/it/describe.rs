@@ -34,6 +34,7 @@ impl World {
             restage: [].into(),
             verdicts: [].into(),
             failures: [].into(),
+            canary: None,
         };
         change(&mut rollout);
         self.put(&format!("rollouts/default/web/{sequence}"), &serde_json::to_string(&rollout).expect("JSON"));

@@ -40,7 +40,7 @@ const COPY: Case =
     Elsewhere("controller/cli/tests/it/embedded.rs", "a_copy_that_is_taken_while_it_runs_makes_the_same_store_again");
 const HOST: Case = Shown("host/web1");
 
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 31] = [
     row(
         "serve",
         Elsewhere("controller/cli/tests/it/serve.rs", "a_json_log_is_one_object_a_line"),
@@ -64,6 +64,13 @@ const ROWS: [Row; 29] = [
     row("rollout restart", WEB, HOST, WEB),
     row("rollout pause", WEB, HOST, WEB),
     row("rollout resume", WEB, HOST, WEB),
+    row(
+        "rollout approve",
+        Elsewhere("controller/cli/tests/it/rollout.rs", "approve_names_the_revision_and_the_step_that_wait"),
+        WEB,
+        WEB,
+    ),
+    row("rollout abort", WEB, HOST, WEB),
     row(
         "host add",
         Elsewhere("e2e/tests/it/host_commands.rs", "a_machine_is_added_once_its_key_is_known"),

@@ -5,6 +5,7 @@ use windlass_crds::digest::{ReleaseDigest, WorkloadDigest};
 use windlass_crds::document::{self, Declaration};
 use windlass_crds::id::{RevisionNumber, ServiceKey};
 use windlass_crds::record::{BlockCause, Blocked, Evidence, Owned, Revision, SourceOrigin};
+use windlass_crds::status::CanaryStatus;
 use windlass_engine::events::Event;
 
 use crate::told;
@@ -209,9 +210,13 @@ fn undo_asks_for_a_revision_that_is_there() {
 #[test]
 fn a_request_that_is_refused_does_not_end_well() {
     let world = with_history();
-    for command in ["undo", "restart", "retry", "pause", "resume"] {
+    let generation = world.generation("declared/services/default/web");
+    for command in ["undo", "restart", "retry", "pause", "resume", "abort", "approve"] {
         if command == "resume" {
             pause(&world);
+        }
+        if command == "approve" {
+            world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
         }
         let asking = world.start(&["rollout", command, "service/web", "--wait"]);
         let request = world.request_for("web");
@@ -231,6 +236,7 @@ fn a_request_that_is_refused_does_not_end_well() {
     let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
     owned.paused = None;
     world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
+    world.tell("web", &told::converged(generation));
     // Somebody else's refusal is nobody else's.
     let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
     let request = world.request_for("web");
@@ -397,4 +403,161 @@ fn a_pause_is_waited_for_until_it_is_recorded() {
     let shown = waiting.end();
     assert!(shown.starts_with("service/web ready: revision 3 runs on 3 of 3 hosts\n"), "{shown}");
     assert!(shown.ends_with("-- exit 0"), "{shown}");
+}
+
+const STEP: &str = "web1=3+ web2=2. web3=2.";
+
+#[test]
+fn a_canary_says_what_it_waits_for() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    world.tell("web", &told::canary(generation, Reason::Baking, STEP));
+    let mut status = world.start(&["rollout", "status", "service/web"]);
+    let mut lines = status.lines();
+    let mut seen: Vec<String> = (0..5).map(|_| lines.next().expect("a line").expect("UTF-8")).collect();
+    world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
+    seen.extend(lines.next().map(|line| line.expect("UTF-8")));
+    let mut next = told::rolling(generation, 1, "web1=3+ web2=3? web3=2.");
+    next.rollout.as_mut().expect("a rollout").canary =
+        Some(CanaryStatus { step: 2, steps: 3, baking_until: None, waiting_since: None });
+    world.tell("web", &next);
+    seen.extend((0..2).map(|_| lines.next().expect("a line").expect("UTF-8")));
+    world.tell("web", &told::converged(generation));
+    insta::assert_snapshot!(seen.join("\n"), @"
+    service/web: rollout 12 (deploy) to revision 3
+    service/web: step 1 of 3 has to stay healthy until 2026-01-01T00:01:00Z
+    service/web: web1 ready, revision 3
+    service/web: web2 pending, revision 2
+    service/web: web3 pending, revision 2
+    service/web: step 1 of 3 waits since 2026-01-01T00:01:00Z for `windlass rollout approve service/web --revision 3`
+    service/web: step 2 of 3
+    service/web: web2 starting, revision 3
+    ");
+    assert_eq!(status.end().lines().last(), Some("-- exit 0"));
+    let described = {
+        world.tell("web", &told::canary(generation, Reason::Baking, STEP));
+        world.run(&["describe", "service/web"])
+    };
+    let line = described.lines().find(|line| line.contains("Canary:")).map(str::trim);
+    assert_eq!(line, Some("Canary:     step 1 of 3 has to stay healthy until 2026-01-01T00:01:00Z"), "{described}");
+    let next = described.lines().rev().take(2).collect::<Vec<_>>();
+    assert!(next.iter().any(|line| line.contains("`windlass rollout abort service/web` goes back")), "{described}");
+    // Who only looks once is told what to type.
+    world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
+    insta::assert_snapshot!(world.run(&["wait", "service/web", "--timeout", "1s"]), @"
+    -- stderr
+    error: timed out after 1s
+    service/web is not Ready: WaitingForApproval: revision 3 runs on 1 of 3 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:01:00Z
+      web2 is pending
+      web3 is pending
+      next: no other host is switched until somebody approves it; should a host turn unhealthy, it goes back
+    -- exit 4
+    ");
+    insta::assert_snapshot!(world.run(&["get", "service/web"]), @"
+    NAME   READY   STATUS               REVISION   SINCE
+    web    1/3     WaitingForApproval   3          4d
+    -- exit 0
+    ");
+}
+
+#[test]
+fn approve_names_the_revision_and_the_step_that_wait() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    insta::assert_snapshot!(world.run(&["rollout", "approve", "service/web"]), @"
+    -- stderr
+    error: nothing of service/web waits for approval
+    hint: `windlass rollout status service/web` follows what is under way
+    -- exit 1
+    ");
+    world.tell("web", &told::canary(generation, Reason::Baking, STEP));
+    insta::assert_snapshot!(world.run(&["rollout", "approve", "service/web"]), @"
+    -- stderr
+    error: nothing of service/web waits for approval
+    hint: `windlass rollout status service/web` follows what is under way
+    -- exit 1
+    ");
+    world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
+    insta::assert_snapshot!(world.run(&["rollout", "approve", "service/web", "--revision", "4"]), @"
+    -- stderr
+    error: it is revision 3 of service/web that waits for approval, and not 4
+    -- exit 1
+    ");
+    assert_eq!(world.keys("requests/"), [""; 0]);
+    insta::assert_snapshot!(world.run(&["rollout", "approve", "service/web", "--revision", "3"]), @"
+    service/web approve asked for
+    -- exit 0
+    ");
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"approve","revision":3,"step":1}"#);
+    world.delete(&request);
+
+    // Who waits is done when a person is wanted once more, and when there is nothing left to approve.
+    let waiting = world.start(&["rollout", "approve", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    let mut next = told::rolling(generation, 1, "web1=3+ web2=3? web3=2.");
+    next.rollout.as_mut().expect("a rollout").canary =
+        Some(CanaryStatus { step: 2, steps: 3, baking_until: None, waiting_since: None });
+    world.tell("web", &next);
+    world.delete(&request);
+    let mut again = told::canary(generation, Reason::WaitingForApproval, "web1=3+ web2=3+ web3=2.");
+    again.rollout.as_mut().and_then(|rollout| rollout.canary.as_mut()).expect("a canary").step = 2;
+    world.tell("web", &again);
+    insta::assert_snapshot!(waiting.end(), @"
+    service/web waiting: revision 3 runs on 1 of 3 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:01:00Z
+    -- stderr
+    service/web: step 2 of 3
+    service/web: web2 starting, revision 3
+    service/web: step 2 of 3 waits since 2026-01-01T00:01:00Z for `windlass rollout approve service/web --revision 3`
+    service/web: web2 ready, revision 3
+    -- exit 0
+    ");
+    let waiting = world.start(&["rollout", "approve", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"approve","revision":3,"step":2}"#);
+    world.tell("web", &told::rolling(generation, 1, "web1=3+ web2=3+ web3=3?"));
+    world.delete(&request);
+    world.tell("web", &told::converged(generation));
+    let shown = waiting.end();
+    assert!(shown.starts_with("service/web ready: revision 3 runs on 3 of 3 hosts\n"), "{shown}");
+}
+
+#[test]
+fn abort_waits_until_it_is_back() {
+    let world = with_history();
+    let generation = world.generation("declared/services/default/web");
+    world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
+    let abort = world.start(&["rollout", "abort", "service/web", "--wait"]);
+    let request = world.request_for("web");
+    assert_eq!(world.value(&request).trim(), r#"{"request":"abort"}"#);
+    let message = "revision 3 was aborted by a person at 2026-01-01T00:02:00Z; went back to revision 2";
+    let mut back = told::stalled(generation, "web1=2+ web2=2+ web3=2+", Reason::Aborted, message);
+    back.target = Some(RevisionNumber(2));
+    world.tell("web", &back);
+    world.delete(&request);
+    insta::assert_snapshot!(abort.end(), @"
+    service/web aborted: revision 3 was aborted by a person at 2026-01-01T00:02:00Z; went back to revision 2
+    -- stderr
+    service/web: web1 ready, revision 2
+    service/web: web2 ready, revision 2
+    service/web: web3 ready, revision 2
+    -- exit 0
+    ");
+    // Whoever waits for what is declared is told that it does not come.
+    insta::assert_snapshot!(world.run(&["rollout", "status", "service/web"]), @"
+    service/web: rollout 12 (deploy) to revision 2
+    service/web: web1 ready, revision 2
+    service/web: web2 ready, revision 2
+    service/web: web3 ready, revision 2
+    -- stderr
+    error: service/web is not Ready: Aborted: revision 3 was aborted by a person at 2026-01-01T00:02:00Z; went back to revision 2
+      next: revision 2 stays; revision 3 is not deployed again until the source or the declaration changes
+    hint: mend the source or the declaration and apply it; `windlass rollout retry service/web` tries the same once more
+    -- exit 1
+    ");
+    let mut owned: Owned = serde_json::from_str(&world.value("owned/default/web")).expect("a record");
+    owned.blocked[0].cause = BlockCause::Aborted { at: "2026-01-01T00:02:00Z".parse().expect("a time") };
+    world.put("owned/default/web", &serde_json::to_string(&owned).expect("JSON"));
+    let history = world.run(&["rollout", "history", "service/web"]);
+    assert!(history.contains("blocked (aborted)"), "{history}");
 }

@@ -7,7 +7,7 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{Generation, RevisionNumber, Sequence};
 use windlass_crds::observation::HealthAnswer;
 use windlass_crds::record::{Evidence, Purpose, RolloutState};
-use windlass_crds::status::{Failure, HostRow, HostState, RolloutStatus, ServiceStatus};
+use windlass_crds::status::{CanaryStatus, Failure, HostRow, HostState, RolloutStatus, ServiceStatus};
 
 use crate::world::World;
 
@@ -59,6 +59,7 @@ pub(crate) fn status(generation: u64, ready: u32, rows: &str, conditions: Vec<Co
             purpose: Purpose::Deploy,
             state: RolloutState::Active,
             started: jiff::Timestamp::UNIX_EPOCH,
+            canary: None,
         }),
         ready,
         desired: u32::try_from(hosts.len()).expect("few hosts"),
@@ -100,6 +101,26 @@ pub(crate) fn paused(generation: u64, ready: u32, rows: &str) -> ServiceStatus {
         condition(ConditionType::Stalled, False, Reason::AsExpected, ""),
     ];
     status(generation, ready, rows, conditions)
+}
+
+/// The first of three steps of revision 3 is watched, or waits for a person.
+pub(crate) fn canary(generation: u64, reason: Reason, rows: &str) -> ServiceStatus {
+    use ConditionStatus::{False, True};
+    let message = match reason {
+        Reason::Baking => "revision 3 runs on 1 of 3 hosts; step 1 of 3 has to stay healthy until 2026-01-01T00:01:00Z",
+        _ => "revision 3 runs on 1 of 3 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:01:00Z",
+    };
+    let conditions = vec![
+        condition(ConditionType::Ready, False, reason, message),
+        condition(ConditionType::Reconciling, True, reason, message),
+        condition(ConditionType::Stalled, False, Reason::AsExpected, ""),
+    ];
+    let mut told = status(generation, 1, rows, conditions);
+    let at = Some("2026-01-01T00:01:00Z".parse().expect("a time"));
+    let (baking_until, waiting_since) = if reason == Reason::Baking { (at, None) } else { (None, at) };
+    let rollout = told.rollout.as_mut().expect("a rollout");
+    rollout.canary = Some(CanaryStatus { step: 1, steps: 3, baking_until, waiting_since });
+    told
 }
 
 /// Nothing is at work any more, and this is why it is not well.

@@ -69,7 +69,8 @@ fn every_command_has_help_with_examples() {
       reconcile        Look at sources and hosts now, and bring services where their declarations say
       delete           Take declarations back, and confirm what that removes
       confirm-removal  Let removals go on that wait for a person
-      rollout          Follow rollouts, hold them, restart programs, and go back to earlier revisions
+      rollout          Follow rollouts, hold or approve them, restart programs, and go back to earlier
+                       revisions
       host             Add machines, check them, and take them over from another store
       store            Look after the embedded store
       env              Print the variables by which etcdctl reaches the store

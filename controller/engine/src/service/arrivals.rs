@@ -20,7 +20,13 @@ const LOSSES: u32 = 3;
 
 impl<F: Fleet> Turn<'_, F> {
     /// Takes in what people ask.
-    pub(super) fn take_requests(&mut self, scene: &Scene, hosts: &BTreeMap<HostId, HostInput>, owned: &mut Owned) {
+    pub(super) fn take_requests(
+        &mut self,
+        scene: &Scene,
+        hosts: &BTreeMap<HostId, HostInput>,
+        owned: &mut Owned,
+        rollout: Option<&mut Rollout>,
+    ) {
         if scene.view.requests.is_empty() {
             return;
         }
@@ -37,7 +43,8 @@ impl<F: Fleet> Turn<'_, F> {
             leaving: leaving.collect(),
             aim: &choice.aim,
             since: restart::since(&inputs),
-            now: self.controller.now(),
+            inputs: &inputs,
+            rollout,
         };
         self.refused = requests::take(&scene.view.requests, &mut subject).refused;
     }

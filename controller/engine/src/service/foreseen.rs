@@ -1,6 +1,6 @@
 //! What would be done next for one Service, found out by the same turn that does it, without doing any of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::stream::StreamExt;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::record::{Revision, Rollout, RolloutState};
+use windlass_crds::record::{Revision, Rollout};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{HostInput, HostView};
 use windlass_planner::plan::{Plan, RolloutChange, plan as plan_next};
@@ -60,7 +60,8 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
     {
         turn.take_in(returned);
     }
-    let (plan, owned, _) = turn.decide(&scene);
+    let (plan, _) = turn.decide(&scene);
+    let owned = plan.owned.clone();
     let source =
         turn.memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|found| Arc::clone(&found.manifest));
     let revisions = scene.view.revisions.clone();
@@ -75,17 +76,8 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         }
     }
     let begun = Rollout {
-        sequence: above.next(),
-        purpose,
-        revision,
-        term: controller.term,
-        started: controller.now(),
-        progressed: controller.now(),
-        state: RolloutState::Active,
-        touched: BTreeSet::new(),
-        restage: BTreeSet::new(),
-        verdicts: BTreeMap::new(),
-        failures: BTreeMap::new(),
+        canary: plan.canary.clone(),
+        ..Rollout::begin(above.next(), purpose, revision, controller.term, controller.now())
     };
     // The record precedes the act: whoever begins has written it down by then.
     scene.view.revisions.extend(plan.new_revision.iter().map(|new| (new.number, new.clone())));

@@ -65,7 +65,8 @@ impl<F: Fleet> Turn<'_, F> {
             reached(Checkpoint::BeforeClose);
         }
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
-        let blocked = was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
+        let blocked = plan.fallen.is_some()
+            || was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
         let as_recorded = *owned == scene.owned && last == scene.rollout;
         let now = self.controller.now();
         let rollouts = rollouts(last, plan, drawn, self.controller.term, now);

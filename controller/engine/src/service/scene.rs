@@ -32,6 +32,7 @@ pub(super) struct Scene {
     pub(super) rollout: Option<Rollout>,
     pub(super) placements: BTreeMap<HostId, (Target, Placement)>,
     pub(super) default_transports: BTreeMap<HostId, Transport>,
+    pub(super) groups: BTreeMap<HostId, String>,
     pub(super) files: Files,
 }
 
@@ -80,7 +81,7 @@ impl<F: Fleet> Turn<'_, F> {
         let declared = view.declared.is_some();
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let Places { placements, default_transports } = places(spec, &owned, &around).await;
+        let Places { placements, default_transports, groups } = places(spec, &owned, &around).await;
         self.follow(&placements);
         if asked {
             placements.keys().for_each(|host| controller.contacts.try_at_once(host));
@@ -107,7 +108,7 @@ impl<F: Fleet> Turn<'_, F> {
             );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, files }
+        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, groups, files }
     }
 
     /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.

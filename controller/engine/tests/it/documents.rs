@@ -59,7 +59,7 @@ fn rows() -> Vec<Row> {
         ),
         row(
             "a field of a later version",
-            with("  rollout: {strategy: canary}\n"),
+            with("  rollout: {strategy: blueGreen}\n"),
             NotSupported,
             &["spec.rollout.strategy", "does not support it yet; leave it out"],
         ),

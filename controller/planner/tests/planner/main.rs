@@ -1,6 +1,7 @@
 //! The planner's tests: tables of fleets and what is planned for them, and stories driven to their end.
 
 mod brake;
+mod canary;
 mod drift;
 mod faults;
 mod machine;
@@ -14,6 +15,7 @@ mod removal;
 mod restart;
 mod rollouts;
 mod sources;
+mod strategies;
 mod takeover;
 mod verdict;
 mod world;

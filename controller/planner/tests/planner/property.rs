@@ -1,9 +1,12 @@
 //! Random fleets, random outcomes: what must hold of every plan holds, and it comes to rest in the end.
 
+use jiff::SignedDuration;
 use proptest::prelude::*;
 use windlass_crds::record::Purpose;
+use windlass_crds::service::Strategy as Manners;
 use windlass_crds::step::{StepError, Verb};
-use windlass_planner::input::Placement;
+use windlass_planner::input::{Health, Placement};
+use windlass_planner::plan::Plan;
 
 use crate::machine::Link;
 use crate::notation::drift;
@@ -39,9 +42,40 @@ enum Event {
     SourceAway,
     Unplace(usize),
     Place(usize),
+    /// What is confirmed there answers badly.
+    Ill(usize),
+    Approve,
+    Abort,
+    /// A minute goes by.
+    Minute,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+/// How revisions get to the hosts of a random world.
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    Rolling,
+    /// One host may fail.
+    Lenient,
+    AllAtOnce,
+    /// Of a minute after each step.
+    Canary,
+    /// Which a person lets go on.
+    Approved,
+}
+
+impl Manner {
+    fn of(self, world: World) -> World {
+        match self {
+            Self::Rolling => world,
+            Self::Lenient => world.max_failures(1),
+            Self::AllAtOnce => world.with(|world| world.spec.rollout.strategy = Manners::AllAtOnce),
+            Self::Canary => world.canary("1 50%").baking(60),
+            Self::Approved => world.canary("1 100%").approved(),
+        }
+    }
+}
+
+fn event() -> impl proptest::strategy::Strategy<Value = Event> {
     let host = 0..NAMES.len();
     let letter = prop::sample::select(vec!['A', 'B', 'C']);
     let kind = prop::sample::select(vec!['u', 'f', 'r', 'e', 's', 'w', 'l']);
@@ -66,7 +100,11 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::TakeOver),
         1 => Just(Event::SourceAway),
         1 => host.clone().prop_map(Event::Unplace),
-        1 => host.prop_map(Event::Place),
+        1 => host.clone().prop_map(Event::Place),
+        1 => host.prop_map(Event::Ill),
+        3 => Just(Event::Approve),
+        1 => Just(Event::Abort),
+        2 => Just(Event::Minute),
     ]
 }
 
@@ -119,6 +157,21 @@ fn happen(world: &mut World, event: &Event) {
                 world.host(NAMES[*host]).placement = Placement::Unplaced;
             }
         }
+        Event::Ill(host) => {
+            let machine = world.host(NAMES[*host]);
+            let confirmed = machine.seen.good.is_some() && machine.seen.good == machine.seen.unit.revision();
+            if confirmed && machine.errand.is_none() {
+                machine.health = Health::Ill("it answers 500".to_owned());
+                world.log.push(format!("{} is ill", NAMES[*host]));
+            }
+        }
+        Event::Approve => {
+            if let Some(revision) = world.rollout.as_ref().and_then(|rollout| rollout.revision) {
+                world.approve(revision.0, None);
+            }
+        }
+        Event::Abort => world.abort(),
+        Event::Minute => world.now += SignedDuration::from_mins(1),
         Event::Place(host) => {
             let machine = world.host(NAMES[*host]);
             if machine.placement == Placement::Unplaced {
@@ -127,6 +180,18 @@ fn happen(world: &mut World, event: &Event) {
             }
         }
     }
+}
+
+/// Settles, and lets a canary go on as often as it takes.
+fn end(world: &mut World) -> Plan {
+    let mut end = world.settle();
+    for _ in 0..NAMES.len() {
+        let waits = end.report.canary.as_ref().is_some_and(|canary| canary.waiting_since.is_some());
+        let Some(revision) = end.aim.revision().filter(|_| waits) else { return end };
+        world.approve(revision.0, None);
+        end = world.settle();
+    }
+    end
 }
 
 fn undo(world: &mut World) {
@@ -144,9 +209,13 @@ proptest! {
     #[test]
     fn whatever_happens(
         most in prop::sample::select(vec!["1", "2", "50%"]),
+        manner in prop::sample::select(vec![
+            Manner::Rolling, Manner::Rolling, Manner::Lenient, Manner::AllAtOnce, Manner::Canary, Manner::Approved,
+        ]),
+        groups in prop::sample::select(vec!["", "a=2 b=1 c=1"]),
         events in prop::collection::vec(event(), 0..120),
     ) {
-        let mut world = World::empty("a b c d").declare('A').max_unavailable(most);
+        let mut world = manner.of(World::empty("a b c d").declare('A').max_unavailable(most)).grouped(groups);
         world.settle();
         // Hosts that come and go change what half of them is.
         world.watched = most != "50%";
@@ -158,12 +227,18 @@ proptest! {
         world.bad.clear();
         world.resume();
         for name in NAMES {
-            world.host(name).link = Link::Up;
+            let machine = world.host(name);
+            (machine.link, machine.health) = (Link::Up, Health::Unknown);
         }
-        let end = world.settle();
+        let end = end(&mut world);
         if let Some(revision) = end.aim.revision() {
             for (name, machine) in &world.hosts {
-                if machine.placement == Placement::Placed {
+                let held_back = world.owned.held_back.contains_key(&name.parse().expect("a host"));
+                prop_assert!(!held_back || matches!(manner, Manner::Lenient), "{}", world.log.join("\n"));
+                if held_back {
+                    // It runs what was good before, or nothing.
+                    prop_assert!(machine.seen.unit.revision() != Some(revision) || !machine.is_up(), "{}\n{}", name, world.log.join("\n"));
+                } else if machine.placement == Placement::Placed {
                     prop_assert_eq!(machine.seen.unit.revision(), Some(revision), "{}\n{}", name, world.log.join("\n"));
                     prop_assert_eq!(machine.seen.good, Some(revision), "{}\n{}", name, world.log.join("\n"));
                     prop_assert!(machine.observed().drift.is_empty() && !machine.taken_down, "{}", world.log.join("\n"));

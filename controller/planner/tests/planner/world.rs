@@ -8,13 +8,20 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::{HostFacts, HostObservation, Scope};
-use windlass_crds::record::{Accepted, Evidence, Owned, OwnedHost, Purpose, Revision, Rollout, RolloutState};
+use windlass_crds::record::{
+    Accepted, CanaryProgress, Evidence, Owned, OwnedHost, Purpose, Revision, Rollout, RolloutState,
+};
 use windlass_crds::record::{SourceOrigin, StepFailure};
-use windlass_crds::service::{Health as Probe, MaxUnavailable, Network, Runtime, RuntimeTarget, ServiceSpec, Source};
+use windlass_crds::service::{Canary, CanaryStep, Health as Probe, MaxUnavailable, Network, Promotion, Runtime};
+use windlass_crds::service::{RuntimeTarget, ServiceSpec, Source, Strategy};
+use windlass_crds::span::Span;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
-use windlass_planner::input::{Activity, Complaint, Files, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
+use windlass_planner::input::RemovalGate;
+use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
-use windlass_planner::record;
+use windlass_planner::status::Work;
+use windlass_planner::target::Aim;
+use windlass_planner::{abort, canary, record};
 
 use crate::machine::{Done, Errand, Link, Machine};
 use crate::notation;
@@ -97,6 +104,10 @@ pub(crate) struct World {
     pub(crate) losing: BTreeMap<String, Verb>,
     /// What happened.
     pub(crate) log: Vec<String>,
+    /// The zones or labels of hosts.
+    pub(crate) groups: BTreeMap<String, String>,
+    /// A host was asked in the last turn, and answered something new.
+    news: bool,
     /// Whether `maxUnavailable` is watched.
     pub(crate) watched: bool,
 }
@@ -134,6 +145,8 @@ impl World {
             failing: BTreeMap::new(),
             losing: BTreeMap::new(),
             log: Vec::new(),
+            groups: BTreeMap::new(),
+            news: false,
             watched: true,
         };
         for (name, machine) in &world.hosts {
@@ -179,19 +192,8 @@ impl World {
 
     /// A rollout goes on under sequence 5.
     pub(crate) fn rolling(mut self, purpose: Purpose, revision: u64) -> Self {
-        self.rollout = Some(Rollout {
-            sequence: Sequence(notation::SEEN),
-            purpose,
-            revision: Some(RevisionNumber(revision)).filter(|revision| revision.0 > 0),
-            term: self.term,
-            started: self.now,
-            progressed: self.now,
-            state: RolloutState::Active,
-            touched: BTreeSet::new(),
-            restage: BTreeSet::new(),
-            verdicts: BTreeMap::new(),
-            failures: BTreeMap::new(),
-        });
+        let revision = Some(RevisionNumber(revision)).filter(|revision| revision.0 > 0);
+        self.rollout = Some(Rollout::begin(Sequence(notation::SEEN), purpose, revision, self.term, self.now));
         self
     }
 
@@ -208,11 +210,7 @@ impl World {
     }
 
     pub(crate) fn max_unavailable(mut self, text: &str) -> Self {
-        let number = |text: &str| text.parse::<u32>().expect("a number");
-        self.spec.rollout.max_unavailable = match text.strip_suffix('%') {
-            Some(percent) => MaxUnavailable::Percent(u8::try_from(number(percent)).expect("at most 100")),
-            None => MaxUnavailable::Count(NonZeroU32::new(number(text)).expect("not zero")),
-        };
+        self.spec.rollout.max_unavailable = portion(text);
         self
     }
 
@@ -249,7 +247,7 @@ impl World {
 
     /// A person wants what is blocked to be tried again.
     pub(crate) fn retry(&mut self) {
-        self.owned.blocked.clear();
+        record::retry(&mut self.owned);
         self.log.push("retry".to_owned());
     }
 
@@ -258,6 +256,72 @@ impl World {
         let seen = self.hosts.values().map(|machine| machine.seen.sequence);
         self.owned.restart = seen.chain(self.rollout.iter().map(|rollout| rollout.sequence)).max();
         self.log.push("restart".to_owned());
+    }
+
+    /// A canary of these steps.
+    pub(crate) fn canary(mut self, steps: &str) -> Self {
+        let step = |text: &str| CanaryStep(portion(text));
+        self.spec.rollout.strategy = Strategy::Canary;
+        let steps = steps.split_whitespace().map(step).collect();
+        self.spec.rollout.canary = Some(Canary { steps, bake: None, promotion: None });
+        self
+    }
+
+    /// Whose steps are watched for so long.
+    pub(crate) fn baking(mut self, seconds: u64) -> Self {
+        self.spec.rollout.canary.as_mut().expect("a canary").bake = Some(Span::seconds(seconds));
+        self
+    }
+
+    /// Whose steps a person lets begin.
+    pub(crate) fn approved(mut self) -> Self {
+        self.spec.rollout.canary.as_mut().expect("a canary").promotion = Some(Promotion::Approved);
+        self
+    }
+
+    /// So many hosts may fail.
+    pub(crate) fn max_failures(mut self, most: u32) -> Self {
+        self.spec.rollout.max_failures = most;
+        self
+    }
+
+    /// `a=x b=y`: hosts of groups.
+    pub(crate) fn grouped(mut self, groups: &str) -> Self {
+        let pair = |word: &str| word.split_once('=').map(|(host, group)| (host.to_owned(), group.to_owned()));
+        self.groups = groups.split_whitespace().filter_map(pair).collect();
+        self
+    }
+
+    /// A person lets the next step of a canary begin.
+    pub(crate) fn approve(&mut self, revision: u64, step: Option<u32>) {
+        let rollout = self.rollout.clone().expect("a rollout");
+        let answer = self.with_inputs(|inputs| canary::approve(inputs, &rollout, RevisionNumber(revision), step));
+        match answer {
+            Ok(progress) => {
+                self.rollout.as_mut().expect("a rollout").canary = Some(progress);
+                self.log.push("approved".to_owned());
+            }
+            Err(why) => self.log.push(format!("approval refused: {why}")),
+        }
+    }
+
+    /// A person ends the rollout.
+    pub(crate) fn abort(&mut self) {
+        let answer = self.with_inputs(abort::abort);
+        match answer {
+            Ok(abort::Abort::Restart) => self.owned.restart = None,
+            Ok(abort::Abort::Deploy(revision)) => {
+                let (known, now) = (self.revisions[&revision].clone(), self.now);
+                abort::record(&mut self.owned, self.rollout.as_mut(), &known, &self.spec, now);
+            }
+            Err(why) => return self.log.push(format!("abort refused: {why}")),
+        }
+        // Nobody waits for a verdict on what is not wanted any more.
+        for machine in self.hosts.values_mut() {
+            let judged = |errand: &Errand| matches!(errand.acts.first(), Some(Act::Judge { .. }));
+            machine.errand = machine.errand.take().filter(|errand| !judged(errand));
+        }
+        self.log.push("aborted".to_owned());
     }
 
     /// A person holds it.
@@ -319,10 +383,24 @@ impl World {
 
     /// Plans, and does nothing.
     pub(crate) fn plan(&self) -> Plan {
+        self.with_inputs(plan)
+    }
+
+    /// What comes of everything that is known.
+    fn with_inputs<T>(&self, decide: impl FnOnce(&Inputs<'_>) -> T) -> T {
         let service: ServiceKey = "default/web".parse().expect("a key");
         let input = |(name, machine): (&String, &Machine)| {
             let (placement, view) = (machine.placement.clone(), self.view(machine));
-            (host_id(name), HostInput { target: target(name), placement, view, health: machine.health.clone() })
+            (
+                host_id(name),
+                HostInput {
+                    target: target(name),
+                    placement,
+                    view,
+                    health: machine.health.clone(),
+                    group: self.groups.get(name).cloned(),
+                },
+            )
         };
         // As the engine has it: those that it is placed on, and those that it may have left something on.
         let known = |(name, machine): &(&String, &Machine)| {
@@ -334,7 +412,7 @@ impl World {
             None => Files::AsBefore,
         };
         let running = Goal::Run { spec: &self.spec, generation: Generation(1), files };
-        plan(&Inputs {
+        decide(&Inputs {
             service: &service,
             now: self.now,
             term: self.term,
@@ -374,17 +452,40 @@ impl World {
             let judged = acts.iter().any(|act| matches!(act, Act::Judge { .. }));
             let disruptive = judged && machine.seen.good.is_some();
             let activity = if disruptive { Activity::Disruptive } else { Activity::Quiet };
+            // What it answered before says nothing any more.
+            machine.health = Health::Unknown;
             machine.errand = Some(Errand { acts: acts.clone(), sequence, activity });
         }
+        self.news = plan.report.work != Work::UnderWay && self.ask();
         plan
+    }
+
+    /// Everything that runs and was confirmed is asked how it is, as the engine does where nothing is under way.
+    /// Whether that told anything new.
+    fn ask(&mut self) -> bool {
+        let mut news = false;
+        for machine in self.hosts.values_mut() {
+            let confirmed = machine.seen.good.is_some() && machine.seen.good == machine.seen.unit.revision();
+            let answers = machine.link == Link::Up && machine.errand.is_none() && machine.is_up();
+            if confirmed && answers && machine.health == Health::Unknown {
+                machine.health = Health::Well;
+                news = true;
+            }
+        }
+        news
     }
 
     fn record(&mut self, plan: &Plan) {
         match &plan.rollout {
             RolloutChange::Keep => {
-                if let Some(rollout) = self.rollout.as_mut().filter(|_| !plan.touch.is_empty()) {
+                if let Some(rollout) = self.rollout.as_mut().filter(|_| !plan.touch.is_empty() || plan.canary.is_some())
+                {
                     rollout.touched.extend(plan.touch.iter().cloned());
                     rollout.progressed = self.now;
+                    if let Some(progress) = &plan.canary {
+                        let before = rollout.canary.replace(progress.clone()).unwrap_or_default();
+                        self.log.extend(told(&before, progress));
+                    }
                 }
             }
             RolloutChange::Close(state) => {
@@ -393,6 +494,9 @@ impl World {
                 assert!(rollout.state == RolloutState::Active || halted, "only what is open is closed");
                 rollout.state = *state;
                 self.log.push(format!("{} {state:?}", rollout.sequence));
+                if let Some((host, evidence)) = &plan.fallen {
+                    self.log.push(format!("{host} has fallen: {}", evidence.summary));
+                }
             }
             RolloutChange::Open { purpose, revision, above } => {
                 if let Some(last) = self.rollout.as_ref().filter(|last| last.state == RolloutState::Active) {
@@ -408,13 +512,17 @@ impl World {
                 let rollout = self.rollout.as_mut().expect("just made");
                 rollout.sequence = sequence;
                 rollout.touched.clone_from(&plan.touch);
+                rollout.canary.clone_from(&plan.canary);
             }
         }
     }
 
     /// What must hold of every plan, whatever the world is like.
     pub(crate) fn check(&self, plan: &Plan) {
-        let allowed = self.spec.rollout.max_unavailable.of(self.placed());
+        let allowed = match self.spec.rollout.strategy {
+            Strategy::AllAtOnce => usize::MAX,
+            _ => self.spec.rollout.max_unavailable.of(self.placed()),
+        };
         // What it shall leave is no loss.
         let counts = |machine: &Machine| machine.taken_down && machine.placement == Placement::Placed;
         let down: Vec<&String> =
@@ -446,12 +554,34 @@ impl World {
                 }
             }
         }
+        self.check_canary(plan);
         for (name, machine) in self.hosts.iter().filter(|_| !plan.actions.is_empty()) {
             let behind = machine.seen.sequence < rollout.expect("a rollout").sequence;
             let reachable = machine.link == Link::Up && machine.errand.is_none();
             let known = self.owned.hosts.contains_key(&host_id(name));
             assert!(!(behind && reachable && known), "{name} was not stamped\n{}", self.log.join("\n"));
         }
+    }
+
+    /// No host is switched to a revision whose canary has not come so far, nor without a record of it.
+    fn check_canary(&self, plan: &Plan) {
+        let canary = self.spec.rollout.canary.as_ref().filter(|_| self.spec.rollout.strategy == Strategy::Canary);
+        let (Some(canary), Aim::Declared(target)) = (canary, &plan.aim) else { return };
+        if self.owned.good.is_empty() || self.owned.good.last() == Some(target) {
+            return;
+        }
+        let switches = |acts: &[Act]| acts.contains(&Act::Step(Step::Activate { revision: *target }));
+        let switched: Vec<&HostId> = plan.actions.iter().filter(|(_, acts)| switches(acts)).map(|(id, _)| id).collect();
+        if switched.is_empty() {
+            return;
+        }
+        let before = self.rollout.as_ref().and_then(|rollout| rollout.canary.clone()).unwrap_or_default();
+        let now = plan.canary.as_ref().unwrap_or(&before);
+        assert!(switched.iter().all(|id| now.hosts.contains(*id)), "{switched:?} are not recorded: {now:?}");
+        let fresh = now.hosts.len() - now.hosts.intersection(&before.hosts).count();
+        let placed = |id: &&HostId| self.hosts[&id.to_string()].placement == Placement::Placed;
+        let most = canary.counts(self.placed()).get(now.step as usize - 1).copied().unwrap_or(usize::MAX);
+        assert!(fresh == 0 || now.hosts.iter().filter(placed).count() <= most, "{now:?} in {canary:?}");
     }
 
     /// How many hosts it is placed on.
@@ -552,8 +682,12 @@ impl World {
             if stop(self) {
                 return;
             }
-            self.turn();
+            let busy = self.is_busy();
+            let plan = self.turn();
             self.act_all();
+            if !busy {
+                self.pass(&plan);
+            }
         }
         panic!("it never came to that:\n{}", self.log.join("\n"));
     }
@@ -572,6 +706,15 @@ impl World {
         }
     }
 
+    /// Lets the time pass that a plan waits for, where it waits for nothing else.
+    fn pass(&mut self, plan: &Plan) -> bool {
+        let Some(at) = plan.again.filter(|_| plan.is_idle()) else { return false };
+        let time = self.now.duration_until(at).round(jiff::Unit::Second).expect("short");
+        self.log.push(format!("{time:#} pass"));
+        self.now = at;
+        true
+    }
+
     /// Turns until nothing more happens, and checks that planning again changes nothing.
     pub(crate) fn settle(&mut self) -> Plan {
         for _ in 0..TURNS {
@@ -581,15 +724,40 @@ impl World {
                 return plan;
             }
             self.act_all();
-            if plan.is_idle() && !busy && self.owned == before {
+            if !busy && self.pass(&plan) {
+                continue;
+            }
+            if plan.is_idle() && !busy && !self.news && self.owned == before {
                 let again = self.plan();
-                assert!(again.is_idle(), "planning again does something");
+                assert!(again.is_idle(), "planning again does something:\n{}", self.log.join("\n"));
                 assert_eq!(again.owned, self.owned, "planning again records something");
                 assert_eq!(again.report, plan.report, "planning again says something else");
                 return again;
             }
         }
         panic!("it never comes to rest:\n{}", self.log[..60.min(self.log.len())].join("\n"));
+    }
+}
+
+/// What has changed about a canary.
+fn told(before: &CanaryProgress, after: &CanaryProgress) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.step != after.step {
+        lines.push(format!("step {}", after.step));
+    } else if before.well_since.is_none() && after.well_since.is_some() {
+        lines.push(format!("step {} is well", after.step));
+    } else if before.well_since.is_some() && after.well_since.is_none() {
+        lines.push(format!("step {} is not well any more", after.step));
+    }
+    lines
+}
+
+/// `2` or `25%`.
+fn portion(text: &str) -> MaxUnavailable {
+    let number = |text: &str| text.parse::<u32>().expect("a number");
+    match text.strip_suffix('%') {
+        Some(percent) => MaxUnavailable::Percent(u8::try_from(number(percent)).expect("at most 100")),
+        None => MaxUnavailable::Count(NonZeroU32::new(number(text)).expect("not zero")),
     }
 }
 

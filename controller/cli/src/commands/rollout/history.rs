@@ -117,6 +117,7 @@ impl Marks {
         let blocked = self.blocked.as_ref().map(|cause| match cause {
             BlockCause::Unhealthy { host, .. } => format!("blocked (unhealthy on {host})"),
             BlockCause::Undone { to } => format!("blocked (undone to {to})"),
+            BlockCause::Aborted { .. } => "blocked (aborted)".to_owned(),
         });
         let words = [
             self.current.then(|| "current".to_owned()),

@@ -1,5 +1,7 @@
 //! `windlass rollout`: how a service gets to its hosts, and back.
 
+mod abort;
+mod approve;
 mod history;
 mod pause;
 mod restart;
@@ -24,7 +26,7 @@ use crate::settling::{Ending, Goal};
 use crate::telling::{Running, Shown};
 use crate::waiting::{Target, WaitArgs};
 
-/// Follow rollouts, hold them, restart programs, and go back to earlier revisions
+/// Follow rollouts, hold or approve them, restart programs, and go back to earlier revisions
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -45,6 +47,8 @@ enum RolloutCommand {
     Restart(restart::RestartArgs),
     Pause(pause::PauseArgs),
     Resume(resume::ResumeArgs),
+    Approve(approve::ApproveArgs),
+    Abort(abort::AbortArgs),
 }
 
 pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
@@ -56,6 +60,8 @@ pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Resu
         RolloutCommand::Restart(args) => restart::run(args, client).await,
         RolloutCommand::Pause(args) => pause::run(args, client).await,
         RolloutCommand::Resume(args) => resume::run(args, client).await,
+        RolloutCommand::Approve(args) => approve::run(args, client).await,
+        RolloutCommand::Abort(args) => abort::run(args, client).await,
     }
 }
 
