@@ -19,6 +19,7 @@ mod readme;
 mod removal;
 mod security;
 mod slow_stops;
+mod strategies;
 mod telemetry;
 mod verdict;
 
