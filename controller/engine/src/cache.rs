@@ -320,7 +320,9 @@ impl State {
     fn asked(&self, resource: &ResourceKey) -> BTreeMap<RequestId, Result<Request, String>> {
         let changed = self.declared.get(resource).map(|read| read.changed);
         let overtaken = |asked: &Stored<Result<Request, String>>| match &asked.value {
-            Ok(request @ Request::Undo { .. }) if changed.is_some_and(|changed| asked.at < changed) => {
+            Ok(request @ (Request::Undo { .. } | Request::Abort))
+                if changed.is_some_and(|changed| asked.at < changed) =>
+            {
                 Err(format!("{}: something else was declared since it was asked", request.name()))
             }
             request => request.clone(),

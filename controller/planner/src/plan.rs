@@ -18,7 +18,7 @@ use crate::order::switches_to;
 use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
 use crate::record;
-use crate::standing::{Context, Need, Standing, disown};
+use crate::standing::{Context, Cost, Need, Standing, disown};
 use crate::status::{Findings, Report, Work};
 use crate::target::{Aim, choose};
 use crate::twins::{Twin, surely_one, twins};
@@ -330,6 +330,11 @@ impl Context<'_> {
         });
         let most = if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most };
         let mut down = standings.values().filter(|standing| standing.down).count();
+        // Those of them that run: more were left so by chance than may be, and they are not all stopped at once.
+        let running = |standing: &&Standing| {
+            standing.down && matches!(standing.need, Need::Switch { costs: Cost::ItsOwnPlace, .. })
+        };
+        let mut stopped = down - standings.values().filter(running).count();
         // Places that belong to hosts earlier in the order, which are only being brought what they will run.
         let mut promised = 0;
         let open = self.open_group(standings);
@@ -348,11 +353,16 @@ impl Context<'_> {
             }
             match &standing.need {
                 Need::Nothing | Need::Later => {}
-                Need::Quiet(acts) | Need::Switch { acts, costs: false } => {
+                Need::Quiet(acts) | Need::Switch { acts, costs: Cost::Nothing } => {
                     allowed.insert(id.clone(), acts.clone());
                 }
-                Need::Switch { acts, costs: true } if down.saturating_add(promised) < most => {
+                Need::Switch { acts, costs: Cost::ItsOwnPlace } if stopped < most => {
+                    stopped += 1;
+                    allowed.insert(id.clone(), acts.clone());
+                }
+                Need::Switch { acts, costs: Cost::APlace } if down.saturating_add(promised) < most => {
                     down += 1;
+                    stopped += 1;
                     allowed.insert(id.clone(), acts.clone());
                 }
                 Need::Switch { .. } => {}

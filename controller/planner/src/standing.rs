@@ -27,8 +27,8 @@ pub(crate) enum Need {
     Switch {
         /// What to do.
         acts: Vec<Act>,
-        /// Whether what runs there is a loss: it carried a healthy revision, and runs.
-        costs: bool,
+        /// What is lost by it.
+        costs: Cost,
     },
 }
 
@@ -40,6 +40,17 @@ impl Need {
             Self::Quiet(acts) | Self::Switch { acts, .. } => acts,
         }
     }
+}
+
+/// What a switch costs of what may be down at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cost {
+    /// It carried nothing healthy, or does not run.
+    Nothing,
+    /// It runs and was switched before without a verdict: it is counted as down, and serves all the same, perhaps.
+    ItsOwnPlace,
+    /// It runs something healthy.
+    APlace,
 }
 
 /// How one host stands.
@@ -201,7 +212,11 @@ impl Context<'_> {
         let open = unproven(seen);
         let down = carried && (open || (self.touched(id) && ailment.is_some()));
         // What is counted as down already is no loss any more.
-        let costs = carried && up && !down;
+        let costs = match (carried && up, down) {
+            (false, _) => Cost::Nothing,
+            (true, true) => Cost::ItsOwnPlace,
+            (true, false) => Cost::APlace,
+        };
         let stage = || Act::Step(Step::Stage { revision, release: target.release });
         let (state, need) = match position(seen, revision, &target.release) {
             Position::Settled if self.owes_restart(seen) => {
