@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
-use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation};
+use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation, StepRecord, StepState};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
@@ -90,8 +90,9 @@ impl<F: Fleet> Controller<F> {
         Looked { view, read_through, at: Instant::now() }
     }
 
-    /// Stamps a host that was looked at just now; nothing where it does not let itself be stamped, which a look tells
-    /// better.
+    /// Stamps a host that was looked at just now. Nothing where it does not let itself be stamped, which a look tells
+    /// better, and where something was done there since, or may have been: the one who led before us may still have
+    /// been at it. No step changes a host before it is recorded as begun there, so the records tell.
     pub async fn stamp(
         &self,
         service: &ServiceKey,
@@ -101,8 +102,12 @@ impl<F: Fleet> Controller<F> {
         at: Instant,
     ) -> Option<Looked> {
         self.check_owner(&seen.facts).ok()?;
-        self.fleet.stamp(target, service, stamp).await.ok()?;
+        let records = self.fleet.stamp(target, service, stamp).await.ok()?;
         self.in_touch(target);
+        let ended = |record: &StepRecord| record.state != StepState::Begun;
+        if records != seen.service.steps || !records.values().all(ended) {
+            return None;
+        }
         seen.service.sequence = stamp.sequence;
         seen.facts.cluster = Some(stamp.cluster.clone());
         Some(Looked { view: HostView::Seen(Box::new(seen)), read_through: false, at })

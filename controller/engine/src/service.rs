@@ -244,8 +244,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 continue;
             }
             let scrutiny = Controller::<F>::scrutiny(&mut self.memory, id);
-            // After a takeover the one before may have changed the host since: then one call looks and stamps.
-            let seen = self.just_seen(id).filter(|_| !self.controller.is_fresh()).cloned();
+            let seen = self.just_seen(id).cloned();
             let at = self.seen_at.get(id).copied();
             let (controller, key, from) = (Arc::clone(self.controller), self.key.clone(), target.clone());
             let target = target.clone();
@@ -617,6 +616,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             tokio::select! {
                 returned = self.out.next() => {
                     if let Some(returned) = returned {
+                        self.take_in(returned);
+                    }
+                    // What else is back by now is decided on in the same turn, and recorded in the same commit.
+                    while let Some(Some(returned)) = self.out.next().now_or_never() {
                         self.take_in(returned);
                     }
                     return;

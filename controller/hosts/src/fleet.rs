@@ -11,9 +11,9 @@ use windlass_crds::digest::{FileDigest, ReleaseDigest, UnitDigest};
 use windlass_crds::host::Target;
 use windlass_crds::id::{ClusterId, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, ServiceObservation};
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, ServiceObservation, StepRecord};
 use windlass_crds::service::ServiceSpec;
-use windlass_crds::step::{ContactError, Step, StepError};
+use windlass_crds::step::{ContactError, Step, StepError, Verb};
 
 use crate::traffic::Traffic;
 
@@ -153,7 +153,8 @@ pub trait Fleet: Send + Sync + 'static {
     /// [`StepError::Superseded`] and [`StepError::OwnedByAnother`].
     fn observe(&self, target: &Target, look: &Look) -> impl Future<Output = Result<HostObservation, StepError>> + Send;
 
-    /// Stamps a host that has just been looked at: it refuses everything older from now on.
+    /// Stamps a host that has just been looked at: it refuses everything older from now on. Returns its records of
+    /// steps as they are then: where they are those that the look found, nobody has done anything there since.
     ///
     /// # Errors
     /// As for a look that stamps.
@@ -162,9 +163,9 @@ pub trait Fleet: Send + Sync + 'static {
         target: &Target,
         service: &ServiceKey,
         stamp: &Stamp,
-    ) -> impl Future<Output = Result<(), StepError>> + Send {
+    ) -> impl Future<Output = Result<BTreeMap<Verb, StepRecord>, StepError>> + Send {
         let look = Look { service: service.clone(), stamp: Some(stamp.clone()), scrutiny: Scrutiny::Quick };
-        async move { self.observe(target, &look).await.map(drop) }
+        async move { self.observe(target, &look).await.map(|seen| seen.service.steps) }
     }
 
     /// Brings a release and a revision to a host: `order.step` is [`Step::Stage`].

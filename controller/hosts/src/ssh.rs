@@ -1,6 +1,6 @@
 //! Real hosts over SSH.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::num::NonZeroU16;
 use std::sync::atomic::AtomicU64;
@@ -13,8 +13,8 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
-use windlass_crds::step::{ContactError, DataFate, Step, StepError};
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, StepRecord};
+use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 
 use crate::check::Survey;
 use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny, Seen, Stamp};
@@ -427,11 +427,19 @@ impl Fleet for SshFleet {
         answer::observation(&answer, &hello, &folder).map_err(contact)
     }
 
-    async fn stamp(&self, target: &Target, service: &ServiceKey, stamp: &Stamp) -> Result<(), StepError> {
+    async fn stamp(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        stamp: &Stamp,
+    ) -> Result<BTreeMap<Verb, StepRecord>, StepError> {
         let arguments = vec![service.folder(), stamp.cluster.to_string(), padded(stamp.sequence.0)];
         let request = Request { verb: "stamp", arguments };
         let answer = self.call(target, &request, LOOK_DEADLINE).await.map_err(contact)?;
-        answer::failure(&answer, stamp.sequence, RevisionNumber(0)).map_or(Ok(()), Err)
+        match answer::failure(&answer, stamp.sequence, RevisionNumber(0)) {
+            Some(error) => Err(error),
+            None => answer::records(&answer).map_err(contact),
+        }
     }
 
     async fn stage(&self, target: &Target, order: &Order, material: &Material) -> Result<(), StepError> {

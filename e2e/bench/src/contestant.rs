@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use windlass_testbed::Host;
 
 use crate::tree::Tree;
@@ -23,7 +24,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// A row of the race.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Row {
     /// Nothing of it is on the hosts.
     Cold,

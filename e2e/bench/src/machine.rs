@@ -1,8 +1,12 @@
 //! The machine that a measurement is from.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+/// The unit of `/proc/stat`: USER_HZ, which is 100 on every machine that Linux runs on by now.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What figures depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,20 @@ impl Machine {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
         })
     }
+}
+
+/// How long all processors together have been busy since the machine began.
+///
+/// # Errors
+/// When the machine does not tell.
+pub(crate) fn busy() -> Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let line = text.lines().next().and_then(|line| line.strip_prefix("cpu")).context("/proc/stat without a sum")?;
+    let ticks =
+        line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>().context("reading /proc/stat")?;
+    // user, nice, system, idle, iowait, irq, softirq; what follows is counted in these, or is another machine's.
+    let busy = ticks.iter().enumerate().filter(|(place, _)| matches!(place, 0..=2 | 5..=6)).map(|(_, ticks)| ticks);
+    Ok(TICK * u32::try_from(busy.sum::<u64>()).context("too many ticks")?)
 }
 
 /// What a program says of itself; ssh does on standard error.

@@ -22,7 +22,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use crate::contestant::Row;
 use crate::ground::Ground;
+use crate::race::Wanted;
 use crate::report::Report;
 
 /// More rounds than this would not end within the minutes that anybody waits.
@@ -41,6 +43,12 @@ struct Arguments {
     /// With how many hosts, divided by commas; none measures only what is no race
     #[arg(long, env = "BENCH_HOSTS", default_value = "3,10", value_delimiter = ',')]
     hosts: Vec<String>,
+    /// Which rows of the race
+    #[arg(long, value_enum, default_values_t = Row::ALL, value_delimiter = ',')]
+    rows: Vec<Row>,
+    /// Tell each lap when it ends, with what all processors did meanwhile, the check of the lap included
+    #[arg(long)]
+    laps: bool,
     /// Leave out what is no race
     #[arg(long)]
     only_race: bool,
@@ -64,9 +72,10 @@ fn main() -> Result<()> {
         figures::measure(&ground, FEW_HOSTS, &mut report)?;
         ground.clean()?;
     }
+    let wanted = Wanted { rows: arguments.rows, laps: arguments.laps };
     for size in sizes {
         let ground = Ground::new(size)?;
-        report.races.push(race::run(&ground, size, arguments.rounds)?);
+        report.races.push(race::run(&ground, size, arguments.rounds, &wanted)?);
         ground.clean()?;
     }
     report.took = began.elapsed();

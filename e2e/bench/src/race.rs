@@ -6,14 +6,24 @@ use anyhow::{Context, Result, ensure};
 
 use crate::contestant::{Contestant, Job, Row};
 use crate::ground::Ground;
+use crate::machine;
 use crate::rsync::Style;
-use crate::samples::Samples;
+use crate::samples::{Samples, milliseconds};
 
 /// Where services of Windlass listen; those of the others listen above.
 const PORT: u16 = 8080;
 
 /// Where services listen that are deployed for the first time.
 const COLD_PORT: u16 = 8090;
+
+/// What of a race is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Which rows.
+    pub(crate) rows: Vec<Row>,
+    /// Whether each lap is told when it ends.
+    pub(crate) laps: bool,
+}
 
 /// What one race found.
 #[derive(Debug, Clone)]
@@ -24,12 +34,12 @@ pub(crate) struct Race {
     pub(crate) rows: BTreeMap<Row, [Samples; 3]>,
 }
 
-/// Runs every row `rounds` times, all in turn.
+/// Runs these rows `rounds` times, all in turn.
 ///
 /// # Errors
 /// When one of them fails, or does not do what it says.
 #[expect(clippy::print_stderr, reason = "a race takes minutes, and says how far it is")]
-pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
+pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32, wanted: &Wanted) -> Result<Race> {
     let (windlass, steps, fused) = (ground.windlass()?, ground.rsync(Style::Steps), ground.rsync(Style::Fused));
     let contestants: [(&str, &dyn Contestant); 3] = [("windlass", &windlass), ("rsync", &steps), ("fused", &fused)];
     let hosts_used = ground.hosts(hosts);
@@ -51,7 +61,7 @@ pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
     }
     for round in 1..=rounds {
         eprintln!("{hosts} hosts: round {round} of {rounds}");
-        for row in Row::ALL {
+        for row in Row::ALL.into_iter().filter(|row| wanted.rows.contains(row)) {
             for turn in 0..contestants.len() {
                 // Each comes first as often as the others: what a row leaves to be done is met by whoever does.
                 let index = (turn + round as usize) % contestants.len();
@@ -62,8 +72,13 @@ pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32) -> Result<Race> {
                     Job { name: &cold, port: COLD_PORT + index as u16, tree: &fresh[round as usize - 1], ..known };
                 let job = if row == Row::Cold { new } else { known };
                 contestant.warm(&job)?;
+                let before = machine::busy()?;
                 let took = lap(ground, contestant, &job, row, round)
                     .with_context(|| format!("{name}, {hosts} hosts, {row}, round {round}"))?;
+                if wanted.laps {
+                    let busy = machine::busy()?.saturating_sub(before);
+                    eprintln!("{hosts} hosts, {row}: {name} {}, processors {}", milliseconds(took), milliseconds(busy));
+                }
                 rows.entry(row).or_default()[index].push(took);
             }
         }

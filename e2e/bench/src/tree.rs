@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -49,9 +50,15 @@ impl Tree {
 
     /// Changes one file: the version. One that ends in `-bad` is unwell.
     ///
+    /// Not in the second of the change before: rsync takes a file of the same size and the same second for the same.
+    ///
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn say(&self, version: &str) -> Result<()> {
+        if let Ok(before) = fs::metadata(self.dir.join("VERSION")).and_then(|before| before.modified()) {
+            let next = before + Duration::from_secs(1);
+            std::thread::sleep(next.duration_since(SystemTime::now()).unwrap_or_default());
+        }
         // Whole at once, as an editor does it.
         let outside = self.dir.with_extension("new");
         fs::write(&outside, version).context("writing a version")?;

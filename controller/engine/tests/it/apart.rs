@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use windlass_crds::condition::Reason;
-use windlass_crds::id::HostId;
+use windlass_crds::id::{HostId, Sequence};
 use windlass_crds::observation::UnitFile;
 use windlass_crds::request::Request;
 use windlass_crds::status::HostState;
+use windlass_crds::step::Step;
+use windlass_hosts::fleet::{Fleet as _, Order, Stamp};
 use windlass_hosts::memory::{Call, Called, HostSettings, Link};
 use windlass_store::{Key, StoreRevision};
 
@@ -157,5 +160,38 @@ async fn a_source_is_looked_at_when_it_is_due_or_asked_for() -> anyhow::Result<(
     assert_eq!(world.revisions("web"), [2], "an hour is not over");
     world.ask(WEB, &Request::Reconcile).await?;
     world.settles_at("web", Reason::Converged, 3).await?;
+    world.stop().await
+}
+
+/// The one who led before may still have been at a host between our look and our stamp: its records tell, and it is
+/// looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_between_look_and_stamp_is_looked_at() -> anyhow::Result<()> {
+    let world = running(&["web1"], "").await?;
+    let stamps = |sequence: u64| {
+        let line = format!("web1 stamp under {sequence}: ok");
+        world.fleet.changes().iter().filter(|change| **change == line).count()
+    };
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    assert_eq!(stamps(2), 1, "nobody else was there");
+
+    // The third rollout's stamp is on its way for as long as the one before needs to get there first.
+    let slow = |call| if call == Call::Stamp { Duration::from_secs(4) } else { Duration::ZERO };
+    world.fleet.set_pace(move |_, call| slow(call));
+    world.write("server.py", "print(3)");
+    world.ask_to_look(WEB).await?;
+    let on_its_way = async || {
+        let stamp = |called: &Called| called.call == Call::Stamp && called.sequence == Some(Sequence(3));
+        world.fleet.calls().iter().any(stamp)
+    };
+    world.until("the stamp to be on its way", on_its_way).await?;
+    world.fleet.set_pace(|_, _| Duration::ZERO);
+    let stamp = Stamp { sequence: Sequence(2), cluster: world.store.cluster_id().await? };
+    let order = Order { service: World::key("web"), stamp, step: Step::Stop, force_after: Duration::from_secs(1) };
+    world.fleet.act(&world.fleet.target("web1"), &order).await.context("the one before is still heard")?;
+    world.settles_at("web", Reason::Converged, 3).await?;
+    let changes = world.fleet.changes();
+    assert_eq!(stamps(3), 2, "{changes:#?}");
     world.stop().await
 }

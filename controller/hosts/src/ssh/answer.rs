@@ -305,6 +305,20 @@ fn step_record(text: &str) -> Option<Option<StepRecord>> {
     Some(Some(StepRecord { sequence, revision, state }))
 }
 
+/// Reads the answer of `stamp`: the host's records of steps.
+pub(crate) fn records(answer: &Answer) -> Result<BTreeMap<Verb, StepRecord>, ContactError> {
+    let mut records = BTreeMap::new();
+    for line in answer.lines.iter().filter(|line| !line.is_empty()) {
+        let read = || {
+            let (name, text) = line.strip_prefix("step ")?.split_once(' ')?;
+            Some((verb(name)?, step_record(text)?))
+        };
+        let (verb, record) = read().ok_or_else(|| garbled(line))?;
+        records.extend(record.map(|record| (verb, record)));
+    }
+    Ok(records)
+}
+
 /// The digest and the length of what has arrived, from the length and the path of the part.
 fn incoming(text: &str) -> Option<(PayloadDigest, u64)> {
     let (length, path) = text.split_once(' ')?;

@@ -52,6 +52,35 @@ begin() {
     fi
     # GNU's find prints what stat would; busybox's does not.
     [ -n "${find_prints-}" ] || { find / -maxdepth 0 -printf '' 2>/dev/null && find_prints=yes || find_prints=no; }
+    [ -n "${ln_renames-}" ] || ask_ln
+}
+
+# Whether `ln -sfT` puts a link in the place of another as a rename does. GNU's does since 8.27; others, and those
+# before it, take the old one away first.
+ask_ln() {
+    ln_renames=no
+    said=$(ln --version 2>/dev/null)
+    case $said in
+    'ln (GNU coreutils) '*) ;;
+    *) return ;;
+    esac
+    version=${said#*) }
+    major=${version%%.*}
+    version=${version#*.}
+    minor=${version%%[!0-9]*}
+    case $major.$minor in
+    .* | *. | *[!0-9.]*) return ;;
+    esac
+    if [ "$major" -gt 8 ] || { [ "$major" = 8 ] && [ "$minor" -ge 27 ]; }; then ln_renames=yes; fi
+}
+
+# Leads the link $2 to $1 instead. There is never a moment without one.
+lead() {
+    if [ "$ln_renames" = yes ]; then
+        ln -sfT "$1" "$2"
+    else
+        ln -sfn "$1" "$2.new" && mv -fT "$2.new" "$2"
+    fi
 }
 
 # Everything that follows from the name of a service's folder.
@@ -367,11 +396,16 @@ stamp() {
     drop_lock
 }
 
-# stamp SERVICE CLUSTER SEQUENCE: for whoever has just looked.
+# stamp SERVICE CLUSTER SEQUENCE: for whoever has just looked. The records say whether anything was done since; they are
+# read when nobody older can change them any more.
 verb_stamp() {
     name "$1"
     cluster=$2 sequence=$3 revision=$nothing
     stamp
+    for step in stage stop activate confirm revert remove; do
+        read -r record <"$fence/steps/$step" || give_up 1 "$fence/steps/$step is not readable"
+        printf 'step %s %s\n' "$step" "$record"
+    done
 }
 
 # observe SERVICE CLUSTER SEQUENCE|- quick|full
@@ -422,9 +456,20 @@ observe_drift() {
         echo 'drift revision'
         return
     fi
-    sums=$(sha256sum "$unit_file" "$at/unit" "$at/env" 2>/dev/null)
+    # Everything in one go: the listing of what is there, and the one that was made when it came.
+    sums=$({ cd "$home/releases/$release" && listing; } 2>/dev/null |
+        sha256sum - "$home/releases/$release.list" "$unit_file" "$at/unit" "$at/env" 2>/dev/null)
+    found=${sums%% *}
     case $sums in
-    "$unit_sum "*) ;;
+    "$found  -
+$found  $home/releases/$release.list
+"*) same=1 ;;
+    *) same='' ;;
+    esac
+    case $sums in
+    *"
+$unit_sum  $unit_file
+"*) ;;
     *) echo 'drift unit' ;;
     esac
     case $sums in
@@ -434,8 +479,7 @@ $env_sum  $at/env") ;;
     *) echo 'drift revision' ;;
     esac
     [ "$at/release" -ef "$home/releases/$release" ] || echo 'drift revision'
-    is_as_listed "$release" ||
-        listing_differs "$release" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
+    [ -n "$same" ] || listing_differs "$release" | head -n 40 | paths | head -n 10 | sed 's/^/changed /'
     [ "$2" = quick ] || hashes_differ "$release" 'nice -n 19' | head -n 10 | sed 's/^/changed /'
 }
 
@@ -460,7 +504,7 @@ verb_have() {
     [ -d "$home" ] || return 0
     adopt_parts
     observe_files
-    if [ -f "$home/releases/$5.manifest" ]; then
+    if [ -f "$home/releases/$5.manifest" ] && [ -d "$home/releases/$5" ]; then
         echo verified
         listing_differs "$5" | paths | sed 's/^/damaged /'
         hashes_differ "$5" '' | sed 's/^/damaged /'
@@ -495,7 +539,7 @@ verb_stage() {
     payload=$8 length=$9
     shift 9
     offset=$1 wait=$2 files=$3 unit_sum=$4 env_sum=$5
-    small=
+    small='' same='' describes=meta
     # Nothing is left of a service that was removed, so nothing is put there before the sequence is looked at.
     [ "$length" -gt $SMALL ] || [ ! -d "$home/incoming" ] || small=1
     if [ -n "$small" ]; then
@@ -584,7 +628,10 @@ keep_upload() {
 # Builds the release and the revision beside the others and checks all of them. Nothing is visible yet.
 unpack() {
     cd "$build" || exit 1
-    manifest=meta/$release.manifest
+    # Under the lock, what describes a release that is not there yet is written where it belongs: without the release it
+    # says nothing to anybody.
+    if [ -n "$small" ] && [ "$base" != - ] && [ ! -e "$home/releases/$release" ]; then describes=$home/releases; fi
+    manifest=$describes/$release.manifest
     trouble=$BASE torn=1
     # What had arrived before the host went down may not be what was sent.
     [ "$offset" -eq 0 ] || torn=$DAMAGED
@@ -617,6 +664,14 @@ unpack() {
         # shellcheck disable=SC2094
         ! sums_now '' <sums | cmp -s - sums || return 0
     fi
+    # Under the lock, the unit that is installed is compared in the same go.
+    if [ -n "$small" ]; then
+        find_good
+        if [ "$good_sum" = "$unit_sum" ]; then
+            printf '%s  %s\n' "$unit_sum" "$unit_file" >installed
+            ! sha256sum -c sums installed >checked 2>&1 || { same=1 && return 0; }
+        fi
+    fi
     if ! sha256sum -c sums >checked 2>&1; then
         grep -v ': OK$' checked | sed 's/^/err /' | head -n 5
         exit "$trouble"
@@ -643,7 +698,6 @@ take_texts() {
         trouble=$BASE
         find_texts || give_up $BASE 'no revision here has that unit'
     fi
-    ln -s "../../releases/$release" revision/release || exit 1
     printf '%s\n' "$release $unit_sum $env_sum" >revision/seal || exit 1
 }
 
@@ -659,43 +713,65 @@ find_texts() {
 # Every path, size, mode and time of what was unpacked, against the manifest. What a base does not vouch for is to be
 # hashed. What is found is kept, for the looks that come after.
 check_unpacked() {
-    # Of a base only what is new; all of it where the base is the damaged release itself.
-    known=/dev/null
-    if [ "$base" != - ]; then
-        sed -f meta/edit "$home/releases/$base.manifest" >"$manifest" || exit "$torn"
-        [ "$base" = "$release" ] || known=$home/releases/$base.manifest
-    fi
     if [ "$scope" = user ]; then
         find files -mindepth 1 -type d -exec chmod 0555 {} + || exit 1
     fi
-    (cd files && listing) >"meta/$release.list" || exit 1
-    awk "$compare" part=known "$known" part=wanted "$manifest" part=found "meta/$release.list" >sums 2>bad ||
+    (cd files && listing) >"$describes/$release.list" || exit 1
+    [ "$base" = - ] || : >"$manifest" || exit 1
+    # Of a base only what is new is hashed; all of it where the base is the damaged release itself.
+    case $base in
+    -) set -- part=wanted "$manifest" ;;
+    "$release") set -- part=edit meta/edit part=base vouches= "$home/releases/$base.manifest" ;;
+    *) set -- part=edit meta/edit part=base vouches=1 "$home/releases/$base.manifest" ;;
+    esac
+    awk "$compare" new="$manifest" "$@" part=found "$describes/$release.list" >sums 2>bad ||
         { head -n 5 bad | sed 's/^/err differs: /' && exit "$trouble"; }
 }
 
 # For awk: a manifest against a listing. What is to be hashed goes to standard output, what differs to standard error.
-# A link may be listed with quotes (busybox) or without.
+# A link may be listed with quotes (busybox) or without. A manifest that did not travel is made of the base's and of the
+# edit, and written down: lines `<number> d`, `<number> i <line>` before that line of the base, and `0 a <line>` at the
+# end of it.
 # shellcheck disable=SC2016
 compare='
-    part == "known" { known[$0]; next }
-    part == "wanted" && $1 == "lnk" {
-        tab = index($0, "\t")
-        path = "./" substr($0, tab + 1)
-        target = substr($0, 5, tab - 5)
-        links[path " -> " target] = path
-        links["\047" path "\047 -> \047" target "\047"] = path
-        missing[path]
-        next
-    }
-    part == "wanted" {
-        head = $1 " " $2 " " $3
-        sum = substr($0, length(head) + 2)
+    function want(line, known,    tab, path, target, head, sum, file) {
+        if (line ~ /^lnk /) {
+            tab = index(line, "\t")
+            path = "./" substr(line, tab + 1)
+            target = substr(line, 5, tab - 5)
+            links[path " -> " target] = path
+            links["\047" path "\047 -> \047" target "\047"] = path
+            missing[path]
+            return
+        }
+        split(line, words, " ")
+        head = words[1] " " words[2] " " words[3]
+        sum = substr(line, length(head) + 2)
         file = head " ./" substr(sum, 67)
         files[file]
         missing[file]
-        if (!($0 in known)) print substr(sum, 1, 66) "files/" substr(sum, 67)
+        if (!known) print substr(sum, 1, 66) "files/" substr(sum, 67)
+    }
+    function make(line, known) {
+        print line > new
+        want(line, known)
+    }
+    function add(text,    count, lines, at) {
+        count = split(text, lines, "\n")
+        for (at = 1; at < count; at++) make(lines[at], 0)
+    }
+    part == "edit" {
+        if ($2 == "d") gone[$1]
+        else added[$1] = added[$1] substr($0, length($1) + 4) "\n"
         next
     }
+    part == "base" {
+        if (FNR in added) add(added[FNR])
+        if (!(FNR in gone)) make($0, vouches)
+        next
+    }
+    part == "wanted" { want($0, 0); next }
+    part == "found" && FNR == 1 { if (0 in added) add(added[0]); delete added[0] }
     $0 in files { delete missing[$0]; next }
     $2 == "-" { next }
     {
@@ -706,6 +782,7 @@ compare='
         bad = 1
     }
     END {
+        if (0 in added) add(added[0])
         for (path in missing) { print path | "cat >&2"; bad = 1 }
         exit bad
     }'
@@ -718,8 +795,10 @@ install() {
             [ "$scope" = system ] || chmod 0755 "releases/$release"
             mv "releases/$release" "$build/old" || exit 1
         fi
-        mv -f "$build/meta/$release.manifest" "$build/meta/$release.list" releases &&
-            mv "$build/files" "releases/$release" || exit 1
+        if [ "$describes" = meta ]; then
+            mv -f "$build/meta/$release.manifest" "$build/meta/$release.list" releases || exit 1
+        fi
+        mv "$build/files" "releases/$release" || exit 1
         [ "$scope" = system ] || chmod 0555 "releases/$release"
     fi
     [ -d "releases/$release" ] || give_up $BASE "the release $release is not there"
@@ -733,22 +812,17 @@ install() {
         fi
     fi
     [ -n "$keep" ] || mv "$build/revision" "revisions/$number" || exit 1
+    [ "revisions/$number/release" -ef "releases/$release" ] || give_up $BASE "revision $number does not lead to its release"
     prepare_switches || exit 1
 }
 
 # What is switched to, and what is gone back to, must need no room then: the disk may be full. Where both have the unit
 # that is installed, as it was installed, there is none to be put there.
 prepare_switches() {
-    good_number='' good_sum=''
-    set +f
-    for at in revisions/*; do
-        if [ "$at" -ef good ]; then good_number=${at##*/}; fi
-    done
-    set -f
-    [ -z "$good_number" ] || read -r _ good_sum _ 2>/dev/null <good/seal || :
+    [ -n "$small" ] || find_good
     keep_link "$number" || return 1
     [ -z "$good_number" ] || keep_link "$good_number"
-    if [ "$good_sum" = "$unit_sum" ] && cmp -s "revisions/$number/unit" "$unit_file"; then
+    if [ "$good_sum" = "$unit_sum" ] && { [ -n "$same" ] || cmp -s "revisions/$number/unit" "$unit_file"; }; then
         # For the switch that comes next.
         echo same
         return 0
@@ -756,6 +830,17 @@ prepare_switches() {
     keep_unit "$number" || return 1
     [ -z "$good_number" ] || keep_unit "$good_number"
     return 0
+}
+
+# Sets `good_number` and `good_sum` to the revision that was confirmed last and the SHA-256 of its unit.
+find_good() {
+    good_number='' good_sum=''
+    set +f
+    for at in "$home"/revisions/*; do
+        if [ "$at" -ef "$home/good" ]; then good_number=${at##*/}; fi
+    done
+    set -f
+    [ -z "$good_number" ] || read -r _ good_sum _ 2>/dev/null <"$home/good/seal" || :
 }
 
 # The link to a revision, ready to be renamed.
@@ -837,7 +922,9 @@ put_unit() {
     read_slot "$home/revisions/$1/unit"
     [ -n "$slot" ] || return 1
     [ -n "$same" ] || keep_unit "$1" || return 1
-    mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
+    # The one that was kept ready is for a disk that is full.
+    { [ "$ln_renames" = yes ] && ln -sfT "../revisions/$1" "$home/live/$slot" 2>/dev/null; } ||
+        mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
     if [ -z "$same" ]; then
         sync "$home/live" 2>/dev/null || sync
         # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
@@ -911,7 +998,7 @@ verb_confirm() {
     fi
     cd "$home" || end_step 1
     if ! [ good -ef "revisions/$number" ]; then
-        ln -sfn "revisions/$number" good.new && mv -fT good.new good || end_step 1
+        lead "revisions/$number" good || end_step 1
     fi
     clear_away "$number" "$@"
     end_step 0
@@ -944,6 +1031,7 @@ clear_away() {
         esac
     done
     for at in incoming/*; do
+        [ -e "$at" ] || continue
         pid=${at##*.}
         case $pid in
         part | *[!0-9]*) pid=0 ;;
@@ -1170,7 +1258,7 @@ verb_logs() {
 # manifest SERVICE RELEASE: what the release was when it came.
 verb_manifest() {
     name "$1"
-    [ -f "$home/releases/$2.manifest" ] || return 0
+    [ -f "$home/releases/$2.manifest" ] && [ -d "$home/releases/$2" ] || return 0
     echo held
     sed 's/^/entry /' "$home/releases/$2.manifest"
 }
@@ -1286,6 +1374,7 @@ leave_session() {
     # shellcheck disable=SC2086
     exec systemd-run "$manager" --quiet --wait --collect --pipe --description="windlass $dir" \
         --setenv=HOME="$HOME" --setenv=PATH="$PATH" --setenv=find_prints="$find_prints" \
+        --setenv=ln_renames="$ln_renames" \
         ${XDG_CONFIG_HOME+--setenv=XDG_CONFIG_HOME="$XDG_CONFIG_HOME"} \
         $shell "$script" loop "$scope" "$dir" "$shell"
 }

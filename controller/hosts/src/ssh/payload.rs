@@ -17,7 +17,7 @@ const HEADER_BYTES: u64 = 1024;
 const META_MTIME: u64 = 1_000_000_000;
 
 /// Begins the name of every payload. Another layout gets another one, so that no upload is ever continued in it.
-const FORM: &str = "payload 2\n";
+const FORM: &str = "payload 3\n";
 
 /// What a release is built on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub(crate) struct Payload {
     meta: Vec<(String, String)>,
     files: Vec<(ReleasePath, FileDigest, u64, bool)>,
     links: Vec<(ReleasePath, String)>,
+    /// What it is to become.
+    release: ReleaseDigest,
     /// Whether something of the base has to go first.
     thins: bool,
     contents: ContentPath,
@@ -111,6 +113,8 @@ impl Payload {
     ) -> Self {
         let mut meta: Vec<(String, String)> = Vec::new();
         let (mut files, mut links) = (Vec::new(), Vec::new());
+        let text = manifest.to_text();
+        let release = ReleaseDigest::of(text.as_bytes());
         let mut thins = false;
         if *base != Base::Keep {
             let empty = (Manifest::default(), BTreeSet::new());
@@ -137,15 +141,14 @@ impl Payload {
                 }
                 meta.push(("meta/edit".to_owned(), edit(from, manifest)));
             } else {
-                let text = manifest.to_text();
-                meta.push((format!("meta/{}.manifest", ReleaseDigest::of(text.as_bytes())), text));
+                meta.push((format!("meta/{release}.manifest"), text));
             }
         }
         if let Some(Texts { unit, environment }) = texts {
             meta.push(("revision/unit".to_owned(), unit));
             meta.push(("revision/env".to_owned(), environment));
         }
-        Self { meta, files, links, thins, contents }
+        Self { meta, files, links, release, thins, contents }
     }
 
     /// What it has of the release, as the host script reads it.
@@ -177,6 +180,7 @@ impl Payload {
         for (path, target) in &self.links {
             name.update(line(path, &Entry::Link { target: target.clone() }));
         }
+        name.update(self.release.to_string());
         Ok(Seal { digest: PayloadDigest::finish(name), length: length.0 })
     }
 
@@ -219,11 +223,14 @@ impl Payload {
             let mut header = header(*size, mode, mtime(digest));
             tar.append_data(&mut header, format!("files/{path}"), contents((path, digest), *size)?)?;
         }
-        // Last, so that no file is ever written through a link.
-        for (path, target) in &self.links {
+        // Last, so that no file is ever written through a link. The revision's link to its release is among them, since
+        // a process there costs more than its half a kilobyte.
+        let release = ("revision/release".to_owned(), format!("../../releases/{}", self.release));
+        let links = self.links.iter().map(|(path, target)| (format!("files/{path}"), target.clone()));
+        for (path, target) in links.chain([release]) {
             let mut header = header(0, 0o777, META_MTIME);
             header.set_entry_type(tar::EntryType::Symlink);
-            tar.append_link(&mut header, format!("files/{path}"), target)?;
+            tar.append_link(&mut header, path, target)?;
         }
         tar.finish()
     }
@@ -250,33 +257,26 @@ fn removed(base: &Manifest, manifest: &Manifest, damaged: &BTreeSet<String>) -> 
     paths.iter().map(|path| format!("{path}\0")).collect()
 }
 
-/// A sed script that makes the new manifest's text out of the base's.
+/// What makes the new manifest's text out of the base's, as the host script reads it: `<number> d` takes a line of the
+/// base away, `<number> i <line>` puts one before it, `0 a <line>` at the end. Lines count from 1.
 fn edit(base: &Manifest, manifest: &Manifest) -> String {
     let mut new = manifest.entries.iter().peekable();
-    let mut script = String::new();
-    // The line number counts from 1, as sed does.
+    let mut text = String::new();
     for (index, (path, old)) in base.entries.iter().enumerate() {
         let number = index + 1;
-        let mut before = Vec::new();
         while let Some((added, entry)) = new.next_if(|(candidate, _)| *candidate < path) {
-            before.push(line(added, entry));
-        }
-        if !before.is_empty() {
-            script.push_str(&format!("{number}i\\\n{}\n", before.join("\\\n")));
+            text.push_str(&format!("{number} i {}\n", line(added, entry)));
         }
         match new.next_if(|(candidate, _)| *candidate == path) {
             Some((_, entry)) if entry == old => {}
-            Some((path, entry)) => script.push_str(&format!("{number}c\\\n{}\n", line(path, entry))),
-            None => script.push_str(&format!("{number}d\n")),
+            Some((path, entry)) => text.push_str(&format!("{number} d\n{number} i {}\n", line(path, entry))),
+            None => text.push_str(&format!("{number} d\n")),
         }
     }
-    let after: Vec<String> = new.map(|(path, entry)| line(path, entry)).collect();
-    if after.is_empty() {
-        return script;
+    for (path, entry) in new {
+        text.push_str(&format!("0 a {}\n", line(path, entry)));
     }
-    // In front, for sed runs its commands in the order of the script: `d` ends the cycle before a later `a`, and
-    // what an `a` has said is put out even where its line is deleted.
-    format!("$a\\\n{}\n{script}", after.join("\\\n"))
+    text
 }
 
 /// Counts what is written to it.
@@ -295,8 +295,7 @@ impl Write for Length {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     use super::*;
 
@@ -309,7 +308,13 @@ mod tests {
         Manifest { entries: files.iter().map(|(path, text)| (path.parse().expect(path), entry(text))).collect() }
     }
 
-    /// The edit is a sed script: sed is what it is tested with.
+    /// The program that reads an edit on hosts.
+    fn program() -> &'static str {
+        let (_, rest) = crate::ssh::shell::HOST_SCRIPT.split_once("\ncompare='").expect("the program");
+        rest.split_once("}'\n").map(|(program, _)| program).expect("its end")
+    }
+
+    /// What reads an edit is an awk program of the host script: every awk that a host may have is tried.
     #[test]
     fn an_edit_makes_one_manifest_of_another() {
         let bases = [
@@ -318,17 +323,32 @@ mod tests {
             manifest(&[("b", "2"), ("c", "other"), ("d", "4"), ("z z", "5")]),
             manifest(&[("0", "1"), ("b", "2"), ("ba", "2"), ("bb", "2"), ("x", "9"), ("y", "9")]),
         ];
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).expect("writing");
+            name.to_owned()
+        };
+        let program = format!("{}}}", program());
         for base in &bases {
             for wanted in &bases {
-                for sed in [&["sed"][..], &["busybox", "sed"]] {
-                    let mut script = tempfile::NamedTempFile::new().expect("a file");
-                    script.write_all(edit(base, wanted).as_bytes()).expect("writing");
-                    let mut command = Command::new(sed[0]);
-                    command.args(&sed[1..]).arg("-f").arg(script.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-                    let mut child = command.spawn().expect("sed");
-                    child.stdin.take().expect("a pipe").write_all(base.to_text().as_bytes()).expect("writing");
-                    let output = child.wait_with_output().expect("sed");
-                    assert_eq!(String::from_utf8_lossy(&output.stdout), wanted.to_text(), "{sed:?}");
+                let listing = wanted.entries.iter().map(|(path, entry)| {
+                    line(path, entry).splitn(4, ' ').take(3).collect::<Vec<_>>().join(" ") + &format!(" ./{path}\n")
+                });
+                let listing = file("list", &listing.collect::<String>());
+                let (edit, base_text) = (file("edit", &edit(base, wanted)), file("base", &base.to_text()));
+                for awk in [&["awk"][..], &["busybox", "awk"]] {
+                    let mut command = Command::new(awk[0]);
+                    command.args(&awk[1..]).arg(&program).current_dir(&dir);
+                    command.args(["new=new", "part=edit", &edit, "part=base", "vouches=1", &base_text]);
+                    let output = command.args(["part=found", &listing]).output().expect("awk");
+                    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    assert!(output.status.success(), "{awk:?}: {said}");
+                    let made = std::fs::read_to_string(dir.path().join("new")).expect("a manifest");
+                    assert_eq!(made, wanted.to_text(), "{awk:?}");
+                    // What the base has not is hashed, and nothing else.
+                    let hashed = String::from_utf8_lossy(&output.stdout).lines().count();
+                    let news = wanted.entries.iter().filter(|(path, entry)| base.entries.get(*path) != Some(*entry));
+                    assert_eq!(hashed, news.count(), "{awk:?}");
                 }
             }
         }

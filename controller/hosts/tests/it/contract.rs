@@ -3,13 +3,16 @@
 //! A case gets a service of its own, so all of them may run on one host at once. What needs a fault that only a real
 //! machine can have is not here.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use windlass_crds::host::Target;
 use windlass_crds::id::{ClusterId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{ActiveState, Drift, HostObservation, ServiceObservation, StepState, UnitFile};
+use windlass_crds::observation::{
+    ActiveState, Drift, HostObservation, ServiceObservation, StepRecord, StepState, UnitFile,
+};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{DataFate, Step, StepError, Verb};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Material, Order, Scrutiny, Seen, Stamp};
@@ -87,7 +90,7 @@ impl<'a, S: Stand> Case<'a, S> {
     }
 
     /// A stamp that looks at nothing.
-    pub(crate) async fn stamp_alone(&self, sequence: u64) -> Outcome {
+    pub(crate) async fn stamp_alone(&self, sequence: u64) -> Result<BTreeMap<Verb, StepRecord>, StepError> {
         let stamp = Stamp { sequence: Sequence(sequence), cluster: cluster() };
         self.stand.fleet().stamp(&self.stand.target(), &self.service, &stamp).await
     }
@@ -189,8 +192,14 @@ async fn a_stamp_alone_is_seen<S: Stand>(case: Case<'_, S>) {
     case.stamp_alone(3).await.expect("a stamp");
     assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(3));
     case.stamp_alone(3).await.expect("the same once more");
-    case.stamp_alone(4).await.expect("a higher one");
-    assert_eq!(case.look(Scrutiny::Quick).await.sequence, Sequence(4));
+    let nothing = case.stamp_alone(4).await.expect("a higher one");
+    assert_eq!((nothing.len(), case.look(Scrutiny::Quick).await.sequence), (0, Sequence(4)));
+    // Whoever has looked knows by the records whether anything was done since.
+    case.deploy(5, 1, &case.releases.server("1", 0)).await;
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!(case.stamp_alone(6).await.expect("a higher one"), seen.steps);
+    case.act(6, Step::Stop).await.expect("stop");
+    assert_ne!(case.stamp_alone(7).await.expect("a higher one"), seen.steps);
 }
 
 async fn a_stage_builds_on_what_was_seen<S: Stand>(case: Case<'_, S>) {
@@ -291,7 +300,7 @@ async fn a_lower_sequence_is_refused_by_every_verb<S: Stand>(case: Case<'_, S>) 
         assert_eq!(outcome, Err(expected), "{what}");
     };
     refused("stamp", case.stamp(4).await.map(drop));
-    refused("stamp of a host that was seen", case.stamp_alone(4).await);
+    refused("stamp of a host that was seen", case.stamp_alone(4).await.map(drop));
     refused("stage", case.stage(4, 2, &case.releases.server("2", 0), &[]).await);
     refused("stop", case.act(4, Step::Stop).await);
     refused("activate", case.activate(4, 1).await);
@@ -338,7 +347,7 @@ async fn another_store_is_refused<S: Stand>(case: Case<'_, S>) {
     let (fleet, target) = (case.stand.fleet(), case.stand.target());
     let look = Look { service: case.service.clone(), stamp: Some(stamp()), scrutiny: Scrutiny::Quick };
     refused("stamp", fleet.observe(&target, &look).await.map(drop));
-    refused("stamp of a host that was seen", fleet.stamp(&target, &case.service, &stamp()).await);
+    refused("stamp of a host that was seen", fleet.stamp(&target, &case.service, &stamp()).await.map(drop));
     let keep = Vec::new();
     for step in [
         Step::Stop,
