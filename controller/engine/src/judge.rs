@@ -27,6 +27,13 @@ const UNASKED: Duration = Duration::from_secs(15);
 /// Between two questions to a program that does not answer yet: short beside the start of any interpreter.
 const KNOCK: Duration = Duration::from_millis(20);
 
+/// The longest pause between two of them (design: 20 to 50 ms for the first second).
+const SLOW_KNOCK: Duration = Duration::from_millis(50);
+
+/// A pause is so many times as long as the question took: where that takes long, processors are short, and the program
+/// that is starting needs them more than we do.
+const COURTESY: u32 = 4;
+
 /// So long it is only asked, and the host not looked at: a program that ends meanwhile is noticed that much later.
 const KNOCKING: Duration = Duration::from_millis(400);
 
@@ -110,11 +117,12 @@ fn issued(tls: Option<&HealthTls>, target: &Target) -> Issued {
 async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question) -> HealthAnswer {
     let began = Instant::now();
     loop {
+        let asked = Instant::now();
         let answer = fleet.ask(target, question).await;
         if !matches!(answer, HealthAnswer::Silent { .. }) || began.elapsed() >= KNOCKING {
             return answer;
         }
-        tokio::time::sleep(KNOCK).await;
+        tokio::time::sleep((asked.elapsed() * COURTESY).clamp(KNOCK, SLOW_KNOCK)).await;
     }
 }
 
