@@ -1039,3 +1039,29 @@ fn a_bake_that_ends_in_a_pause_goes_on_when_it_is_over() {
     b activate 2
     ");
 }
+
+/// What was watched was not well, so nothing of it counts.
+#[test]
+fn who_is_quick_to_retry_begins_with_the_first_step_all_the_same() {
+    let mut world = four().baking(60).approved().declare('B');
+    world.settle();
+    world.approve(2, None);
+    world.until_logged("step 2 is well");
+    world.host("b").health = Health::Ill("the health endpoint answers 500".to_owned());
+    world.until_logged("after it was found healthy");
+    world.log.clear();
+    world.host("b").health = Health::Unknown;
+    world.retry();
+    assert_snapshot!(ran(world), @"
+    retry
+    3 Deploy to 2
+    1m pass
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False WaitingForApproval: revision 2 runs on 2 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:02:02.2Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+      Reconciling=True WaitingForApproval: revision 2 runs on 2 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:02:02.2Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+    ");
+}

@@ -1037,3 +1037,31 @@ fn what_is_down_in_a_later_group_is_brought_up_first() {
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
     ");
 }
+
+/// It was never good, and something else came: whoever declares it again wants it tried everywhere.
+#[test]
+fn what_was_superseded_before_it_was_good_is_tried_everywhere_again() {
+    let mut world = fleet("a b").max_failures(1).declare('B').bad("a", 'B');
+    world.until_logged("a confirm 1");
+    world.bad.clear();
+    world.bad.insert(("*".to_owned(), 'C'));
+    world.set_files('C');
+    world.settle();
+    world.log.clear();
+    assert_snapshot!(ran(world.declare('B')), @"
+    declared B
+    5 Deploy to 2
+    stamp a b with 5
+    a activate 2
+    a healthy
+    a confirm 2
+    b activate 2
+    b healthy
+    b confirm 2
+    5 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
