@@ -1,5 +1,6 @@
 //! The machine that a measurement is from.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,23 +13,23 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     /// How many cores this process may use.
-    pub(crate) cores: usize,
+    cores: usize,
     /// What the processor calls itself.
-    pub(crate) processor: String,
+    processor: String,
     /// The kernel's version.
-    pub(crate) kernel: String,
+    kernel: String,
     /// The programs that were measured.
-    pub(crate) programs: Vec<String>,
+    programs: Vec<String>,
     /// The day.
-    pub(crate) date: String,
+    date: String,
 }
 
 impl Machine {
-    /// This one, now.
+    /// This one, now, with programs and the argument by which each tells its version.
     ///
     /// # Errors
     /// When it does not tell.
-    pub(crate) fn here(windlass: &std::path::Path) -> Result<Self> {
+    pub(crate) fn here(programs: &[(&Path, &str)]) -> Result<Self> {
         let processors = std::fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
         let model = processors.lines().find(|line| line.starts_with("model name"));
         let model = model.and_then(|line| line.split_once(':')).map_or("unknown", |(_, name)| name.trim());
@@ -37,13 +38,18 @@ impl Machine {
             cores: std::thread::available_parallelism().context("counting cores")?.get(),
             processor: model.to_owned(),
             kernel: kernel.trim().to_owned(),
-            programs: vec![
-                first_line(Command::new(windlass).arg("--version"))?,
-                first_line(Command::new("rsync").arg("--version"))?,
-                first_line(Command::new("ssh").arg("-V"))?,
-            ],
+            programs: programs
+                .iter()
+                .map(|(program, flag)| first_line(Command::new(program).arg(flag)))
+                .collect::<Result<_>>()?,
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
         })
+    }
+
+    /// In a line.
+    pub(crate) fn told(&self) -> String {
+        let Self { cores, processor, kernel, programs, date } = self;
+        format!("{date}; {cores} cores of {processor}, kernel {kernel}; {}", programs.join("; "))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Measures Windlass beside rsync over ssh, on throwaway hosts, and says whether it is as quick as it promises to be.
+//! Measures Windlass beside rsync over ssh, on throwaway hosts, and its store beside etcd, and says whether it is as
+//! quick as it promises to be.
 //!
 //! A figure that is missed is told, and is no failure: timings are never a test. What cannot be measured is one.
 
@@ -13,6 +14,7 @@ mod report;
 mod rollback;
 mod rsync;
 mod samples;
+mod store;
 mod tree;
 mod windlass;
 
@@ -20,12 +22,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::contestant::Row;
 use crate::ground::Ground;
 use crate::race::Wanted;
 use crate::report::Report;
+use crate::store::StoreArguments;
 
 /// More rounds than this would not end within the minutes that anybody waits.
 const MOST_ROUNDS: u32 = 20;
@@ -35,7 +38,7 @@ const FEW_HOSTS: u8 = 3;
 
 /// What to measure.
 #[derive(Debug, Parser)]
-#[command(about = "Measure Windlass beside rsync over ssh")]
+#[command(about = "Measure Windlass beside rsync over ssh, and its store beside etcd")]
 struct Arguments {
     /// How often each of them runs each row
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
@@ -55,12 +58,25 @@ struct Arguments {
     /// Write the tables to this file too, as Markdown
     #[arg(long, value_name = "FILE")]
     doc: Option<PathBuf>,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// The embedded store beside etcd
+    Store(StoreArguments),
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!((1..=MOST_ROUNDS).contains(&arguments.rounds), "1 to {MOST_ROUNDS} rounds");
+    if let Some(Other::Store(store)) = &arguments.other {
+        println!("{}", store::run(store, arguments.rounds, arguments.doc.as_deref())?.text());
+        return Ok(());
+    }
     let parse = |count: &String| count.trim().parse::<u8>().with_context(|| format!("{count} is no number of hosts"));
     let sizes: Vec<u8> =
         arguments.hosts.iter().filter(|count| !count.trim().is_empty()).map(parse).collect::<Result<_>>()?;

@@ -1,6 +1,7 @@
 //! What was found, as people read it: on a terminal, and in `docs/benchmarks.md`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -49,7 +50,11 @@ impl Report {
     /// # Errors
     /// When the machine does not tell what it is.
     pub(crate) fn new(rounds: u32) -> Result<Self> {
-        let machine = Machine::here(&binary("windlass")?)?;
+        let machine = Machine::here(&[
+            (&binary("windlass")?, "--version"),
+            (Path::new("rsync"), "--version"),
+            (Path::new("ssh"), "-V"),
+        ])?;
         Ok(Self { machine, rounds, took: Duration::ZERO, races: Vec::new(), figures: Vec::new() })
     }
 
@@ -67,13 +72,7 @@ impl Report {
     }
 
     fn conditions(&self) -> String {
-        let Machine { cores, processor, kernel, programs, date } = &self.machine;
-        format!(
-            "{date}; {cores} cores of {processor}, kernel {kernel}; {}; {} rounds; {} s in all.\n",
-            programs.join("; "),
-            self.rounds,
-            self.took.as_secs()
-        )
+        format!("{}; {} rounds; {} s in all.\n", self.machine.told(), self.rounds, self.took.as_secs())
     }
 
     fn race_table(&self) -> Vec<[String; 8]> {
@@ -109,7 +108,7 @@ impl Report {
     }
 }
 
-fn verdict(met: Option<bool>) -> String {
+pub(crate) fn verdict(met: Option<bool>) -> String {
     match met {
         Some(true) => "PASS",
         Some(false) => "MISS",
@@ -119,7 +118,7 @@ fn verdict(met: Option<bool>) -> String {
 }
 
 /// Columns below each other; nothing where there is only a head.
-fn aligned<const N: usize>(table: &[[String; N]]) -> String {
+pub(crate) fn aligned<const N: usize>(table: &[[String; N]]) -> String {
     let mut text = String::new();
     if table.len() < 2 {
         return text;
@@ -134,7 +133,7 @@ fn aligned<const N: usize>(table: &[[String; N]]) -> String {
 }
 
 /// The same as Markdown.
-fn piped<const N: usize>(table: &[[String; N]]) -> String {
+pub(crate) fn piped<const N: usize>(table: &[[String; N]]) -> String {
     let mut text = String::new();
     if table.len() < 2 {
         return text;
