@@ -20,8 +20,16 @@ impl OutputError {
 /// # Errors
 /// When standard output is closed or full.
 pub(crate) fn data(text: &str) -> Result<(), OutputError> {
+    bytes(text.as_bytes())
+}
+
+/// As [`data`], of what need not be UTF-8, as names of files.
+///
+/// # Errors
+/// When standard output is closed or full.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 

@@ -45,8 +45,6 @@ pub(super) fn run(args: &CertificateArgs, client: &ClientArgs) -> anyhow::Result
         "whoever has the key is let in as that name: hand it over in private, and keep no copy",
     );
     let prefix = connection.prefix().clone();
-    for line in variables(&ConnectOptions { endpoints, tls: Some(tls), user: None, prefix }).lines() {
-        output::line(line)?;
-    }
+    output::bytes(&variables(&ConnectOptions { endpoints, tls: Some(tls), user: None, prefix }))?;
     Ok(Exit::Done)
 }
