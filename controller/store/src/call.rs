@@ -174,6 +174,7 @@ fn classify(status: &tonic::Status) -> Problem {
         }
         Code::FailedPrecondition if says("authentication is not enabled") => Problem::Unauthenticated,
         Code::ResourceExhausted if says("space exceeded") => Problem::NoSpace,
+        Code::ResourceExhausted if says("the answer is larger") => Problem::AnswerTooLarge,
         Code::OutOfRange if says("compacted") => Problem::Compacted,
         Code::OutOfRange if says("message length too large") => Problem::AnswerTooLarge,
         Code::NotFound if says("lease not found") => Problem::LeaseGone,

@@ -11,8 +11,8 @@ use super::compaction::left_over;
 use super::index::{Entry, Index};
 use super::lease::{Lease, LeaseDraft, Leases, SHORTEST_LEASE};
 use super::model::{KeyValue, LeaseNumber, Revision};
-use super::read;
-use super::request::{Delete, Field, Found, LONGEST_LEASE, Outcome, Put, Range, Refusal, Txn};
+use super::read::{self, Room};
+use super::request::{Delete, Field, Found, LONGEST_LEASE, MOST_LEASES, Outcome, Put, Range, Refusal, Txn};
 
 /// Bytes that a request takes beside its keys and values, about.
 const REQUEST_ALLOWANCE: usize = 256;
@@ -218,18 +218,22 @@ pub(super) struct Draft<'a> {
     /// How many changes the request has made that is being done.
     changed: i64,
     author: Option<Arc<str>>,
+    /// How much the request that is being done may read yet.
+    room: Room,
     now: Duration,
 }
 
 impl<'a> Draft<'a> {
     fn new(inner: &'a mut Inner, backend: &'a dyn Backend, revision: i64, now: Duration) -> Self {
         let (batch, leases) = (Batch::default(), LeaseDraft::default());
-        Self { inner, backend, batch, leases, revision, changed: 0, author: None, now }
+        let room = Room::whole();
+        Self { inner, backend, batch, leases, revision, changed: 0, author: None, room, now }
     }
 
     /// Does one request, whole or not at all.
     fn run(&mut self, order: &Order) -> Result<Done, Refusal> {
         self.changed = 0;
+        self.room = Room::whole();
         self.author.clone_from(&order.author);
         match self.request(&order.request) {
             Ok(reply) => {
@@ -298,9 +302,11 @@ impl<'a> Draft<'a> {
         Ok(at.iter().filter_map(|at| fresh(at).or_else(|| old.next())).collect())
     }
 
-    fn pair_of(&self, key: &Bytes, entry: Entry) -> Result<KeyValue, Refusal> {
+    fn pair_of(&mut self, key: &Bytes, entry: Entry) -> Result<KeyValue, Refusal> {
         let value = self.values(&[entry.at])?.pop().unwrap_or_default();
-        Ok(read::pair(key.clone(), entry, value))
+        let pair = read::pair(key.clone(), entry, value);
+        self.room.take_pair(&pair)?;
+        Ok(pair)
     }
 
     /// Whether a put may be done, in the order in which etcd asks.
@@ -351,7 +357,11 @@ impl<'a> Draft<'a> {
             self.inner.index.range(&delete.keys, i64::MAX).map(|(key, entry)| (key.clone(), *entry)).collect();
         let mut told = Vec::new();
         if delete.tell_previous {
-            let values = self.values(&found.iter().map(|(_, entry)| entry.at).collect::<Vec<_>>())?;
+            let mut room = self.room;
+            let at: Vec<Revision> = found.iter().map(|(_, entry)| entry.at).collect();
+            let values = room.read(&at, |at| self.values(at))?;
+            room.take(found.iter().map(|(key, _)| key.len()).sum())?;
+            self.room = room;
             told =
                 found.iter().zip(values).map(|((key, entry), value)| read::pair(key.clone(), *entry, value)).collect();
         }
@@ -366,10 +376,15 @@ impl<'a> Draft<'a> {
         self.push(key, Entry { at, created: 0, version: 0, lease: LeaseNumber::NONE }, Bytes::new());
     }
 
-    /// Reads in the middle of a transaction.
-    pub(super) fn range(&self, range: &Range) -> Result<Found, Refusal> {
+    /// Reads in the middle of a transaction, which all of its reads together must leave room for: everybody who writes
+    /// waits meanwhile.
+    pub(super) fn range(&mut self, range: &Range) -> Result<Found, Refusal> {
         let selection = read::select(&self.inner.index, range, self.current(), self.inner.compacted)?;
-        Ok(read::complete(range, selection, |at| self.values(at))?)
+        let mut room = self.room;
+        room.take_look(selection.looked_at())?;
+        let found = read::complete(range, selection, &mut room, |at| self.values(at))?;
+        self.room = room;
+        Ok(found)
     }
 
     fn grant(&mut self, number: LeaseNumber, seconds: i64) -> Result<i64, Refusal> {
@@ -381,6 +396,9 @@ impl<'a> Draft<'a> {
         }
         if self.lease(number).is_some() {
             return Err(Refusal::LeaseExists);
+        }
+        if self.leases.count(&self.inner.leases) >= MOST_LEASES {
+            return Err(Refusal::TooManyLeases(MOST_LEASES));
         }
         let seconds = seconds.max(SHORTEST_LEASE);
         self.leases.grant(number, Lease::new(seconds, self.now));

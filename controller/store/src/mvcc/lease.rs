@@ -90,6 +90,12 @@ impl LeaseDraft {
         self.all.get(&number).map_or_else(|| written.all.get(&number), Option::as_ref)
     }
 
+    /// How many there are, at most: those of the batch that it makes anew count twice.
+    pub(super) fn count(&self, written: &Leases) -> usize {
+        let made = self.all.values().filter(|lease| lease.is_some()).count();
+        written.all.len() + made
+    }
+
     /// What goes with a lease.
     pub(super) fn keys(&self, written: &Leases, number: LeaseNumber) -> BTreeSet<Bytes> {
         // Had the batch ended it, each of these would have been moved away.
@@ -155,6 +161,11 @@ impl Engine {
         let lease = inner.leases.all.get(&number).filter(|lease| lease.ends > now).ok_or(Refusal::LeaseNotFound)?;
         let Lease { seconds, ends, keys } = lease;
         Ok(LeaseState { granted: *seconds, remaining: ends.saturating_sub(now), keys: keys.iter().cloned().collect() })
+    }
+
+    /// How many leases there are.
+    pub fn lease_count(&self) -> usize {
+        self.inner().leases.all.len()
     }
 
     /// The leases that there are.

@@ -36,8 +36,8 @@ pub use memory::Memory;
 pub use model::{Change, KeyRange, KeyValue, LeaseNumber, Revision};
 pub use read::History;
 pub use request::{
-    Answer, Compare, Delete, Detail, Field, Found, LONGEST_LEASE, MOST_BYTES, MOST_OPERATIONS, Operand, Operation,
-    Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
+    Answer, Compare, Delete, Detail, Field, Found, LONGEST_LEASE, MOST_ANSWER, MOST_BYTES, MOST_LEASES,
+    MOST_OPERATIONS, Operand, Operation, Outcome, Put, Range, Refusal, Relation, SortBy, SortOrder, Txn, Within,
 };
 pub use retention::{Retainer, Retention};
 pub use snapshot::{BEGINNING as SNAPSHOT_BEGINNING, RestoreError, Restored, Snapshot, restore};

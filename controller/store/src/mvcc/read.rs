@@ -8,11 +8,87 @@ use super::backend::BackendError;
 use super::engine::Engine;
 use super::index::{Entry, Index};
 use super::model::{Change, KeyValue, Revision};
-use super::request::{Detail, Found, Range, Refusal, SortBy, SortOrder};
+use super::request::{Detail, Found, MOST_ANSWER, Range, Refusal, SortBy, SortOrder};
 
 /// How often a range begins anew because what it was about to read was compacted meanwhile. Compactions are minutes
 /// apart.
 const TRIES: usize = 3;
+
+/// Values that are read between two looks at how much it is.
+const AT_ONCE: usize = 256;
+
+/// Bytes that a pair takes in an answer beside its key and value, about.
+const PAIR: usize = 64;
+
+/// How many bytes may be answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room(usize);
+
+impl Room {
+    /// As much as one answer may have.
+    pub(super) fn whole() -> Self {
+        Self(MOST_ANSWER)
+    }
+
+    /// Takes some of it.
+    ///
+    /// # Errors
+    /// [`Refusal::AnswerTooLarge`], where there is not so much.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.0 = self.0.checked_sub(bytes).ok_or(Refusal::AnswerTooLarge)?;
+        Ok(())
+    }
+
+    /// Takes what a pair needs.
+    ///
+    /// # Errors
+    /// As [`Room::take`].
+    pub(super) fn take_pair(&mut self, pair: &KeyValue) -> Result<(), Refusal> {
+        self.take(PAIR + pair.key.len() + pair.value.len())
+    }
+
+    /// Takes what it costs to look at so many keys.
+    ///
+    /// # Errors
+    /// As [`Room::take`].
+    pub(super) fn take_look(&mut self, keys: usize) -> Result<(), Refusal> {
+        self.take(keys.saturating_mul(PAIR))
+    }
+
+    /// Reads values, as many as there is room for.
+    ///
+    /// # Errors
+    /// As [`Room::take`], before more is read than a few too many; and when they cannot be read.
+    pub(super) fn read(
+        &mut self,
+        at: &[Revision],
+        values: impl Fn(&[Revision]) -> Result<Vec<Bytes>, BackendError>,
+    ) -> Result<Vec<Bytes>, Unread> {
+        let mut read = Vec::with_capacity(at.len());
+        for at in at.chunks(AT_ONCE) {
+            let some = values(at).map_err(Unread::Backend)?;
+            self.take(some.iter().map(Bytes::len).sum()).map_err(Unread::Refused)?;
+            read.extend(some);
+        }
+        Ok(read)
+    }
+}
+
+/// Why values were not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    Backend(BackendError),
+    Refused(Refusal),
+}
+
+impl From<Unread> for Refusal {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Backend(error) => error.into(),
+            Unread::Refused(refusal) => refusal,
+        }
+    }
+}
 
 /// A piece of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +103,13 @@ pub struct History {
 pub(super) struct Selection {
     keys: Vec<(Bytes, Entry)>,
     count: i64,
+}
+
+impl Selection {
+    /// How many keys were looked at.
+    pub(super) fn looked_at(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
 }
 
 /// Finds what a range asks for, in a store whose last revision is `now`.
@@ -60,8 +143,9 @@ pub(super) fn select(index: &Index, range: &Range, now: i64, compacted: i64) -> 
 pub(super) fn complete(
     range: &Range,
     selection: Selection,
-    values: impl FnOnce(&[Revision]) -> Result<Vec<Bytes>, BackendError>,
-) -> Result<Found, BackendError> {
+    room: &mut Room,
+    values: impl Fn(&[Revision]) -> Result<Vec<Bytes>, BackendError>,
+) -> Result<Found, Unread> {
     let Selection { mut keys, count } = selection;
     let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let order = match range.order {
@@ -81,8 +165,11 @@ pub(super) fn complete(
         // Values that nobody gets are not read.
         keys.truncate(limit);
     }
+    room.take(keys.iter().map(|(key, _)| PAIR + key.len()).sum()).map_err(Unread::Refused)?;
     let read = match (range.detail, by_value) {
-        (Detail::Pairs, _) | (_, true) => values(&keys.iter().map(|(_, entry)| entry.at).collect::<Vec<_>>())?,
+        (Detail::Pairs, _) | (_, true) => {
+            room.read(&keys.iter().map(|(_, entry)| entry.at).collect::<Vec<_>>(), values)?
+        }
         _ => vec![Bytes::new(); keys.len()],
     };
     let mut pairs: Vec<KeyValue> =
@@ -114,7 +201,8 @@ impl Engine {
     /// Reads pairs; the store's revision then.
     ///
     /// # Errors
-    /// [`Refusal::EmptyKey`], [`Refusal::Compacted`], [`Refusal::FutureRevision`], [`Refusal::Broken`].
+    /// [`Refusal::EmptyKey`], [`Refusal::Compacted`], [`Refusal::FutureRevision`], [`Refusal::AnswerTooLarge`],
+    /// [`Refusal::Broken`].
     pub fn range(&self, range: &Range) -> Result<(i64, Found), Refusal> {
         if range.keys.begin().is_empty() {
             return Err(Refusal::EmptyKey);
@@ -125,9 +213,9 @@ impl Engine {
                 let inner = self.inner();
                 (inner.committed, select(&inner.index, range, inner.committed, inner.compacted)?)
             };
-            match complete(range, selection, |at| self.backend().values(at)) {
+            match complete(range, selection, &mut Room::whole(), |at| self.backend().values(at)) {
                 Ok(found) => return Ok((now, found)),
-                Err(BackendError::Gone(at)) => gone = Some(at),
+                Err(Unread::Backend(BackendError::Gone(at))) => gone = Some(at),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -299,6 +299,14 @@ pub enum Refusal {
     /// More than [`MOST_BYTES`].
     #[error("etcdserver: request is too large")]
     TooLarge,
+    /// More than [`MOST_ANSWER`].
+    #[error(
+        "etcdserver: the answer is larger than {} MiB; hint: ask for fewer keys at a time (`--limit`), and go on behind the last one that came", MOST_ANSWER >> 20
+    )]
+    AnswerTooLarge,
+    /// As many as there may be.
+    #[error("etcdserver: too many leases ({0}); hint: revoke what nobody needs, or let one lease have several keys")]
+    TooManyLeases(usize),
     /// The disk did not take it; nothing of it was written.
     #[error(
         "etcdserver: mvcc: database space exceeded: {0}; reads go on; hint: make room on the store's disk, or forget history (`etcdctl compaction`) and give its space back (`etcdctl defrag`)"
@@ -314,6 +322,13 @@ pub const MOST_OPERATIONS: usize = 128;
 
 /// Bytes that a request may have: etcd's default.
 pub const MOST_BYTES: usize = 1536 * 1024;
+
+/// Bytes that an answer may have, and that a transaction may read: 10,000 pairs of 6 kB, which is a store of the size
+/// that this one is made for. etcd sets no bound, and takes as much memory as it is asked for.
+pub const MOST_ANSWER: usize = 64 << 20;
+
+/// Leases that there may be. A controller has one, and one for the events of a while; etcd sets no bound.
+pub const MOST_LEASES: usize = 50_000;
 
 /// Seconds that a lease may last: etcd's.
 pub const LONGEST_LEASE: i64 = 9_000_000_000;

@@ -24,7 +24,7 @@ impl Draft<'_> {
     }
 
     /// Chooses branches, all by what is there before anything is done.
-    fn path(&self, txn: &Txn) -> Result<Path, Refusal> {
+    fn path(&mut self, txn: &Txn) -> Result<Path, Refusal> {
         let mut succeeded = true;
         for compare in &txn.compare {
             succeeded = succeeded && self.holds(compare)?;
@@ -36,7 +36,7 @@ impl Draft<'_> {
         Ok(Path { succeeded, inner: inner.collect::<Result<_, _>>()? })
     }
 
-    fn holds(&self, compare: &Compare) -> Result<bool, Refusal> {
+    fn holds(&mut self, compare: &Compare) -> Result<bool, Refusal> {
         let by_value = matches!(compare.operand, Operand::Value(_));
         let detail = if by_value { Detail::Pairs } else { Detail::Keys };
         let found = self.range(&Range { detail, ..Range::of(compare.keys.clone()) })?;

@@ -163,7 +163,7 @@ pub(super) fn status(refusal: &Refusal) -> Status {
         Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => Code::OutOfRange,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::LeaseExists => Code::FailedPrecondition,
-        Refusal::NoSpace(_) => Code::ResourceExhausted,
+        Refusal::NoSpace(_) | Refusal::AnswerTooLarge | Refusal::TooManyLeases(_) => Code::ResourceExhausted,
         Refusal::Broken(_) => Code::Internal,
     };
     Status::new(code, refusal.to_string())

@@ -6,13 +6,11 @@ use futures::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::large::{Place, finds_much, tells_much};
 use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, check, convert};
-use crate::mvcc::{self, Done, MOST_BYTES, Refusal, Reply};
-
-/// Pairs from which on a range is read on a thread of its own: fewer are quicker read than handed over.
-const MANY: i64 = 100;
+use crate::mvcc::{self, Done, KeyRange, MOST_BYTES, Refusal, Reply};
 
 #[tonic::async_trait]
 impl rpc::kv_server::Kv for Server {
@@ -20,12 +18,15 @@ impl rpc::kv_server::Kv for Server {
 
     async fn range(&self, request: Request<rpc::RangeRequest>) -> Result<Response<rpc::RangeResponse>, Status> {
         let range = convert::range(request.into_inner())?;
-        let few = matches!(range.keys, mvcc::KeyRange::One(_)) || (1..MANY).contains(&range.limit);
+        let place = if finds_much(&range) { Some(self.large().await?) } else { None };
         let engine = self.engine.clone();
         let read = move || engine.range(&range);
-        let found = if few { read() } else { self.hands.run(read).await.ok_or_else(stopped)? };
+        let found = match place {
+            None => read(),
+            Some(_) => self.hands.run(read).await.ok_or_else(stopped)?,
+        };
         let (revision, found) = found.map_err(|refusal| convert::status(&refusal))?;
-        Ok(Response::new(convert::found(self.header(revision), found)))
+        Ok(answered(convert::found(self.header(revision), found), place))
     }
 
     async fn range_stream(&self, _: Request<rpc::RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
@@ -48,20 +49,25 @@ impl rpc::kv_server::Kv for Server {
         request: Request<rpc::DeleteRangeRequest>,
     ) -> Result<Response<rpc::DeleteRangeResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let done = self.write(&caller, mvcc::Request::Delete(convert::delete(bounded(request)?))).await?;
+        let delete = convert::delete(bounded(request)?);
+        let much = delete.tell_previous && !matches!(delete.keys, KeyRange::One(_));
+        let place = if much { Some(self.large().await?) } else { None };
+        let done = self.write(&caller, mvcc::Request::Delete(delete)).await?;
         let (deleted, prev_kvs) = match done.reply {
             Reply::Delete(count, deleted) => (count, convert::pairs(deleted)),
             other => return Err(mixed_up(&other)),
         };
-        Ok(Response::new(rpc::DeleteRangeResponse { header: self.header(done.revision), deleted, prev_kvs }))
+        Ok(answered(rpc::DeleteRangeResponse { header: self.header(done.revision), deleted, prev_kvs }, place))
     }
 
     async fn txn(&self, request: Request<rpc::TxnRequest>) -> Result<Response<rpc::TxnResponse>, Status> {
         let caller = Caller::of(&request)?;
         check::txn(request.get_ref()).map_err(|refusal| convert::status(&refusal))?;
-        let done = self.write(&caller, mvcc::Request::Txn(convert::txn(bounded(request)?)?)).await?;
+        let txn = convert::txn(bounded(request)?)?;
+        let place = if tells_much(&txn) { Some(self.large().await?) } else { None };
+        let done = self.write(&caller, mvcc::Request::Txn(txn)).await?;
         match done.reply {
-            Reply::Txn(outcome) => Ok(Response::new(convert::outcome(self.header(done.revision), outcome))),
+            Reply::Txn(outcome) => Ok(answered(convert::outcome(self.header(done.revision), outcome), place)),
             other => Err(mixed_up(&other)),
         }
     }
@@ -85,6 +91,16 @@ impl Server {
         let done = self.writer.write(caller.order(request)).await;
         done.map_err(|refusal| convert::status(&refusal))
     }
+}
+
+/// An answer, which keeps its place where it is large.
+fn answered<T: Message>(answer: T, place: Option<Place>) -> Response<T> {
+    let place = place.and_then(|place| place.for_bytes(answer.encoded_len()));
+    let mut response = Response::new(answer);
+    if let Some(place) = place {
+        response.extensions_mut().insert(place);
+    }
+    response
 }
 
 /// A request that is not too large.

@@ -9,7 +9,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::peer::Caller;
 use super::protocol::etcdserverpb as rpc;
 use super::{Server, convert, kv};
-use crate::mvcc::{self, LeaseNumber, LeaseState, Refusal, Reply};
+use crate::mvcc::{self, LeaseNumber, LeaseState, MOST_LEASES, Refusal, Reply};
+
+/// Leases that there may be where somebody asks for one who does not run the store: the rest is for the controller.
+const OF_OTHERS: usize = MOST_LEASES / 2;
 
 #[tonic::async_trait]
 impl rpc::lease_server::Lease for Server {
@@ -22,6 +25,9 @@ impl rpc::lease_server::Lease for Server {
         let caller = Caller::of(&request)?;
         let rpc::LeaseGrantRequest { ttl, id } = request.into_inner();
         let id = if id == 0 { self.number() } else { id };
+        if !caller.is_owner() && self.engine.lease_count() >= OF_OTHERS {
+            return Err(convert::status(&Refusal::TooManyLeases(OF_OTHERS)));
+        }
         let done = self.write(&caller, mvcc::Request::Grant(LeaseNumber(id), ttl)).await?;
         let Reply::Granted(ttl) = done.reply else { return Err(kv::mixed_up(&done.reply)) };
         let header = self.header(done.revision);

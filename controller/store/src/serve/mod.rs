@@ -8,6 +8,7 @@ mod convert;
 mod door;
 mod hands;
 mod kv;
+mod large;
 mod lease;
 mod maintenance;
 mod members;
@@ -15,6 +16,7 @@ mod peer;
 mod protocol;
 mod refusal;
 mod room;
+mod validity;
 mod watch;
 mod watcher;
 mod writer;
@@ -27,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use self::door::Places;
 pub use self::door::{Door, Lock, LockError};
 pub(crate) use self::hands::Hands;
 pub(crate) use self::peer::Caller;
@@ -37,7 +40,7 @@ use self::room::Room;
 use self::writer::Writer;
 use crate::key::Prefix;
 use crate::machine::Machine;
-use crate::mvcc::{Engine, LeaseNumber, MOST_BYTES, Order, Refusal, Request, Retainer, Retention};
+use crate::mvcc::{Engine, MOST_BYTES, Retainer, Retention};
 
 /// Bytes of a message beside the request that it carries: etcd's.
 const OVERHEAD: usize = 512 * 1024;
@@ -46,6 +49,13 @@ const OVERHEAD: usize = 512 * 1024;
 /// place no longer than that. As long as etcd's own clients wait.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 const ALIVE_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a client may ask at once on a connection; etcd's own clients, and ours, wait for their turn then. gRPC sets no
+/// bound, and each may send a request of two megabytes.
+const MOST_STREAMS: u32 = 256;
+
+/// Leases that end together, and are taken away in one flush: what is written at once.
+const ENDED_AT_ONCE: usize = 256;
 
 /// How often leases are looked at that nobody keeps: as often as etcd does.
 const LEASES_EVERY: Duration = Duration::from_millis(500);
@@ -69,6 +79,8 @@ pub struct Server {
     copies: Arc<Semaphore>,
     hands: Hands,
     machine: Machine,
+    /// Large answers that are being read or are on their way.
+    large: Arc<Semaphore>,
 }
 
 /// Numbers that etcd's answers carry.
@@ -124,6 +136,7 @@ impl Server {
             copies: Arc::new(Semaphore::new(maintenance::COPIES)),
             hands,
             machine,
+            large: Arc::new(Semaphore::new(large::AT_ONCE)),
         }
     }
 
@@ -140,8 +153,9 @@ impl Server {
         let served = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(ALIVE_EVERY))
             .http2_keepalive_timeout(Some(ALIVE_WITHIN))
+            .max_concurrent_streams(Some(MOST_STREAMS))
             .add_routes(self.routes())
-            .serve_with_incoming_shutdown(door.connections(listener), async move {
+            .serve_with_incoming_shutdown(door.connections(listener, Places::default()), async move {
                 stop.cancelled().await;
                 closing.cancel();
             })
@@ -176,21 +190,13 @@ impl Server {
     pub(crate) async fn end_leases(&self) {
         loop {
             let (ended, _) = self.engine.ended_leases(self.machine.since_boot());
-            for lease in ended {
-                self.end_lease(lease).await;
+            for ended in ended.chunks(ENDED_AT_ONCE) {
+                if let Err(error) = self.writer.expire(ended.to_vec()).await {
+                    let leases = ended.len();
+                    tracing::warn!(leases, %error, "leases that have ended could not be revoked; it is tried again");
+                }
             }
             tokio::time::sleep(LEASES_EVERY).await;
-        }
-    }
-
-    async fn end_lease(&self, lease: LeaseNumber) {
-        let order = Order { request: Request::Expire(lease), author: None };
-        match self.writer.write(order).await {
-            // Somebody was quicker to revoke it, and may have granted it anew.
-            Ok(_) | Err(Refusal::LeaseNotFound) => {}
-            Err(error) => {
-                tracing::warn!(lease = lease.0, %error, "a lease that has ended could not be revoked; it is tried again");
-            }
         }
     }
 
@@ -222,5 +228,118 @@ impl Server {
             });
             tokio::time::sleep(if more { TENDED_AGAIN } else { TENDED_EVERY }).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::mvcc::{
+        Backend, BackendError, Batch, Change, DefragmentError, LeaseNumber, Memory, Meta, Order, Request, Revision,
+        Size, State, View,
+    };
+
+    /// Counts how often it is flushed.
+    #[derive(Debug, Default)]
+    struct Counting(Memory, Arc<AtomicUsize>);
+
+    impl Backend for Counting {
+        fn load(&self, each: &mut dyn FnMut(Revision, Meta)) -> Result<State, BackendError> {
+            self.0.load(each)
+        }
+
+        fn commit(&self, batch: &Batch) -> Result<(), BackendError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.commit(batch)
+        }
+
+        fn values(&self, at: &[Revision]) -> Result<Vec<Bytes>, BackendError> {
+            self.0.values(at)
+        }
+
+        fn changes(&self, from: i64, most: usize, bytes: usize) -> Result<Vec<Change>, BackendError> {
+            self.0.changes(from, most, bytes)
+        }
+
+        fn view(&self) -> Result<Box<dyn View>, BackendError> {
+            self.0.view()
+        }
+
+        fn size(&self) -> Result<Size, BackendError> {
+            self.0.size()
+        }
+
+        fn defragment(&self) -> Result<(), DefragmentError> {
+            self.0.defragment()
+        }
+    }
+
+    fn server(backend: Box<dyn Backend>) -> Server {
+        let engine = Engine::open(backend, Duration::ZERO).expect("an empty store");
+        Server::new(Arc::new(engine), Identity { cluster: 7, member: 8 }, Prefix::default()).expect("a thread")
+    }
+
+    #[tokio::test]
+    async fn leases_that_end_together_are_taken_away_together() {
+        let flushes = Arc::new(AtomicUsize::new(0));
+        let server = server(Box::new(Counting(Memory::default(), Arc::clone(&flushes))));
+        let leases = 1000;
+        let grant = |number| Order { request: Request::Grant(LeaseNumber(number), 2), author: None };
+        // They have ended by now: this clock begins with the machine's start.
+        server.engine.write(&(1..=leases).map(grant).collect::<Vec<_>>(), Duration::ZERO);
+        flushes.store(0, Ordering::Relaxed);
+        let ending = server.clone();
+        let task = tokio::spawn(async move { ending.end_leases().await });
+        while server.engine.lease_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        let flushes = flushes.load(Ordering::Relaxed);
+        assert!(flushes < 20, "{flushes} flushes for {leases} leases");
+    }
+
+    /// A client that has said hello by HTTP/2, and the first frame that it was sent, the server's settings.
+    async fn hello(server: &Server) -> (TcpStream, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let serving = server.clone();
+        tokio::spawn(async move { serving.serve(listener, Door::Open, CancellationToken::new()).await });
+        let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        stream.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await.expect("sent");
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.expect("a frame");
+        assert_eq!(head[3], 4, "settings come first (RFC 9113, 3.4)");
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut frame = vec![0; length];
+        stream.read_exact(&mut frame).await.expect("a frame");
+        (stream, frame)
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_how_much_it_may_ask_at_once() {
+        let (_stream, settings) = hello(&server(Box::new(Memory::default()))).await;
+        // SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113, 6.5.2).
+        let told = settings.chunks(6).find(|setting| setting[..2] == [0, 3]).expect("a bound of streams");
+        assert_eq!(told[2..], MOST_STREAMS.to_be_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_vanished_does_not_keep_its_place() {
+        let (mut stream, _) = hello(&server(Box::new(Memory::default()))).await;
+        let begun = tokio::time::Instant::now();
+        tokio::time::pause();
+        // It answers nothing, as one whose machine is off.
+        let ended = tokio::time::timeout(Duration::from_secs(3600), async {
+            while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
+        });
+        ended.await.expect("it is hung up on");
+        assert!(begun.elapsed() >= ALIVE_EVERY, "not before it was asked");
     }
 }

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tonic::Status;
 use webpki::EndEntityCert;
 
+use super::validity;
 use crate::key::Prefix;
 use crate::mvcc::{KeyRange, Operation, Order, Request};
 
@@ -94,6 +97,13 @@ impl Peer {
         let rights = Rights::ALL.into_iter().find(|known| known.word() == rights)?;
         Some(Self { name: name.parse().ok()?, rights })
     }
+
+    /// How long a certificate holds yet that was checked; `None` where it does not say so in a way that we know.
+    pub(super) fn left(certificate: &CertificateDer<'_>) -> Option<Duration> {
+        let until = validity::until(certificate)?;
+        let now = Timestamp::now();
+        Some(until.duration_since(now).try_into().unwrap_or(Duration::ZERO))
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -128,6 +138,14 @@ impl Caller {
                 Err(denied(peer, &format!("not {what}; that is for who runs the store")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether they run the store.
+    pub(super) fn is_owner(&self) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Known(peer) => peer.rights == Rights::All,
         }
     }
 

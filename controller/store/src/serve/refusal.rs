@@ -11,6 +11,8 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
+use super::large::kept;
+
 /// How tonic tells that a message is too large, before it has read it.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
@@ -42,7 +44,7 @@ where
             let refused = Status::from_header_map(response.headers());
             Ok(match refused.filter(is_too_large) {
                 Some(status) => worded(status).into_http(),
-                None => response,
+                None => kept(response),
             })
         })
     }

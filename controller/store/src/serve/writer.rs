@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::machine::Machine;
-use crate::mvcc::{Done, Engine, Order, Refusal};
+use crate::mvcc::{Done, Engine, LeaseNumber, Order, Refusal, Request};
 
 /// Requests that may wait to be written. Whoever comes then waits before he is taken in.
 const WAITING: usize = 1024;
@@ -21,6 +21,8 @@ const AT_ONCE: usize = 256;
 enum Job {
     Order(Order, Waiting),
     Compact(i64, oneshot::Sender<Result<Done, Refusal>>),
+    /// Ends leases that nobody has kept, all in one flush.
+    Expire(Vec<LeaseNumber>, oneshot::Sender<Result<(), Refusal>>),
 }
 
 /// Who waits for an order, and its part of [`WAITING_BYTES`].
@@ -80,7 +82,13 @@ impl Writer {
         self.ask(Job::Compact(revision, answer), answered).await
     }
 
-    async fn ask(&self, job: Job, answered: oneshot::Receiver<Result<Done, Refusal>>) -> Result<Done, Refusal> {
+    /// Takes away leases that nobody has kept. Those that somebody has revoked meanwhile, or granted anew, are left alone.
+    pub(super) async fn expire(&self, leases: Vec<LeaseNumber>) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Expire(leases, answer), answered).await
+    }
+
+    async fn ask<T>(&self, job: Job, answered: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
         let stopped = || Refusal::Broken("the store has stopped".to_owned());
         match &self.jobs {
             Jobs::Thread(jobs) => jobs.send(job).await.map_err(|_| stopped())?,
@@ -118,6 +126,10 @@ fn do_jobs(engine: &Engine, jobs: &mut Vec<Job>, told: &watch::Sender<i64>, mach
                 // Nobody may wait for it any more.
                 let _ = answer.send(engine.compact(revision));
             }
+            Job::Expire(leases, answer) => {
+                write(engine, &mut orders, &mut answers, (told, machine));
+                let _ = answer.send(expire(engine, &leases, (told, machine)));
+            }
         }
     }
     write(engine, &mut orders, &mut answers, (told, machine));
@@ -133,13 +145,30 @@ fn write(
         return;
     }
     let done = engine.write(orders, machine.since_boot());
-    let now = engine.revision();
-    told.send_if_modified(|revision| std::mem::replace(revision, now) != now);
+    tell(engine, told);
     orders.clear();
     for (Waiting { answer, room }, done) in answers.drain(..).zip(done) {
         drop(room);
         let _ = answer.send(done);
     }
+}
+
+fn expire(
+    engine: &Engine,
+    leases: &[LeaseNumber],
+    (told, machine): (&watch::Sender<i64>, &Machine),
+) -> Result<(), Refusal> {
+    let order = |lease: &LeaseNumber| Order { request: Request::Expire(*lease), author: None };
+    let done = engine.write(&leases.iter().map(order).collect::<Vec<_>>(), machine.since_boot());
+    tell(engine, told);
+    let failed = |refusal: &Refusal| *refusal != Refusal::LeaseNotFound;
+    done.into_iter().find_map(|done| done.err().filter(failed)).map_or(Ok(()), Err)
+}
+
+/// Says how far the store is, where that is further than was said.
+fn tell(engine: &Engine, told: &watch::Sender<i64>) {
+    let now = engine.revision();
+    told.send_if_modified(|revision| std::mem::replace(revision, now) != now);
 }
 
 #[cfg(test)]
@@ -149,7 +178,7 @@ mod tests {
     use futures::future::join_all;
 
     use super::*;
-    use crate::mvcc::{Field, LeaseNumber, MOST_BYTES, Memory, Put, Request};
+    use crate::mvcc::{Field, MOST_BYTES, Memory, Put};
 
     fn large(number: usize) -> Order {
         let (value, lease) = (Field::New(vec![0; MOST_BYTES].into()), Field::New(LeaseNumber::NONE));

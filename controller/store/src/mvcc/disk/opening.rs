@@ -56,11 +56,20 @@ pub(super) fn open_store(file: &Arc<dyn Medium>, path: &Path) -> Result<(Databas
             return Err(BackendError::Damaged("it is empty, which a store never is".to_owned()));
         }
         let trial = Overlay::new(Arc::clone(file))?;
-        let found = unless_it_panics(|| {
-            let database = builder().set_check_integrity_on_open(true).create_with_backend(trial)?;
-            look_at(&database)
+        let opened = unless_it_panics(|| {
+            let database = builder().set_check_integrity_on_open(true).create_with_backend(trial.clone())?;
+            let found = look_at(&database)?;
+            Ok((database, found))
         })?;
-        Ok((database(Through(Arc::clone(file)))?, found))
+        match trial.let_through() {
+            Ok(()) => Ok(opened),
+            // As on a full disk. What redb does without having looked at everything may need less.
+            Err(_) => {
+                let (trial, found) = opened;
+                drop(trial);
+                Ok((database(Through(Arc::clone(file)))?, found))
+            }
+        }
     })();
     let (database, (last, state)) = opened.map_err(|error| told(error, path))?;
     Ok((database, last, state))

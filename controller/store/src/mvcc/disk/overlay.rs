@@ -1,7 +1,9 @@
-//! A file that is read as redb needs it, and never written: what redb changes of it stays in memory.
+//! A file that is read as redb needs it, and not written: what redb changes of it stays in memory, unless it is let
+//! through.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
@@ -13,10 +15,23 @@ const PAGE: u64 = 4096;
 
 /// redb repairs a file while it opens it, and refuses to read one that it cannot repair. With this a file can be read
 /// whose disk takes no writes, and a damaged one be told without being touched. A repair writes some pages only.
-#[derive(Debug)]
+///
+/// Once the file is known to be whole it can be let through: what redb has done is done to the file, in its order, and
+/// from then on this is the file. So a file is read once to be opened, and not once to be looked at and once more. A
+/// clone is the same one.
+#[derive(Debug, Clone)]
 pub(super) struct Overlay {
     file: Arc<dyn Medium>,
-    held: Mutex<Held>,
+    held: Arc<Mutex<Held>>,
+    through: Arc<AtomicBool>,
+}
+
+/// What redb does to a file.
+#[derive(Debug)]
+enum Act {
+    Write(u64, Vec<u8>),
+    Length(u64),
+    Flush,
 }
 
 #[derive(Debug)]
@@ -26,12 +41,38 @@ struct Held {
     of_file: u64,
     /// Pages that were written, by their number.
     pages: BTreeMap<u64, Vec<u8>>,
+    /// All that was done, in its order: a cut of the power in the middle of it leaves what redb can repair.
+    acts: Vec<Act>,
 }
 
 impl Overlay {
     pub(super) fn new(file: Arc<dyn Medium>) -> io::Result<Self> {
         let length = file.len()?;
-        Ok(Self { file, held: Mutex::new(Held { length, of_file: length, pages: BTreeMap::new() }) })
+        let held = Held { length, of_file: length, pages: BTreeMap::new(), acts: Vec::new() };
+        Ok(Self { file, held: Arc::new(Mutex::new(held)), through: Arc::default() })
+    }
+
+    /// Does to the file what was done to this, and is the file from then on.
+    ///
+    /// # Errors
+    /// When the file cannot be written; what redb has done first is done first.
+    pub(super) fn let_through(&self) -> io::Result<()> {
+        let mut held = self.held();
+        for act in std::mem::take(&mut held.acts) {
+            match act {
+                Act::Write(offset, data) => self.file.write(offset, &data)?,
+                Act::Length(length) => self.file.set_len(length)?,
+                Act::Flush => self.file.sync_data()?,
+            }
+        }
+        held.pages.clear();
+        held.of_file = held.length;
+        self.through.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn is_through(&self) -> bool {
+        self.through.load(Ordering::Acquire)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -61,10 +102,16 @@ fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Ran
 
 impl StorageBackend for Overlay {
     fn len(&self) -> io::Result<u64> {
+        if self.is_through() {
+            return self.file.len();
+        }
         Ok(self.held().length)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.is_through() {
+            return self.file.read(offset, out);
+        }
         let held = self.held();
         if offset + out.len() as u64 > held.length {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -79,7 +126,11 @@ impl StorageBackend for Overlay {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        if self.is_through() {
+            return self.file.set_len(length);
+        }
         let mut held = self.held();
+        held.acts.push(Act::Length(length));
         held.length = length;
         held.of_file = held.of_file.min(length);
         let _cut_off = held.pages.split_off(&length.div_ceil(PAGE));
@@ -90,11 +141,19 @@ impl StorageBackend for Overlay {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.is_through() {
+            return self.file.sync_data();
+        }
+        self.held().acts.push(Act::Flush);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.is_through() {
+            return self.file.write(offset, data);
+        }
         let mut held = self.held();
+        held.acts.push(Act::Write(offset, data.to_vec()));
         for (page, in_page, in_span) in parts(offset, data.len()) {
             if !held.pages.contains_key(&page) {
                 let mut whole = vec![0; PAGE as usize];
@@ -175,17 +234,60 @@ mod tests {
         }
     }
 
+    /// A file that is written.
+    #[derive(Debug)]
+    struct Written(Mutex<Vec<u8>>);
+
+    impl Written {
+        fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.0.lock().expect("no panic happens under this lock")
+        }
+    }
+
+    impl Medium for Written {
+        fn free(&self) -> io::Result<Option<u64>> {
+            Ok(None)
+        }
+    }
+
+    impl StorageBackend for Written {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes().len() as u64)
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let from = offset as usize;
+            out.copy_from_slice(self.bytes().get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn set_len(&self, length: u64) -> io::Result<()> {
+            self.bytes().resize(length as usize, 0);
+            Ok(())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let from = offset as usize;
+            self.bytes()[from..from + data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
     #[derive(Debug, Clone)]
-    enum Act {
+    enum Change {
         /// From a place of so many thousandths on, so many bytes.
         Write(usize, usize, u8),
         Length(usize),
     }
 
-    fn act() -> impl Strategy<Value = Act> {
+    fn change() -> impl Strategy<Value = Change> {
         prop_oneof![
-            3 => (0..1000_usize, 0..9000_usize, any::<u8>()).prop_map(|(at, length, byte)| Act::Write(at, length, byte)),
-            1 => (0..30_000_usize).prop_map(Act::Length),
+            3 => (0..1000_usize, 0..9000_usize, any::<u8>()).prop_map(|(at, length, byte)| Change::Write(at, length, byte)),
+            1 => (0..30_000_usize).prop_map(Change::Length),
         ]
     }
 
@@ -193,18 +295,18 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn it_reads_as_a_file_that_was_written(length in 0..20_000_usize, acts in vec(act(), 0..12)) {
+        fn it_reads_as_a_file_that_was_written(length in 0..20_000_usize, changes in vec(change(), 0..12)) {
             let mut expected: Vec<u8> = (0..length).map(|at| at as u8 | 1).collect();
             let overlay = Overlay::new(Arc::new(Sealed(expected.clone()))).expect("readable");
-            for act in acts {
-                match act {
-                    Act::Write(at, length, byte) => {
+            for change in changes {
+                match change {
+                    Change::Write(at, length, byte) => {
                         let from = expected.len() * at / 1000;
                         let until = expected.len().min(from + length);
                         expected[from..until].fill(byte);
                         overlay.write(from as u64, &vec![byte; until - from]).expect("written");
                     }
-                    Act::Length(length) => {
+                    Change::Length(length) => {
                         expected.resize(length, 0);
                         overlay.set_len(length as u64).expect("changed");
                     }
@@ -219,6 +321,37 @@ mod tests {
                 prop_assert!(found == expected[middle]);
             }
             prop_assert!(overlay.read(expected.len() as u64, &mut [0]).is_err(), "behind its end");
+        }
+
+        #[test]
+        fn what_is_let_through_is_in_the_file(
+            length in 0..20_000_usize,
+            (before, after) in (vec(change(), 0..12), vec(change(), 0..12)),
+        ) {
+            let mut expected: Vec<u8> = (0..length).map(|at| at as u8 | 1).collect();
+            let file = Arc::new(Written(Mutex::new(expected.clone())));
+            let overlay = Overlay::new(file.clone()).expect("readable");
+            for changes in [before, after] {
+                for change in changes {
+                    match change {
+                        Change::Write(at, length, byte) => {
+                            let from = expected.len() * at / 1000;
+                            let until = expected.len().min(from + length);
+                            expected[from..until].fill(byte);
+                            overlay.clone().write(from as u64, &vec![byte; until - from]).expect("written");
+                        }
+                        Change::Length(length) => {
+                            expected.resize(length, 0);
+                            overlay.set_len(length as u64).expect("changed");
+                        }
+                    }
+                }
+                overlay.let_through().expect("written");
+                prop_assert!(*file.bytes() == expected);
+                let mut found = vec![7; expected.len()];
+                overlay.read(0, &mut found).expect("readable");
+                prop_assert!(found == expected && overlay.len().expect("known") == expected.len() as u64);
+            }
         }
     }
 }

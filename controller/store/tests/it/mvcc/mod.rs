@@ -1,11 +1,13 @@
 //! The engine: against a naive store, and row by row where etcd's answers are particular.
 
+mod answers;
 mod copies;
 mod faults;
 mod files;
 mod killed;
 mod leases;
 mod naive;
+mod opened;
 mod particular;
 mod retention;
 mod tended;
