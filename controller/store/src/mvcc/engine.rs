@@ -12,6 +12,7 @@ use super::index::{Entry, Index};
 use super::lease::{Lease, LeaseDraft, Leases, SHORTEST_LEASE};
 use super::model::{KeyValue, LeaseNumber, Revision};
 use super::read::{self, Room};
+use super::recent::Recent;
 use super::request::{Delete, Field, Found, LONGEST_LEASE, MOST_LEASES, Outcome, Put, Range, Refusal, Txn};
 
 /// Bytes that a request takes beside its keys and values, about.
@@ -105,6 +106,7 @@ pub(super) struct Inner {
     pub(super) leases: Leases,
     pub(super) committed: i64,
     pub(super) compacted: i64,
+    pub(super) recent: Recent,
 }
 
 /// What only the writer knows.
@@ -128,6 +130,7 @@ impl Engine {
         })?;
         // etcd's first revision is 1, before anything was written.
         inner.committed = last.max(state.revision).max(1);
+        inner.recent = Recent::after(inner.committed);
         inner.compacted = state.compacted;
         inner.leases.all = state.leases.iter().map(|(number, seconds)| (*number, Lease::new(*seconds, now))).collect();
         let forgotten = left_over(&mut inner);
@@ -158,6 +161,7 @@ impl Engine {
         match self.backend.commit(&batch) {
             Ok(()) => {
                 let mut inner = self.inner_mut();
+                inner.recent.push(&batch, revision);
                 inner.committed = revision;
                 inner.leases.take(leases);
                 answers
@@ -427,10 +431,10 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, key: &Bytes, entry: Entry, value: Bytes) {
-        let before = self.inner.index.push(key, entry);
-        self.leases.moved(key, before, entry.lease);
+        let (key, before) = self.inner.index.push(key, entry);
+        self.leases.moved(&key, before, entry.lease);
         let Entry { at, created, version, lease } = entry;
-        let meta = Meta { key: key.clone(), created, version, lease, author: self.author.clone() };
+        let meta = Meta { key, created, version, lease, author: self.author.clone() };
         self.batch.changes.insert(at, (meta, value));
     }
 }

@@ -1,6 +1,7 @@
 //! Where in the history each key was put and deleted. Values are not here: they are read where they are asked for.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -49,19 +50,19 @@ impl Index {
         range.into_iter().flatten().filter_map(there)
     }
 
-    /// Adds a change; the lease of the pair before, for whom it is to be let go of.
-    pub(super) fn push(&mut self, key: &Bytes, entry: Entry) -> LeaseNumber {
-        match self.keys.get_mut(key) {
-            Some(entries) => {
-                let before = entries.last().map_or(LeaseNumber::NONE, |last| last.lease);
-                entries.push(entry);
-                before
-            }
-            None => {
-                self.keys.insert(key.clone(), vec![entry]);
-                LeaseNumber::NONE
-            }
+    /// Adds a change; the key as it is kept, and the lease of the pair before, for whom it is to be let go of.
+    ///
+    /// A key that is new is copied: what a request brings is a part of all that came with it, which would be kept too.
+    pub(super) fn push(&mut self, key: &[u8], entry: Entry) -> (Bytes, LeaseNumber) {
+        let one: Bounds<'_> = (Bound::Included(key), Bound::Included(key));
+        if let Some((key, entries)) = self.keys.range_mut::<[u8], _>(one).next() {
+            let before = entries.last().map_or(LeaseNumber::NONE, |last| last.lease);
+            entries.push(entry);
+            return (key.clone(), before);
         }
+        let key = Bytes::copy_from_slice(key);
+        self.keys.insert(key.clone(), vec![entry]);
+        (key, LeaseNumber::NONE)
     }
 
     /// Takes a key's changes from a transaction on back.

@@ -22,6 +22,7 @@ mod lease;
 mod memory;
 mod model;
 mod read;
+mod recent;
 mod request;
 mod retention;
 mod snapshot;

@@ -228,9 +228,14 @@ impl Engine {
     /// # Errors
     /// [`Refusal::Compacted`], where some of them are forgotten; [`Refusal::Broken`].
     pub fn history(&self, from: i64, most: usize, bytes: usize) -> Result<History, Refusal> {
-        let committed = self.inner().committed;
-        let mut changes =
-            if from > committed { Vec::new() } else { self.backend().changes(from, most.max(1), bytes)? };
+        let (committed, recent) = {
+            let inner = self.inner();
+            (inner.committed, inner.recent.since(from, most.max(1), bytes))
+        };
+        let mut changes = match recent {
+            Some(changes) => changes,
+            None => self.backend().changes(from, most.max(1), bytes)?,
+        };
         let compacted = self.compacted();
         if from < compacted {
             return Err(Refusal::Compacted);
@@ -241,6 +246,11 @@ impl Engine {
         // A deletion that is forgotten may not have left the disk yet.
         changes.retain(|change| !change.deleted || change.at.main > compacted);
         Ok(History { changes, next })
+    }
+
+    /// Whether the changes from a revision on are at hand, so that telling them reads nothing from the disk.
+    pub fn is_recent(&self, from: i64) -> bool {
+        self.inner().recent.has(from)
     }
 
     /// A pair as it was before a change; nothing where it was not there, or where that is forgotten.

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::protocol::etcdserverpb as rpc;
 use super::protocol::mvccpb;
 use super::refusal::worded;
-use super::watcher::{Part, Piece, Told, Watcher, read};
+use super::watcher::{Part, Piece, Told, Watcher, is_at_hand, read};
 use super::{Server, convert};
 use crate::mvcc::{MOST_BYTES, Refusal};
 
@@ -202,14 +202,19 @@ impl Stream {
     async fn read(&mut self, part: Part) -> Result<(), Over> {
         let now = self.server.engine.revision();
         let engine = self.server.engine.clone();
-        let mut watchers = std::mem::take(&mut self.watchers);
-        // The disk is read, and that must hold up nobody.
-        let reading = self.server.hands.run(move || {
-            let piece = read(&engine, &mut watchers, part);
-            (watchers, piece)
-        });
-        let Some((watchers, piece)) = reading.await else { return Err(Over::Gone) };
-        self.watchers = watchers;
+        let piece = if is_at_hand(&engine, &self.watchers, part) {
+            read(&engine, &mut self.watchers, part)
+        } else {
+            let mut watchers = std::mem::take(&mut self.watchers);
+            // The disk is read, and that must hold up nobody.
+            let reading = self.server.hands.run(move || {
+                let piece = read(&engine, &mut watchers, part);
+                (watchers, piece)
+            });
+            let Some((watchers, piece)) = reading.await else { return Err(Over::Gone) };
+            self.watchers = watchers;
+            piece
+        };
         let piece = match piece {
             Ok(piece) => piece,
             Err(Refusal::Compacted) => return self.cancel_overtaken().await,

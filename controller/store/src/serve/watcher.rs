@@ -159,6 +159,12 @@ pub(super) fn read(
     Ok(Some(Piece { until, told: told.collect() }))
 }
 
+/// Whether what a part reads next is told without reading the disk.
+pub(super) fn is_at_hand(engine: &Engine, watchers: &BTreeMap<i64, Watcher>, part: Part) -> bool {
+    let previous = watchers.values().any(|watcher| watcher.previous);
+    !previous && part.begin(watchers).is_none_or(|from| engine.is_recent(from))
+}
+
 /// Tells a change to those of a part who want it; how many bytes that takes, what was before it included.
 fn tell(
     engine: &Engine,

@@ -4,6 +4,7 @@ mod answers;
 mod copies;
 mod faults;
 mod files;
+mod kept;
 mod killed;
 mod leases;
 mod naive;
