@@ -8,6 +8,7 @@ mod checkpoints;
 mod controllers;
 mod deploy;
 mod drift;
+mod embedded;
 mod faults;
 mod guarded_store;
 mod host_commands;

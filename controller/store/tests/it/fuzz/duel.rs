@@ -10,7 +10,7 @@ use crate::protocol::{Answer, Operation, Session};
 use crate::subject::{Server, Subject};
 
 /// Those that are compared; the first one is right.
-const SUBJECTS: [Subject; 3] = Subject::LIKE_3_5;
+const SUBJECTS: [Subject; 4] = Subject::ALL;
 
 /// Operations of one seed.
 const OPERATIONS: usize = 60;

@@ -1,4 +1,4 @@
-//! Random operations, played to etcd 3.5 and to the embedded store: every answer must be the same.
+//! Random operations, played to etcd 3.5 and 3.4 and to the embedded store: every answer must be the same.
 //!
 //! `WINDLASS_FUZZ_SEED` plays one seed again; `WINDLASS_FUZZ_SEEDS` says how many are played, and `make fuzz-store
 //! SEEDS=n` sets it. What is not compared stands in [`exemptions`].
