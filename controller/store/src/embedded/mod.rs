@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,10 @@ use crate::tls::Tls;
 
 /// How often it is looked whether a certificate is to be made anew. Each has weeks left then.
 const RENEWED_EVERY: Duration = Duration::from_secs(12 * 3600);
+
+/// Descriptors that this process may have: as many as the store takes connections, and as many again for files, hosts
+/// and the rest. systemd, and most shells, give 1,024 unless asked for more.
+const DESCRIPTORS: u64 = 8192;
 
 /// How long what is under way may take when the store is stopped: a flush of a disk that is busy.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -173,6 +178,7 @@ impl Embedded {
         if protection == Protection::InsecureLoopback && !listen.ip().is_loopback() {
             return Err(EmbeddedError::Exposed(listen));
         }
+        raise_descriptors();
         let place = Place::make(&data_dir)?;
         check_seal(&place)?;
         let data = place.data();
@@ -232,6 +238,17 @@ impl Embedded {
             tracing::warn!("the store is left open; it is whole all the same");
         }
         served
+    }
+}
+
+/// Asks for as many descriptors as there may be connections. Where it may not have so many, fewer come in at once.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(%error, "no more descriptors can be had; many connections at once will not come in");
     }
 }
 

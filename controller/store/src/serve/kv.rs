@@ -17,8 +17,9 @@ impl rpc::kv_server::Kv for Server {
     type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<rpc::RangeStreamResponse, Status>> + Send>>;
 
     async fn range(&self, request: Request<rpc::RangeRequest>) -> Result<Response<rpc::RangeResponse>, Status> {
+        let caller = Caller::of(&request)?;
         let range = convert::range(request.into_inner())?;
-        let place = if finds_much(&range) { Some(self.large().await?) } else { None };
+        let place = if finds_much(&range) { Some(self.large(&caller).await?) } else { None };
         let engine = self.engine.clone();
         let read = move || engine.range(&range);
         let found = match place {
@@ -51,7 +52,7 @@ impl rpc::kv_server::Kv for Server {
         let caller = Caller::of(&request)?;
         let delete = convert::delete(bounded(request)?);
         let much = delete.tell_previous && !matches!(delete.keys, KeyRange::One(_));
-        let place = if much { Some(self.large().await?) } else { None };
+        let place = if much { Some(self.large(&caller).await?) } else { None };
         let done = self.write(&caller, mvcc::Request::Delete(delete)).await?;
         let (deleted, prev_kvs) = match done.reply {
             Reply::Delete(count, deleted) => (count, convert::pairs(deleted)),
@@ -64,7 +65,7 @@ impl rpc::kv_server::Kv for Server {
         let caller = Caller::of(&request)?;
         check::txn(request.get_ref()).map_err(|refusal| convert::status(&refusal))?;
         let txn = convert::txn(bounded(request)?)?;
-        let place = if tells_much(&txn) { Some(self.large().await?) } else { None };
+        let place = if tells_much(&txn) { Some(self.large(&caller).await?) } else { None };
         let done = self.write(&caller, mvcc::Request::Txn(txn)).await?;
         match done.reply {
             Reply::Txn(outcome) => Ok(answered(convert::outcome(self.header(done.revision), outcome), place)),

@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 
 use super::Server;
+use super::peer::Caller;
 use crate::mvcc::{KeyRange, Operation, Range, Txn};
 
-/// How many at once. Each may have [`MOST_ANSWER`](crate::mvcc::MOST_ANSWER), once as it was read and once as it is sent.
-pub(super) const AT_ONCE: usize = 4;
+/// How many at once, of those who run the store and of others: whoever does not take what they asked for keeps nobody
+/// out who runs it. Each may have [`MOST_ANSWER`](crate::mvcc::MOST_ANSWER), once as it was read and once as it is sent.
+const AT_ONCE: usize = 4;
+const OF_OTHERS_AT_ONCE: usize = 2;
 
 /// How long whoever asks waits for that: a few answers, over a slow network.
 const WAIT: Duration = Duration::from_secs(30);
@@ -24,6 +27,19 @@ const LARGE: usize = 1 << 20;
 
 /// Pairs from which on a range may be large: fewer are quicker read than handed over to another thread.
 const MANY: i64 = 100;
+
+/// Places for large answers.
+#[derive(Debug)]
+pub(super) struct Places {
+    ours: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { ours: Arc::new(Semaphore::new(AT_ONCE)), others: Arc::new(Semaphore::new(OF_OTHERS_AT_ONCE)) }
+    }
+}
 
 /// A place among large answers, which goes with an answer until it is sent.
 #[derive(Debug, Clone)]
@@ -40,12 +56,13 @@ impl Place {
 
 impl Server {
     /// Waits for a place among large answers.
-    pub(super) async fn large(&self) -> Result<Place, Status> {
-        match timeout(WAIT, Arc::clone(&self.large).acquire_owned()).await {
+    pub(super) async fn large(&self, caller: &Caller) -> Result<Place, Status> {
+        let places = if caller.is_owner() { &self.large.ours } else { &self.large.others };
+        match timeout(WAIT, Arc::clone(places).acquire_owned()).await {
             Ok(place) => Ok(Place { _kept: Arc::new(place.expect("it is never closed")) }),
-            Err(_) => Err(Status::resource_exhausted(format!(
-                "{AT_ONCE} large answers are on their way already; hint: try again, or ask for fewer keys (`--limit`)"
-            ))),
+            Err(_) => Err(Status::resource_exhausted(
+                "as many large answers as may be are on their way; hint: try again, or ask for fewer keys (`--limit`)",
+            )),
         }
     }
 }
@@ -88,7 +105,7 @@ mod tests {
     use super::*;
     use crate::key::Prefix;
     use crate::mvcc::{Engine, Field, LeaseNumber, Memory, Order, Put, Request};
-    use crate::serve::peer::Caller;
+    use crate::serve::peer::{Peer, Rights};
     use crate::serve::protocol::etcdserverpb as rpc;
     use crate::serve::refusal::Worded;
     use crate::serve::{Identity, Server};
@@ -132,14 +149,14 @@ mod tests {
     async fn a_large_answer_keeps_its_place_until_it_is_sent() {
         let large = server(200, 10_000);
         let answers = [ask(&large, "Range", everything()).await, ask(&large, "Txn", in_transaction()).await];
-        assert_eq!(large.large.available_permits(), AT_ONCE - 2);
+        assert_eq!(large.large.ours.available_permits(), AT_ONCE - 2);
         for answer in answers {
             assert!(answer.into_body().collect().await.expect("sent").to_bytes().len() > LARGE);
         }
-        assert_eq!(large.large.available_permits(), AT_ONCE);
+        assert_eq!(large.large.ours.available_permits(), AT_ONCE);
         let small = server(200, 10);
         let _answer = ask(&small, "Range", everything()).await;
-        assert_eq!(small.large.available_permits(), AT_ONCE);
+        assert_eq!(small.large.ours.available_permits(), AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -147,7 +164,7 @@ mod tests {
         let server = server(200, 10);
         let mut places = Vec::new();
         for _ in 0..AT_ONCE {
-            places.push(server.large().await.expect("a place"));
+            places.push(server.large(&Caller::Anybody).await.expect("a place"));
         }
         for path in ["Range", "Txn"] {
             let answer = match path {
@@ -157,6 +174,9 @@ mod tests {
             let told = Status::from_header_map(answer.headers()).expect("a refusal");
             assert!(told.code() == Code::ResourceExhausted && told.message().contains("--limit"), "{told:?}");
         }
+        // Others have places of their own, so neither keeps the other out.
+        let peer = Peer { name: "ana".parse().expect("a name"), rights: Rights::Declare };
+        let _place = server.large(&Caller::Known(Arc::new(peer))).await.expect("a place");
         let few = rpc::RangeRequest { limit: 10, ..everything() };
         let answer = ask(&server, "Range", few).await;
         assert!(Status::from_header_map(answer.headers()).is_none(), "few pairs need no place");

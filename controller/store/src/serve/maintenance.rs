@@ -24,6 +24,9 @@ const PIECES: usize = 2;
 /// Copies at once. Each keeps the room of what is overwritten meanwhile, and a thread.
 pub(super) const COPIES: usize = 4;
 
+/// The same, of those who do not run the store: whoever takes theirs slowly keeps no backup from being made.
+pub(super) const COPIES_OF_OTHERS: usize = 2;
+
 /// How long whoever takes a copy may leave a piece untaken.
 const UNTAKEN: Duration = Duration::from_secs(60);
 
@@ -81,12 +84,14 @@ impl rpc::maintenance_server::Maintenance for Server {
         }))
     }
 
-    async fn snapshot(&self, _: Request<rpc::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(&self, request: Request<rpc::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        let owner = Caller::of(&request)?.is_owner();
+        let (copies, most) = if owner { (&self.copies, COPIES) } else { (&self.copies_of_others, COPIES_OF_OTHERS) };
         let engine = self.engine.clone();
         let (taken, pieces) = mpsc::channel(PIECES);
-        let place = Arc::clone(&self.copies).try_acquire_owned();
+        let place = Arc::clone(copies).try_acquire_owned();
         let place = place.map_err(|_| {
-            Status::resource_exhausted(format!("{COPIES} copies are being taken already; try again later"))
+            Status::resource_exhausted(format!("{most} copies are being taken already; try again later"))
         })?;
         let send = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {

@@ -79,8 +79,9 @@ pub struct Server {
     copies: Arc<Semaphore>,
     hands: Hands,
     machine: Machine,
+    copies_of_others: Arc<Semaphore>,
     /// Large answers that are being read or are on their way.
-    large: Arc<Semaphore>,
+    large: Arc<large::Places>,
 }
 
 /// Numbers that etcd's answers carry.
@@ -136,7 +137,8 @@ impl Server {
             copies: Arc::new(Semaphore::new(maintenance::COPIES)),
             hands,
             machine,
-            large: Arc::new(Semaphore::new(large::AT_ONCE)),
+            copies_of_others: Arc::new(Semaphore::new(maintenance::COPIES_OF_OTHERS)),
+            large: Arc::default(),
         }
     }
 

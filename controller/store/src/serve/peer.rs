@@ -176,13 +176,13 @@ impl Caller {
         if allowed {
             return Ok(());
         }
-        Err(denied(peer, &format!("only below {prefix}/declared/ and {prefix}/requests/")))
+        Err(denied(peer, &format!("write only below {prefix}/declared/ and {prefix}/requests/")))
     }
 }
 
 /// etcd's own error, and what it is about.
 fn denied(peer: &Peer, what: &str) -> Status {
-    Status::permission_denied(format!("etcdserver: permission denied: {} may write {what}", peer.name))
+    Status::permission_denied(format!("etcdserver: permission denied: {} may {what}", peer.name))
 }
 
 fn is_allowed(operation: &Operation, prefix: &Prefix) -> bool {
@@ -256,7 +256,20 @@ mod tests {
         for (request, allowed) in rows {
             assert_eq!(caller.may_write(&request, &prefix).is_ok(), allowed, "{request:?}");
         }
-        assert!(caller.may_do_everything("compact").is_err());
+        let told = |refused: Result<(), Status>| refused.expect_err("it is refused").message().to_owned();
+        let refusals = [
+            told(caller.may_do_everything("compact")),
+            told(caller.may_keep(&["/windlass/control/leader/1".into()], &prefix)),
+            told(caller.may_write(&Request::Put(put("/elsewhere")), &prefix)),
+        ];
+        let words = [
+            "ana may not compact; that is for who runs the store",
+            "ana may not keep a lease that somebody else's keys are on",
+            "ana may write only below /windlass/declared/ and /windlass/requests/",
+        ];
+        for (told, words) in refusals.iter().zip(words) {
+            assert_eq!(told, &format!("etcdserver: permission denied: {words}"));
+        }
     }
 
     #[test]

@@ -105,16 +105,23 @@ async fn whoever_has_a_given_certificate_declares_and_asks_and_changes_nothing_e
     let taken = give_certificate(folder.path(), &"controller".parse()?, &out).expect_err("it is ours");
     ensure!(matches!(taken, EmbeddedError::Taken(_)));
     for version in EtcdVersion::ALL {
-        let rows: [(&[&str], &str); 10] = [
+        let rows: [(&[&str], &str); 17] = [
             (&["put", "/windlass/declared/hosts/a", "{}"], "OK"),
             (&["get", "--prefix", "/windlass/"], "/windlass/declared/hosts/a\n{}"),
             (&["put", "/windlass/owned/default/web", "{}"], "permission denied: ana may write only below"),
             (&["put", "/windlass/control/cluster-id", "00000000"], "permission denied: ana may write only below"),
             (&["del", "--prefix", "/windlass/"], "permission denied: ana may write only below"),
-            (&["compaction", "1"], "permission denied: ana may write not compact"),
+            (&["compaction", "1"], "permission denied: ana may not compact; that is for"),
+            (&["defrag"], "permission denied: ana may not defragment; that is for"),
+            (&["put", "/windlass/status/hosts/a", "{}"], "permission denied: ana may write only below"),
+            (&["put", "/elsewhere", "{}"], "permission denied: ana may write only below"),
+            (&["del", "/windlass/declared/", "/windlass/requests/z"], "permission denied: ana may write only below"),
+            (&["move-leader", "1234"], "windlass store migrate"),
+            (&["member", "add", "x", "--peer-urls=http://127.0.0.1:1"], "windlass store migrate"),
+            (&["user", "add", "ana:ana"], "windlass store certificate"),
             (&["lease", "grant", "60"], "granted with TTL(60s)"),
             (&["lease", "revoke", "1234"], "permission denied: ana may write only below"),
-            (&["lease", "keep-alive", "--once", &lease], "permission denied: ana may write not keep a lease"),
+            (&["lease", "keep-alive", "--once", &lease], "permission denied: ana may not keep a lease"),
             (&["del", "/windlass/declared/hosts/a"], "1"),
         ];
         for (arguments, expected) in rows {
