@@ -139,7 +139,7 @@ impl Etcd {
                 return Err(NotUsable::Missing { program }.into());
             }
         }
-        let dir = data_dir()?;
+        let dir = data_dir(durability)?;
         let address = own_loopback_address();
         let certificates = match transport {
             Transport::Plain => None,
@@ -458,11 +458,16 @@ impl Drop for Process {
     }
 }
 
-/// In memory where there is any, so that etcd's syncs cost nothing.
-fn data_dir() -> Result<TempDir> {
+/// In memory where there is any, so that etcd's syncs cost nothing, unless it is to wait for a disk.
+fn data_dir(durability: Durability) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("windlass-etcd-");
-    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).context("creating etcd's folder")
+    let made = match durability {
+        Durability::Unsynced => builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()),
+        // Of the two places for such files, the one that outlives a restart is on a disk.
+        Durability::Synced => builder.tempdir_in("/var/tmp"),
+    };
+    made.context("creating etcd's folder")
 }
 
 /// An address that no other process has: all of 127.0.0.0/8 is loopback, and process ids have at
