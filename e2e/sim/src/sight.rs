@@ -1,5 +1,6 @@
 //! The fleet as one controller sees it, over its ways; whatever it does there is held against the invariants.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::ServiceKey;
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{HealthAnswer, HostObservation, Sample};
-use windlass_crds::step::{ContactError, Step, StepError};
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, StepRecord};
+use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Material, Order, Question, Stamp};
 use windlass_hosts::memory::MemoryFleet;
 
@@ -32,7 +33,12 @@ impl Fleet for Sight {
         self.way.reach(what, stamps, self.fleet.observe(target, look)).await
     }
 
-    async fn stamp(&self, target: &Target, service: &ServiceKey, stamp: &Stamp) -> Result<(), StepError> {
+    async fn stamp(
+        &self,
+        target: &Target,
+        service: &ServiceKey,
+        stamp: &Stamp,
+    ) -> Result<BTreeMap<Verb, StepRecord>, StepError> {
         self.way.reach("stamp", true, self.fleet.stamp(target, service, stamp)).await
     }
 
