@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store bench bench-doc bench-store bench-store-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,21 @@ SEEDS ?= 300
 fuzz-store: setup build ## Play random operations to etcd and to the embedded store, and compare; SEEDS says how many
 	WINDLASS_FUZZ_SEEDS=$(SEEDS) $(CARGO) nextest run --package windlass-store --profile soak \
 	  --filterset 'test(the_embedded_store_answers_as_etcd_does)'
+
+# Which: `make sim SEEDS=10000 SEED_BASE=300`, or `make sim SEED=7`, which replays one and prints its history.
+# tokio takes the seed of its own choices only where it is built for that, so all of it is built apart.
+simulator = $(target)/sim/sim/windlass-sim
+
+sim: setup ## Simulate fleets: a crash at every point, planted bugs, and many seeds of what can go wrong
+	RUSTFLAGS='--cfg tokio_unstable' $(CARGO) build --profile sim --target-dir $(target)/sim \
+	    --package windlass-sim --features planted
+ifdef SEED
+	SEED=$(SEED) $(simulator) seeds
+else
+	$(simulator) crashes
+	$(simulator) planted
+	SEEDS=$(SEEDS) SEED_BASE=$(or $(SEED_BASE),0) $(simulator) seeds
+endif
 
 soak: setup build ## Run what takes many minutes: five minutes idle, and etcd's own check of the embedded store
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only

@@ -176,8 +176,8 @@ impl Records<'_> {
         writes.extend(self.outdated().into_iter().take(HOUSEKEEPING).map(Write::delete));
         let resource = ResourceKey::Service(key.clone());
         let bytes = json(self.status);
-        let ends = matches!(self.plan.rollout, RolloutChange::Close(_));
-        let unsaid = planted(Bug::EndUnsaid) && ends;
+        let opens = matches!(self.plan.rollout, RolloutChange::Open { .. });
+        let unsaid = planted(Bug::EndUnsaid) && !opens;
         if view.status.as_ref().is_none_or(|stored| stored.value != bytes) && !unsaid {
             writes.push(Write::put(Key::Status(resource.clone()), bytes));
         }

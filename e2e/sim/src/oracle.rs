@@ -35,6 +35,8 @@ struct Seen {
     sequences: BTreeMap<Spot, Sequence>,
     /// Where something good was confirmed.
     good: BTreeSet<Spot>,
+    /// Where a program has fallen ill by itself: it is up and down by turns, and nobody can know when.
+    ill: BTreeSet<Spot>,
     /// Releases that do not work.
     bad: BTreeSet<ReleaseDigest>,
     /// How many hosts of a service may be down, and where it is placed.
@@ -140,12 +142,19 @@ impl Oracle {
             return;
         }
         let (allowed, placed) = self.seen().allowed.get(&order.service).cloned().unwrap_or_default();
-        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address);
+        let ill = self.seen().ill.clone();
+        let well = |address: &String| !ill.contains(&(address.clone(), order.service.clone()));
+        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address) && well(address);
         let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
         if down.len() > allowed {
             let down = down.join(", ");
             self.history.violated(format_args!("{} may have {allowed} hosts down, and has {down}", order.service));
         }
+    }
+
+    /// A program has fallen ill by itself.
+    pub fn is_ill(&self, address: &str, service: &ServiceKey) {
+        self.seen().ill.insert((address.to_owned(), service.clone()));
     }
 
     /// The store is an older copy from now on.

@@ -202,7 +202,9 @@ impl World {
             if runs == Some(&model.release) && active {
                 return Some(format!("{host} runs the bad version"));
             }
-            (found.good.is_some() && !serves).then(|| format!("{host} has something good and does not serve"))
+            // An older store may not know the revision that a host calls good.
+            (found.good.is_some() && !serves && !self.restored)
+                .then(|| format!("{host} has something good and does not serve"))
         })
     }
 

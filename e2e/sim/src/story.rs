@@ -65,7 +65,23 @@ async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
         world.ask(service, &Request::Resume).await?;
         world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?;
     }
-    world.settles().await
+    world.settles().await?;
+    if plot.percent(50) && world.ground.history.violations().is_empty() {
+        let service = plot.within(0..world.services.len() as u64) as usize;
+        let address = plot.pick(&world.hosts).clone();
+        drift(world, service, &address, plot);
+        world.settles().await?;
+    }
+    Ok(())
+}
+
+/// Somebody changes something where all is well; it has to be put back.
+fn drift(world: &mut World, service: usize, address: &str, plot: &Chance) {
+    let file = Edit::File { path: "server.py".to_owned(), how: FileChange::Replaced };
+    let edit = plot.pick(&[Edit::Stop, Edit::Disable, Edit::Unit, Edit::NoUnit, Edit::Revision, file]).clone();
+    let key = world.services[service].key.clone();
+    world.tell(format_args!("{address}: somebody: {edit:?} of {key}, though all was well"));
+    world.ground.fleet.edit(address, &key, edit);
 }
 
 fn pause(plot: &Chance) -> Duration {
@@ -287,7 +303,7 @@ fn hosts(world: &mut World, service: usize, plot: &Chance) {
 }
 
 fn mishap(plot: &Chance) -> Mishap {
-    match plot.within(0..5) {
+    match plot.within(0..7) {
         0 => Mishap::LostBefore,
         1 => Mishap::LostReply,
         2 => Mishap::HalfUpload { bytes: plot.within(0..300_000) },
@@ -317,6 +333,7 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
     world.tell(format_args!("{address}: somebody: {edit:?} of {key}"));
     if matches!(edit, Edit::Behave(_)) {
         world.ill.insert((address.to_owned(), key.clone()));
+        world.ground.oracle.is_ill(address, &key);
     }
     if takes {
         world.ground.oracle.forget(address, &key);
