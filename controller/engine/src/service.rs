@@ -86,7 +86,8 @@ enum Returned {
 /// What came back from a host.
 enum Answered {
     Look(Looked),
-    Pulse(Option<Pulse>),
+    /// To which question, and what.
+    Pulse(u64, Option<Pulse>),
     Errand(Sequence, Vec<Act>, Outcome),
 }
 
@@ -97,7 +98,10 @@ struct Turn<'a, F> {
     memory: Memory,
     out: FuturesUnordered<BoxFuture<'a, Returned>>,
     scanning: bool,
-    asking: BTreeSet<HostId>,
+    /// Hosts that are being asked how the Service is, each with the number of the question.
+    asking: BTreeMap<HostId, u64>,
+    /// Questions that were asked in this reconcile.
+    questions: u64,
     looking: BTreeSet<HostId>,
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
     /// What was seen in this reconcile.
@@ -152,7 +156,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             memory,
             out: FuturesUnordered::new(),
             scanning: false,
-            asking: BTreeSet::new(),
+            asking: BTreeMap::new(),
+            questions: 0,
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -339,10 +344,17 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 }
             }
             Returned::Host(target, answered) => {
-                let stays = self.memory.targets.get(&target.id) == Some(&*target);
+                let mut stays = self.memory.targets.get(&target.id) == Some(&*target);
                 match &answered {
                     Answered::Look(_) => {}
-                    Answered::Pulse(_) => drop(self.asking.remove(&target.id)),
+                    Answered::Pulse(question, _) => {
+                        // One that was asked before the host was worked on says nothing of what runs there now.
+                        let asked = self.asking.get(&target.id) == Some(question);
+                        stays &= asked;
+                        if asked {
+                            self.asking.remove(&target.id);
+                        }
+                    }
                     Answered::Errand(..) => drop(self.busy.remove(&target.id)),
                 }
                 if stays {
@@ -365,7 +377,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.memory.views.remove(&host);
                 self.views.insert(host, view);
             }
-            Answered::Pulse(pulse) => {
+            Answered::Pulse(_, pulse) => {
                 if let Some(pulse) = pulse {
                     self.memory.health.insert(host, pulse);
                 }
@@ -422,13 +434,16 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let before = self.memory.health.get(id).cloned();
             let Some(interval) = pulse_interval(&rules.spec, plan) else { continue };
             let due = Controller::<F>::pulse_due(interval, before.as_ref());
-            if *placement != Placement::Placed || !due || !self.asking.insert(id.clone()) {
+            if *placement != Placement::Placed || !due || self.asking.contains_key(id) {
                 continue;
             }
+            self.questions += 1;
+            let question = self.questions;
+            self.asking.insert(id.clone(), question);
             let (controller, target) = (self.controller, target.clone());
             let pulse = async move {
                 let pulse = controller.pulse(&rules, &target, before).await;
-                Returned::Host(Box::new(target), Answered::Pulse(pulse))
+                Returned::Host(Box::new(target), Answered::Pulse(question, pulse))
             };
             self.out.push(pulse.boxed());
         }
@@ -569,6 +584,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 cancel: cancel.clone(),
             };
             self.busy.insert(id.clone(), (activity, cancel));
+            self.asking.remove(id);
             let controller = self.controller;
             let (target, acts) = (target.clone(), acts.clone());
             let sequence = stamp.sequence;

@@ -14,7 +14,7 @@ use windlass_crds::service::{Canary as Rules, Strategy};
 use windlass_crds::status::CanaryStatus;
 
 use crate::input::{Goal, Health, HostInput, HostView, Inputs, Placement};
-use crate::position::{has_exited, unproven};
+use crate::position::{at_rest, unproven};
 use crate::standing::{Context, Need, Standing, ailment};
 use crate::target::Aim;
 
@@ -137,7 +137,9 @@ impl<'a> Context<'a> {
             let HostView::Seen(seen) = &host.view else { return None };
             let seen = &seen.service;
             let confirmed = seen.unit.revision() == Some(target.number) && seen.good == seen.unit.revision();
-            let why = fell(host, seen).filter(|_| confirmed && !unproven(seen))?;
+            // What ran there before this canary began may have been started again at any time since.
+            let restarts = if canary.progress.hosts.contains(id) { seen.run.restarts } else { 0 };
+            let why = fell(host, seen, restarts).filter(|_| confirmed && !unproven(seen))?;
             let summary = format!("{why}, after it was found healthy");
             Some((id.clone(), Evidence { summary, answer: None, logs: Vec::new() }))
         })
@@ -146,14 +148,11 @@ impl<'a> Context<'a> {
 
 /// What ails a program that was healthy, if it is surely its own fault: one that was stopped in good order, by a person
 /// or by a reboot, is started again instead.
-fn fell(host: &HostInput, seen: &ServiceObservation) -> Option<String> {
+fn fell(host: &HostInput, seen: &ServiceObservation, restarts: u32) -> Option<String> {
     let stopped = seen.run.active == ActiveState::Inactive && matches!(seen.run.result.as_str(), "" | "success");
-    let exited = has_exited(seen) && (!stopped || seen.run.restarts > 0);
-    if matches!(host.health, Health::Ill(_)) || exited {
-        let again = || format!("the program exited, and systemd started it again {} times", seen.run.restarts);
-        return Some(ailment(host, seen).unwrap_or_else(again));
-    }
-    None
+    let down = seen.run.sub == "auto-restart" || at_rest(seen) && !stopped;
+    let again = || (restarts > 0).then(|| "the program exited, and systemd started it again".to_owned());
+    if down || matches!(host.health, Health::Ill(_)) { ailment(host, seen) } else { again() }
 }
 
 impl Canary<'_> {

@@ -1065,3 +1065,55 @@ fn who_is_quick_to_retry_begins_with_the_first_step_all_the_same() {
       Reconciling=True WaitingForApproval: revision 2 runs on 2 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:02:02.2Z: `windlass rollout approve service/web --revision 2` lets the next one begin
     ");
 }
+
+#[test]
+fn one_restart_by_systemd_is_one_too_many_while_it_is_watched() {
+    let mut world = four().baking(60).declare('B');
+    world.until_logged("step 1 is well");
+    world.host("a").seen.run.restarts = 1;
+    world.until_logged("after it was found healthy");
+    assert_snapshot!(world.log.last().expect("a line"), @"
+    a has fallen: the program exited, and systemd started it again, after it was found healthy
+    ");
+}
+
+/// It was out of reach when the others went back to A, and has run B for a long time.
+#[test]
+fn what_was_started_again_before_the_canary_is_not_held_against_it() {
+    let mut world = four().declare('B');
+    world.settle();
+    world.host("d").link = Link::Cut;
+    world.set_files('A');
+    world.settle();
+    world.host("d").seen.run.restarts = 7;
+    world.host("d").link = Link::Up;
+    world.set_files('B');
+    world.log.clear();
+    assert_snapshot!(ran(world.baking(60)), @"
+    4 Deploy to 2
+    1m pass
+    step 2
+    stamp a b c d with 4
+    a activate 2
+    a healthy
+    a confirm 2
+    step 2 is well
+    1m pass
+    step 3
+    b activate 2
+    b healthy
+    b confirm 2
+    c activate 2
+    c healthy
+    c confirm 2
+    step 3 is well
+    1m pass
+    4 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      c: v2 Ready
+      d: v2 Ready
+      Ready=True Converged: revision 2 runs on 4 of 4 hosts
+    ");
+}
