@@ -10,6 +10,10 @@ use windlass_crds::record::{
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::StepError;
 
+/// The logs of so many hosts that were held back are kept: a store takes 1.5 MB at once (etcd's `--max-request-bytes`),
+/// 20 lines may be some 10 KB, and who looks for what is wrong needs only a few.
+const HELD_LOGS: usize = 10;
+
 /// So many blocked revisions are remembered: as many as revisions are, by default.
 const BLOCKED: usize = 10;
 
@@ -41,7 +45,9 @@ pub fn unhealthy(
     }
     let failed = failed_hosts(owned, rollout).filter(|other| *other != host).count();
     if rollout.state == RolloutState::Active && failed < declared.rollout.max_failures as usize {
-        owned.held_back.entry(host.clone()).or_default().insert(revision.number, evidence);
+        let told =
+            Evidence { logs: if owned.held_back.len() < HELD_LOGS { evidence.logs } else { Vec::new() }, ..evidence };
+        owned.held_back.entry(host.clone()).or_default().insert(revision.number, told);
         return;
     }
     rollout.state = RolloutState::Unhealthy;

@@ -1,9 +1,10 @@
 //! Strategies other than canaries: order by zone or label, hosts that may fail, everything at once; aborts.
 
 use insta::assert_snapshot;
-use windlass_crds::record::Purpose;
+use windlass_crds::record::{Evidence, Purpose};
 use windlass_crds::service::Strategy;
 use windlass_crds::step::{StepError, Verb};
+use windlass_planner::record;
 
 use crate::machine::Link;
 use crate::picture::{draw, said, story, table};
@@ -1064,4 +1065,20 @@ fn what_was_superseded_before_it_was_good_is_tried_everywhere_again() {
       b: v2 Ready
       Ready=True Converged: revision 2 runs on 2 of 2 hosts
     ");
+}
+
+/// What is recorded has to fit into one write, however many hosts may fail.
+#[test]
+fn the_logs_of_few_hosts_are_kept() {
+    let world = fleet("a").max_failures(30).rolling(Purpose::Deploy, 1);
+    let (mut owned, mut rollout) = (world.owned.clone(), world.rollout.clone().expect("a rollout"));
+    let known = world.revisions.values().next().expect("a revision");
+    for number in 0..30 {
+        let evidence = Evidence { summary: "it exited".to_owned(), answer: None, logs: vec!["a line".to_owned()] };
+        let host = format!("h{number}").parse().expect("a host");
+        record::unhealthy(&mut owned, &mut rollout, &host, known, &world.spec, evidence, world.now);
+    }
+    let told = owned.held_back.values().flat_map(|held| held.values());
+    let with_logs = told.clone().filter(|evidence| !evidence.logs.is_empty()).count();
+    assert_eq!((told.count(), with_logs), (30, 10));
 }
