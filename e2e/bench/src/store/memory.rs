@@ -21,8 +21,9 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Pairs of a page, or of a transaction.
 const PAGE: usize = 100;
 
-/// Declares services that the controller looks at and refuses, for they would be reached in the clear: each has its
-/// status, and nothing waits for a host that there is not. Then gives etcd what lies in the store.
+/// Declares services that the controller looks at and refuses, for they would be reached in the clear at an address of
+/// no zone: each has its status, no name server is asked, and nothing waits for a host that there is not. Then gives
+/// etcd what lies in the store.
 ///
 /// # Errors
 /// When something cannot be measured.
@@ -64,7 +65,7 @@ fn declaration(name: &str) -> String {
         "apiVersion": "windlass/v1", "kind": "Service",
         "metadata": {"name": name, "labels": {"team": "storefront", "tier": "web"}},
         "spec": {
-            "placement": {"hosts": ["host.example.invalid"]},
+            "placement": {"hosts": ["198.18.7.7"]},
             "source": {"path": "/srv/src/storefront", "changeDetection": {"method": "contentHash", "interval": "1h"}},
             "runtime": {"target": "python", "entryPoint": "server.py", "env": {"LOG_LEVEL": "info", "WORKERS": "4"}},
             "network": {"port": 8080, "transport": "http"},
