@@ -21,8 +21,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Pairs of a page, or of a transaction.
 const PAGE: usize = 100;
 
-/// Declares services that the controller looks at and refuses, for they would be reached in the clear at an address of
-/// no zone: each has its status, no name server is asked, and nothing waits for a host that there is not. Then gives
+/// Declares services whose source is not there: each has its status and its events, and no host is reached. Then gives
 /// etcd what lies in the store.
 ///
 /// # Errors
