@@ -160,7 +160,7 @@ fn controllers(world: &mut World, plot: &Chance) {
             world.tell(format_args!("{} is killed", way.name()));
             way.kill();
         }
-        1 | 2 | 3 => {
+        1..=3 => {
             let side = if plot.percent(50) { Side::Before } else { Side::After };
             way.dies_at(Death { deed: way.deeds() + plot.within(0..12), side });
         }
