@@ -17,6 +17,9 @@ pub enum Request {
         /// To which; the last good one before what runs where none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         revision: Option<RevisionNumber>,
+        /// From which: refused where another one is declared by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<RevisionNumber>,
     },
     /// Deploy again what was unhealthy.
     Retry,

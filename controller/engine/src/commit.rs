@@ -61,9 +61,7 @@ pub fn rollouts(
     match &plan.rollout {
         RolloutChange::Keep => {
             if let Some(last) = last.as_mut().filter(|_| !plan.touch.is_empty() || plan.canary.is_some()) {
-                if !planted(Bug::TouchForgotten) {
-                    last.touched.extend(plan.touch.iter().cloned());
-                }
+                last.touched.extend(plan.touch.iter().cloned());
                 last.canary = plan.canary.clone().or(last.canary.take());
                 last.progressed = now;
             }

@@ -173,8 +173,8 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             Ok(request @ Request::Adopt { .. }) => {
                 refuse(format!("{}: only a Host can be asked this", request.name()));
             }
-            Ok(Request::Undo { revision }) => {
-                if let Err(why) = undo(*revision, subject) {
+            Ok(Request::Undo { revision, from }) => {
+                if let Err(why) = undo(*revision, *from, subject) {
                     refuse(format!("undo: {why}"));
                 }
             }
@@ -225,10 +225,16 @@ fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
     }
 }
 
-fn undo(wanted: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(), String> {
+fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(), String> {
     let Some(declared) = subject.declared else {
         return Err("there is no revision to go back from".to_owned());
     };
+    if let Some(from) = from.filter(|from| *from != declared.number) {
+        let number = declared.number;
+        return Err(format!(
+            "revision {from} is not what is declared any more: revision {number} is; ask again to go back from that"
+        ));
+    }
     if subject.unseen && !subject.owned.good.is_empty() {
         let number = declared.number;
         return Err(format!(

@@ -102,7 +102,9 @@ fn blocked<'a>(owned: &'a Owned, spec: &SpecDigest, release: &ReleaseDigest) -> 
 
 /// Where to go instead of a blocked revision.
 fn around(inputs: &Inputs<'_>, spec: &ServiceSpec, declared: RevisionNumber, blocked: &Blocked) -> Aim {
-    let usable = |good: &&RevisionNumber| **good != declared && inputs.revisions.contains_key(good);
+    let usable = |good: &&RevisionNumber| {
+        **good != declared && inputs.revisions.get(good).is_some_and(|record| !contradicted(inputs, record))
+    };
     // What some hosts confirmed while others were out of reach is better than nothing.
     let confirmed = || confirmed_by_hosts(inputs).filter(|good| usable(&good)).max();
     match &blocked.cause {
@@ -126,7 +128,8 @@ fn number(
     origin: &SourceOrigin,
 ) -> (RevisionNumber, Option<Revision>) {
     let workload = spec.workload(release);
-    if let Some(known) = inputs.revisions.values().rev().find(|revision| revision.workload == workload) {
+    let known = |revision: &&Revision| revision.workload == workload && !contradicted(inputs, revision);
+    if let Some(known) = inputs.revisions.values().rev().find(known) {
         return (known.number, None);
     }
     // Above what hosts carry as well: from before it was disowned, or from a store that is lost.
@@ -140,6 +143,18 @@ fn number(
         source: origin.clone(),
     };
     (number, Some(new))
+}
+
+/// Whether a host that has confirmed a revision has other files under its number than the record says: the records are
+/// those of an older store. What is good there must not be overwritten.
+fn contradicted(inputs: &Inputs<'_>, record: &Revision) -> bool {
+    inputs.hosts.values().any(|host| match &host.view {
+        HostView::Seen(seen) => {
+            let good = seen.service.good == Some(record.number);
+            good && seen.service.revisions.get(&record.number).is_some_and(|release| *release != record.release)
+        }
+        _ => false,
+    })
 }
 
 /// The revisions that hosts go back to by themselves.

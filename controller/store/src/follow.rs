@@ -260,6 +260,8 @@ impl Watcher {
         };
         self.futile += 1;
         let mut watch = self.open(position).await?;
+        // Now that it is there: what was compacted while it was being made it would not tell of.
+        self.check_history(position).await?;
         self.began = Instant::now();
         if self.interrupted {
             self.tell(Update::Progress { revision: position.revision }).await?;
@@ -282,7 +284,7 @@ impl Watcher {
     ///
     /// It is asked for what was there at our revision, which is refused once the store was compacted beyond it. A watch
     /// is not refused where that was at the very next revision, and a deletion in that is gone without a word
-    /// (etcd-io/etcd#19179; until 3.4.36 and 3.5.18).
+    /// (etcd-io/etcd#18089, #19179).
     async fn check_history(&self, seen: Position) -> Result<Position, Ended> {
         match self.store.position_at(&self.scope, Some(seen.revision)).await {
             Ok(now) if now.continues(&seen) => Ok(seen),

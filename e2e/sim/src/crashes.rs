@@ -91,7 +91,7 @@ async fn life(chance: &Chance, death: Option<Death>) -> anyhow::Result<World> {
     world.services[0].hosts = [host_name(1), host_name(2)].into();
     world.declare(0).await?;
     rest().await;
-    world.ask(0, &Request::Undo { revision: None }).await?;
+    world.ask(0, &Request::Undo { revision: None, from: None }).await?;
     rest().await;
     world.delete(0).await?;
     world.settles().await?;

@@ -8,7 +8,7 @@ use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, HostChange, Li
 
 use crate::chance::Chance;
 use crate::way::{Death, Side};
-use crate::world::{Quality, World, host_name};
+use crate::world::{Model, Quality, World, host_name};
 
 /// A controller stands still for no longer than this: a host that only it reaches counts as down for a minute after a
 /// takeover, as the design says, and a takeover takes 20 s.
@@ -20,6 +20,7 @@ const LONGEST_FREEZE: u64 = 45_000;
 /// When the simulation itself fails.
 pub async fn play(chance: &Chance) -> anyhow::Result<World> {
     let plot = chance.fork("plot");
+    let strategies = chance.fork("strategies");
     let (hosts, services) = (plot.within(2..6) as usize, plot.within(1..4) as usize);
     let mut world = World::new(chance, hosts, services).await?;
     let paces = chance.fork("paces");
@@ -32,6 +33,7 @@ pub async fn play(chance: &Chance) -> anyhow::Result<World> {
     }
     for service in 0..services {
         world.services[service].max_unavailable = plot.within(1..3) as usize;
+        choose_strategy(&mut world.services[service], &strategies);
         choose_hosts(&mut world, service, &plot);
         world.edit_source(service, quality(&plot));
         world.declare(service).await?;
@@ -92,6 +94,20 @@ fn pause(plot: &Chance) -> Duration {
     }
 }
 
+fn choose_strategy(model: &mut Model, plot: &Chance) {
+    let strategy = match plot.within(0..6) {
+        0 | 1 => ", strategy: canary, canary: {steps: [1, 50%], bake: 4s}",
+        2 => ", strategy: allAtOnce",
+        3 => ", order: zone",
+        _ => "",
+    };
+    strategy.clone_into(&mut model.rollout);
+    if strategy.contains("allAtOnce") {
+        // However many there are.
+        model.max_unavailable = 99;
+    }
+}
+
 fn quality(plot: &Chance) -> Quality {
     if plot.percent(65) { Quality::Good } else { *plot.pick(&Quality::BAD) }
 }
@@ -109,7 +125,7 @@ fn choose_hosts(world: &mut World, service: usize, plot: &Chance) {
 /// Somebody does something.
 async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
     let declared = world.services[service].declared;
-    match plot.within(0..20) {
+    match plot.within(0..21) {
         0..7 => {
             world.edit_source(service, quality(plot));
             if declared && plot.percent(50) {
@@ -132,11 +148,17 @@ async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::R
             }
         }
         13 => world.declare(service).await?,
-        14 => world.ask(service, &Request::Undo { revision: None }).await?,
+        14 => {
+            // As the command does: from what they see.
+            let status = world.status(&world.services[service].key).await?;
+            let from = status.and_then(|status| status.revision);
+            world.ask(service, &Request::Undo { revision: None, from }).await?;
+        }
         15 => world.ask(service, &Request::Retry).await?,
         16 => world.ask(service, &Request::Restart).await?,
         17 => world.ask(service, &Request::Pause).await?,
         18 => world.ask(service, &Request::Resume).await?,
+        19 => world.ask(service, &Request::Abort).await?,
         _ => world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?,
     }
     Ok(())
@@ -332,6 +354,12 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
     let key = world.services[service].key.clone();
     world.tell(format_args!("{address}: somebody: {edit:?} of {key}"));
     if matches!(edit, Edit::Behave(_)) {
+        let found = world.ground.fleet.peek(address, &key).service;
+        let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
+        if runs.is_some_and(|release| world.ground.oracle.knows_as_bad(release)) {
+            // What does not work would work for a moment.
+            return;
+        }
         world.ill.insert((address.to_owned(), key.clone()));
         world.ground.oracle.is_ill(address, &key);
     }

@@ -42,7 +42,7 @@ async fn whatever_cannot_be_done_is_answered() -> anyhow::Result<()> {
     for path in ["services/default/broken", "hosts/broken"] {
         break_it(&world, path).await?;
     }
-    let undo = serde_json::to_vec(&Request::Undo { revision: None })?;
+    let undo = serde_json::to_vec(&Request::Undo { revision: None, from: None })?;
     let adopt = serde_json::to_vec(&Request::Adopt { owner: "feedfacefeedface".parse::<ClusterId>()? })?;
     let look = serde_json::to_vec(&Request::Reconcile)?;
     let pause = serde_json::to_vec(&Request::Pause)?;
@@ -94,7 +94,7 @@ async fn what_is_asked_of_a_service_that_goes_away_is_answered() -> anyhow::Resu
     world.halt().await?;
     world.delete("web").await?;
     let id: RequestId = "1-mine".parse()?;
-    let undo = serde_json::to_vec(&Request::Undo { revision: None })?;
+    let undo = serde_json::to_vec(&Request::Undo { revision: None, from: None })?;
     let key = ask(&world, "services/default/web", &id, undo).await?;
     world.go_on()?;
     let told = answer(&world, &key, &id).await?.map(|(_, message)| message);
@@ -107,7 +107,7 @@ async fn what_is_asked_of_a_service_that_goes_away_is_answered() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_whose_lease_has_ended_is_given_again() -> anyhow::Result<()> {
     let world = World::start(&["web1"]).await?;
-    let undo = serde_json::to_vec(&Request::Undo { revision: None })?;
+    let undo = serde_json::to_vec(&Request::Undo { revision: None, from: None })?;
     let mut leases = Vec::new();
     for name in ["first", "second"] {
         let id: RequestId = name.parse()?;

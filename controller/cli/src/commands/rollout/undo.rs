@@ -4,6 +4,8 @@ use anyhow::bail;
 use clap::Args;
 use windlass_crds::id::{ResourceKey, RevisionNumber};
 use windlass_crds::request::Request;
+use windlass_crds::status::ServiceStatus;
+use windlass_store::{Key, Store};
 
 use super::super::ClientArgs;
 use super::{ask_and_wait, history};
@@ -51,5 +53,13 @@ pub(super) async fn run(args: &UndoArgs, client: &ClientArgs) -> anyhow::Result<
             );
         }
     }
-    ask_and_wait(&store, &service, &Request::Undo { revision: args.to_revision }, Ending::Undone, &args.wait).await
+    let undo = Request::Undo { revision: args.to_revision, from: seen(&store, &key).await? };
+    ask_and_wait(&store, &service, &undo, Ending::Undone, &args.wait).await
+}
+
+/// The revision that is declared as far as anybody can see now: it is this that is to be undone, and no later one.
+async fn seen(store: &Store, key: &ResourceKey) -> anyhow::Result<Option<RevisionNumber>> {
+    let entry = store.get(&Key::Status(key.clone())).await?;
+    let status = entry.and_then(|entry| serde_json::from_slice::<ServiceStatus>(&entry.value).ok());
+    Ok(status.and_then(|status| status.revision))
 }
