@@ -187,7 +187,7 @@ fn undo_asks_for_a_revision_that_is_there() {
     -- exit 0
     ");
     let request = world.request_for("web");
-    assert_eq!(world.value(&request).trim(), r#"{"request":"undo","revision":9}"#);
+    assert_eq!(world.value(&request).trim(), r#"{"request":"undo","revision":9,"from":11}"#);
     world.delete(&request);
 
     let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);

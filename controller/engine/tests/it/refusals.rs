@@ -1,7 +1,7 @@
 //! Requests that cannot be done: whoever asked finds the answer no later than that the request is gone.
 
 use windlass_crds::condition::Reason;
-use windlass_crds::id::ClusterId;
+use windlass_crds::id::{ClusterId, RevisionNumber};
 use windlass_crds::request::Request;
 use windlass_engine::events::Event;
 use windlass_store::{Entry, Key, RequestId, Scope, Section};
@@ -43,12 +43,18 @@ async fn whatever_cannot_be_done_is_answered() -> anyhow::Result<()> {
         break_it(&world, path).await?;
     }
     let undo = serde_json::to_vec(&Request::Undo { revision: None, from: None })?;
+    let other = serde_json::to_vec(&Request::Undo { revision: None, from: Some(RevisionNumber(7)) })?;
     let adopt = serde_json::to_vec(&Request::Adopt { owner: "feedfacefeedface".parse::<ClusterId>()? })?;
     let look = serde_json::to_vec(&Request::Reconcile)?;
     let pause = serde_json::to_vec(&Request::Pause)?;
     let confirm = serde_json::to_vec(&Request::ConfirmRemoval { hosts: Default::default() })?;
     let rows = [
         ("services/default/web", &undo, Some("undo: there is no earlier revision that was good")),
+        (
+            "services/default/web",
+            &other,
+            Some("undo: revision 7 is not what is declared any more: revision 1 is; ask again to go back from that"),
+        ),
         ("services/default/web", &adopt, Some("adopt: only a Host can be asked this")),
         ("services/default/web", &look, None),
         (
@@ -100,6 +106,27 @@ async fn what_is_asked_of_a_service_that_goes_away_is_answered() -> anyhow::Resu
     let told = answer(&world, &key, &id).await?.map(|(_, message)| message);
     assert_eq!(told.as_deref(), Some("undo: there is no revision to go back from"));
     world.vanishes("web").await?;
+    world.stop().await
+}
+
+/// Who asked to go back before something else was declared did not mean that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_was_overtaken_is_refused() -> anyhow::Result<()> {
+    let mut world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    world.halt().await?;
+    let id: RequestId = "1-mine".parse()?;
+    let undo = serde_json::to_vec(&Request::Undo { revision: None, from: None })?;
+    let key = ask(&world, "services/default/web", &id, undo).await?;
+    world.apply("web", "  purgeData: true\n").await?;
+    world.go_on()?;
+    let told = answer(&world, &key, &id).await?.map(|(_, message)| message);
+    assert_eq!(told.as_deref(), Some("1-mine: undo: something else was declared since it was asked"));
+    world.settles_at("web", Reason::Converged, 2).await?;
     world.stop().await
 }
 
