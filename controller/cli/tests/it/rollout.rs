@@ -192,7 +192,7 @@ fn undo_asks_for_a_revision_that_is_there() {
 
     let undo = world.start(&["rollout", "undo", "service/web", "--wait"]);
     let request = world.request_for("web");
-    assert_eq!(world.value(&request).trim(), r#"{"request":"undo"}"#);
+    assert_eq!(world.value(&request).trim(), r#"{"request":"undo","from":11}"#);
     let generation = world.generation("declared/services/default/web");
     world.tell("web", &told::stalled(generation, "web1=9+", Reason::Undone, "a person went back to revision 9"));
     world.delete(&request);
