@@ -363,6 +363,10 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
         world.ill.insert((address.to_owned(), key.clone()));
         world.ground.oracle.is_ill(address, &key);
     }
+    if edit == Edit::Kill {
+        // systemd starts it again, at a moment that no look can foresee.
+        world.ground.oracle.is_ill(address, &key);
+    }
     if takes {
         world.ground.oracle.forget(address, &key);
     }
