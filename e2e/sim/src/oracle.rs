@@ -95,7 +95,7 @@ impl Oracle {
         };
         self.history.tell(format_args!("{name}: {} {host} {step} under {sequence}: {happened}", order.service));
         let acted = matches!(outcome, Ok(()) | Err(StepError::StartFailed { .. }));
-        if acted && !issued.owned && !self.restored.load(Ordering::Relaxed) {
+        if acted && !issued.owned && !self.is_restored() {
             self.history.violated(format_args!("{step} on {host} for {}, which does not own it", order.service));
         }
         if acted && issued.blocked {
@@ -160,6 +160,11 @@ impl Oracle {
     /// The store is an older copy from now on.
     pub fn restored(&self) {
         self.restored.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Relaxed)
     }
 
     /// A service is placed on these hosts, of which so many may be down.

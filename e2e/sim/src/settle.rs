@@ -125,7 +125,7 @@ impl World {
         if self.owned(&model.key).await?.is_some() || self.status(&model.key).await?.is_some() {
             return Ok(Some("something is recorded of it".to_owned()));
         }
-        if self.restored {
+        if self.ground.oracle.is_restored() {
             // What the older store knew nothing of stays where it is.
             return Ok(None);
         }
@@ -178,7 +178,7 @@ impl World {
             let found: HostObservation = self.ground.fleet.peek(host, &model.key);
             let found = found.service;
             if !self.placed(model, host) {
-                if is_ours(found.unit) && !self.restored {
+                if is_ours(found.unit) && !self.ground.oracle.is_restored() {
                     return Some(format!("{host} still has {:?}", found.unit));
                 }
                 continue;
@@ -203,7 +203,7 @@ impl World {
                 return Some(format!("{host} runs the bad version"));
             }
             // An older store may not know the revision that a host calls good.
-            (found.good.is_some() && !serves && !self.restored)
+            (found.good.is_some() && !serves && !self.ground.oracle.is_restored())
                 .then(|| format!("{host} has something good and does not serve"))
         })
     }

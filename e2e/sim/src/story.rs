@@ -164,6 +164,14 @@ async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::R
     Ok(())
 }
 
+/// Does something after a time.
+fn later(time: Duration, act: impl FnOnce() + Send + 'static) {
+    tokio::spawn(async move {
+        sleep(time).await;
+        act();
+    });
+}
+
 /// Something goes wrong.
 async fn fate(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
     match plot.within(0..3) {
@@ -190,10 +198,7 @@ fn controllers(world: &mut World, plot: &Chance) {
             let (clock, time) = (plot.percent(40), plot.time(1000..LONGEST_FREEZE));
             world.tell(format_args!("{} is frozen for {} ms, its clock too: {clock}", way.name(), time.as_millis()));
             way.freeze(clock);
-            tokio::spawn(async move {
-                sleep(time).await;
-                way.thaw();
-            });
+            later(time, move || way.thaw());
         }
         6 => {
             let off = i64::try_from(plot.within(0..7_200_000)).unwrap_or(0) - 3_600_000;
@@ -215,30 +220,21 @@ fn store(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
             let time = plot.time(500..40_000);
             world.tell(format_args!("{} cannot reach the store for {} ms", way.name(), time.as_millis()));
             way.cut();
-            tokio::spawn(async move {
-                sleep(time).await;
-                way.mend();
-            });
+            later(time, move || way.mend());
         }
         2 => {
             let time = plot.time(500..20_000);
             world.tell(format_args!("the store is away for {} ms", time.as_millis()));
             for way in ways {
                 way.cut();
-                tokio::spawn(async move {
-                    sleep(time).await;
-                    way.mend();
-                });
+                later(time, move || way.mend());
             }
         }
         3 => {
             let time = plot.time(10_000..60_000);
             world.tell(format_args!("{} hears nothing for {} ms", way.name(), time.as_millis()));
             way.hush();
-            tokio::spawn(async move {
-                sleep(time).await;
-                way.mend();
-            });
+            later(time, move || way.mend());
         }
         4 => {
             world.tell(format_args!("streams of {} break", way.name()));
@@ -270,7 +266,6 @@ fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     }
     let copy = plot.pick(&world.copies).clone();
     world.tell("an older copy is put in the place of the store");
-    world.restored = true;
     world.ground.oracle.restored();
     world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
     Ok(())
@@ -285,10 +280,7 @@ fn hosts(world: &mut World, service: usize, plot: &Chance) {
             world.tell(format_args!("{address} is out of reach for {} ms", time.as_millis()));
             let link = if plot.percent(50) { Link::partitioned() } else { Link::refused() };
             fleet.set_link(&address, link);
-            tokio::spawn(async move {
-                sleep(time).await;
-                fleet.set_link(&address, Link::Up);
-            });
+            later(time, move || fleet.set_link(&address, Link::Up));
         }
         1 => {
             let number = plot.within(0..world.seats.len() as u64) as u32;
@@ -296,10 +288,7 @@ fn hosts(world: &mut World, service: usize, plot: &Chance) {
             world.tell(format_args!("c{number} cannot reach {address} for {} ms", time.as_millis()));
             let fleet = fleet.seen_by(Caller(number));
             fleet.set_own_link(&address, Link::partitioned());
-            tokio::spawn(async move {
-                sleep(time).await;
-                fleet.set_own_link(&address, Link::Up);
-            });
+            later(time, move || fleet.set_own_link(&address, Link::Up));
         }
         2 => {
             let dark = plot.time(500..30_000);
@@ -315,10 +304,7 @@ fn hosts(world: &mut World, service: usize, plot: &Chance) {
             world.tell(format_args!("{address}: its disk is full"));
             fleet.change(&address, HostChange::DiskFull);
             let time = plot.time(1000..60_000);
-            tokio::spawn(async move {
-                sleep(time).await;
-                fleet.change(&address, HostChange::DiskFree);
-            });
+            later(time, move || fleet.change(&address, HostChange::DiskFree));
         }
         _ => edit(world, service, &address, plot),
     }

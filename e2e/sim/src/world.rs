@@ -90,8 +90,6 @@ pub struct World {
     pub hosts: Vec<String>,
     /// Copies of the store.
     pub copies: Vec<Vec<u8>>,
-    /// Whether one of them was put in its place.
-    pub restored: bool,
     /// Where programs have fallen ill by themselves.
     pub ill: BTreeSet<(String, ServiceKey)>,
     requests: u64,
@@ -123,7 +121,6 @@ impl World {
             services: Vec::new(),
             hosts,
             copies: Vec::new(),
-            restored: false,
             ill: BTreeSet::new(),
             requests: 0,
         };
