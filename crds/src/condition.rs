@@ -99,6 +99,8 @@ pub enum Reason {
     WaitingForApproval,
     /// The first revision of a service was unhealthy, and was stopped.
     FirstDeployUnhealthy,
+    /// A host took the declared revision back by itself twice, since nobody could confirm it in time.
+    Unconfirmed,
     /// A step failed for another reason than health; the rollout waits before it tries again.
     StepFailed,
     /// No progress for `progressDeadline`.

@@ -119,6 +119,8 @@ pub enum StepState {
     Ok,
     /// It failed with this exit code of the script.
     Failed(i32),
+    /// It was a switch that nobody confirmed in time, and the host has taken it back by itself: a dead man's switch.
+    Voided,
 }
 
 /// The host's own record of the last step of one verb.
@@ -233,6 +235,8 @@ pub struct Sample {
     pub monotonic: u64,
     /// Who listens on the port, where one is declared.
     pub listener: Option<Listener>,
+    /// Whether the host has taken back its last switch by itself.
+    pub voided: bool,
 }
 
 /// What a health endpoint answered.

@@ -41,10 +41,49 @@ pub struct Owned {
     /// Since when nothing more is begun on any host, because a person said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,
-    /// Hosts that went back by themselves, within `maxFailures`: which revisions they are not brought again by
+    /// Hosts that took a switch to the revision that is wanted back by themselves, since nobody confirmed it in time.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub went_back: BTreeMap<HostId, WentBack>,
+    /// Nothing more is begun on any host, because of what happened there, until a person resumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Hosts that were taken back alone, within `maxFailures`: which revisions they are not brought again by
     /// themselves, and how those turned out there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub held_back: BTreeMap<HostId, BTreeMap<RevisionNumber, Evidence>>,
+}
+
+/// A host that took switches back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WentBack {
+    /// From which revision.
+    pub revision: RevisionNumber,
+    /// Under which sequences it had been switched to it.
+    pub sequences: BTreeSet<Sequence>,
+}
+
+/// What holds a service up on all of its hosts: a rollout neither goes on nor back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub cause: HoldCause,
+}
+
+/// Why nothing more is begun by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "why")]
+pub enum HoldCause {
+    /// A host took the same revision back by itself again: whatever keeps it from being confirmed may be the revision.
+    Unconfirmed {
+        /// Which host.
+        host: HostId,
+        /// Which revision.
+        revision: RevisionNumber,
+    },
 }
 
 /// How to get to a host again, also when its Host is gone.

@@ -265,6 +265,12 @@ pub enum StepError {
         /// What the record says.
         detail: String,
     },
+    /// Nobody confirmed it in time, and the host went back by itself.
+    #[error("revision {revision} was not confirmed in time, and the host went back by itself")]
+    Voided {
+        /// Which revision.
+        revision: RevisionNumber,
+    },
     /// systemd did not start the unit.
     #[error("systemd did not start it: {detail}")]
     StartFailed {

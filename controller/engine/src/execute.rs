@@ -38,6 +38,8 @@ pub struct Errand {
     pub judged_by: Option<Rules>,
     /// How long the program may take to stop.
     pub force_after: Duration,
+    /// How long a switch may go without a confirmation.
+    pub confirm_within: Duration,
     /// Releases that hosts may have.
     pub history: Vec<windlass_crds::digest::ReleaseDigest>,
     /// What has just been seen on the host.
@@ -190,6 +192,7 @@ impl<F: Fleet> Controller<F> {
             stamp: errand.stamp.clone(),
             step: step.clone(),
             force_after: errand.force_after,
+            confirm_within: errand.confirm_within,
         };
         let lock = self.host_lock(&errand.target);
         if !matches!(step, Step::Stage { .. }) {
@@ -283,6 +286,11 @@ impl<F: Fleet> Controller<F> {
             Found::Undecided(detail) => {
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = detail, "no verdict");
                 let error = StepError::Failed { code: -1, detail };
+                Err(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
+            }
+            Found::TakenBack => {
+                tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, "taken back by the host itself");
+                let error = StepError::Voided { revision };
                 Err(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
             }
             Found::Cancelled => Err(Outcome::Cancelled),

@@ -13,7 +13,7 @@ use windlass_crds::record::Evidence;
 use windlass_crds::service::{HealthTls, ServiceSpec, Transport};
 use windlass_crds::step::ContactError;
 use windlass_hosts::fleet::{Fleet, Issued, Probe, Question};
-use windlass_planner::verdict::{Criteria, Judge, Judgement};
+use windlass_planner::verdict::{Criteria, Judge, Judgement, verdict_within};
 
 use crate::metrics::Judged;
 
@@ -54,6 +54,8 @@ pub enum Found {
     OutOfReach(ContactError),
     /// Nothing is known, and too much time has gone by.
     Undecided(String),
+    /// The host has taken it back by itself.
+    TakenBack,
     /// Something else is wanted now.
     Cancelled,
 }
@@ -65,7 +67,7 @@ impl Found {
             Self::Healthy(_) => Judged::Healthy,
             Self::Unhealthy(_) => Judged::Unhealthy,
             Self::OutOfReach(_) => Judged::OutOfReach,
-            Self::Undecided(_) => Judged::Undecided,
+            Self::Undecided(_) | Self::TakenBack => Judged::Undecided,
             Self::Cancelled => Judged::Cancelled,
         }
     }
@@ -130,7 +132,9 @@ async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question)
 pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
     let Case { target, service, rules } = case;
     let spec = &rules.spec;
-    let deadline = Instant::now() + spec.rollout.progress_deadline.duration();
+    // Later the host would take it back by itself, before anybody could confirm it.
+    let patience = spec.rollout.progress_deadline.duration().min(verdict_within(spec));
+    let deadline = Instant::now() + patience;
     let question = question(rules, target);
     let port: Option<NonZeroU16> = spec.port();
     let mut judge = Judge::new(Criteria::of(spec));
@@ -175,6 +179,7 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                         let logs = fleet.logs(target, service, LOG_LINES).await.unwrap_or_default();
                         return Found::Unhealthy(Evidence { summary, answer: last_answer, logs });
                     }
+                    Judgement::TakenBack => return Found::TakenBack,
                     Judgement::Pending(pause) => {
                         if let Some(HealthAnswer::Unknown { detail }) = &answer
                             && asked.elapsed() > UNASKED
@@ -191,7 +196,7 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                 Some(HealthAnswer::Unknown { detail }) => format!("; the health endpoint cannot be asked: {detail}"),
                 _ => String::new(),
             };
-            return Found::Undecided(format!("no verdict within {}{unknown}", spec.rollout.progress_deadline));
+            return Found::Undecided(format!("no verdict within {} s{unknown}", patience.as_secs()));
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

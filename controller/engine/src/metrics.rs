@@ -177,6 +177,7 @@ pub fn step_failure(error: &StepError) -> &'static str {
         StepError::Base { .. } => "base",
         StepError::NotStaged { .. } => "not_staged",
         StepError::NotActivated { .. } => "not_activated",
+        StepError::Voided { .. } => "voided",
         StepError::StartFailed { .. } => "start_failed",
         StepError::Failed { .. } => "failed",
     }

@@ -159,7 +159,10 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             }
             // What is paused, or is not, stays as it is.
             Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.inputs.now)),
-            Ok(Request::Resume) => subject.owned.paused = None,
+            Ok(Request::Resume) => {
+                subject.owned.paused = None;
+                windlass_planner::record::resume(subject.owned);
+            }
             Ok(Request::Abort) => {
                 if let Err(why) = end(subject) {
                     refuse(format!("abort: {why}"));

@@ -32,6 +32,7 @@ use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Input
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
+use windlass_planner::verdict::confirm_within;
 use windlass_store::{CommitError, SequenceError, WriteError};
 
 pub use self::foreseen::{Foreseen, foresee};
@@ -569,6 +570,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let revision = number.and_then(|number| scene.view.revisions.get(&number)).or(plan.new_revision.as_ref());
             let judged_by = number.and_then(|number| scene.rules(plan, number, id));
             let judged_by = judged_by.unwrap_or_else(|| scene.rules_of(&accepted.spec, id));
+            let confirm_within = confirm_within(&judged_by.spec);
             let cancel = CancellationToken::new();
             let errand = Errand {
                 host: id.clone(),
@@ -579,6 +581,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 revision: revision.cloned(),
                 judged_by: Some(judged_by),
                 force_after: accepted.spec.lifecycle.force_after.duration(),
+                confirm_within,
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
                 seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
                 cancel: cancel.clone(),

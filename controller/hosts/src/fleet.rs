@@ -57,6 +57,9 @@ pub struct Order {
     pub step: Step,
     /// How long the program may take to stop, before SIGKILL; bounds every step that stops it.
     pub force_after: Duration,
+    /// How long a switch may go without a confirmation: then the host goes back by itself to what was confirmed last,
+    /// or stops the program where that is nothing.
+    pub confirm_within: Duration,
 }
 
 /// Where the contents of a file with this digest lie on the controller's machine.
@@ -179,7 +182,8 @@ pub trait Fleet: Send + Sync + 'static {
         material: &Material,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Does any other step.
+    /// Does any other step. A switch to another revision than the one that was confirmed last is confirmed over a
+    /// connection whose login is made for that: what broke SSH leaves those that are open as they are.
     ///
     /// # Errors
     /// See [`StepError`]; after [`StepError::Contact`] and [`StepError::TimedOut`] it may have run.

@@ -179,7 +179,7 @@ fn step_request(order: &Order) -> Result<Request, StepError> {
         Step::Stop => arguments.extend([wait, limit]),
         Step::Activate { revision: number } | Step::Revert { revision: number } => {
             arguments.extend(revision(number));
-            arguments.extend([wait, limit]);
+            arguments.extend([wait, limit, whole_seconds(order.confirm_within)]);
         }
         Step::Confirm { revision: number, keep } => {
             arguments.extend(revision(number));
@@ -453,7 +453,23 @@ impl Fleet for SshFleet {
     async fn act(&self, target: &Target, order: &Order) -> Result<(), StepError> {
         let request = step_request(order)?;
         let deadline = order.force_after * 2 + STEP_SLACK;
-        let answer = self.call(target, &request, deadline).await.map_err(contact)?;
+        let (link, folder) = (self.link(target), order.service.folder());
+        let confirms = order.step.verb() == Verb::Confirm;
+        let mut answer = None;
+        if !confirms || !link.is_armed(&folder) {
+            let kept = link.call(&request, None, deadline).await.map_err(contact)?;
+            // Another controller may have armed it.
+            answer = Some(kept).filter(|kept| !confirms || kept.code != answer::NEEDS_LOGIN);
+        }
+        let answer = match answer {
+            Some(answer) => answer,
+            None => link.call_by_login(&request, deadline).await.map_err(contact)?,
+        };
+        match order.step.verb() {
+            Verb::Activate | Verb::Revert => link.note_armed(&folder, answer.lines.iter().any(|line| line == "armed")),
+            Verb::Confirm if answer.code == 0 => link.note_armed(&folder, false),
+            _ => {}
+        }
         answer::step_failure(&answer, order).map_or(Ok(()), Err)
     }
 

@@ -297,7 +297,15 @@ pub fn approve(
 ) -> Result<CanaryProgress, Unapproved> {
     let choice = crate::target::choose(inputs);
     let target = choice.aim.revision().and_then(|number| inputs.revisions.get(&number));
-    let mut context = Context { inputs, aim: &choice.aim, target, active: None, canary: None };
+    let mut context = Context {
+        inputs,
+        aim: &choice.aim,
+        target,
+        active: None,
+        canary: None,
+        hold: inputs.owned.hold.as_ref(),
+        went_back: &inputs.owned.went_back,
+    };
     context.canary = context.find_canary();
     let under_way = matches!(rollout.state, RolloutState::Active | RolloutState::Halted);
     let canary = context.canary.as_ref().filter(|_| under_way && rollout.revision == choice.aim.revision());

@@ -7,6 +7,7 @@ use windlass_crds::id::{Destination, HostId, MachineId};
 use windlass_crds::record::{Owned, OwnedHost, Revision};
 use windlass_crds::status::HostRow;
 
+use crate::hold;
 use crate::input::{HostInput, HostView, Inputs, Placement};
 use crate::planted::{Bug, planted};
 use crate::target::Aim;
@@ -58,6 +59,7 @@ impl fmt::Display for LeftBehind {
 pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> Claimed {
     let mut owned = inputs.owned.clone();
     release(inputs, aim, &mut owned);
+    hold::unconfirmed(inputs, aim, &mut owned);
     let mut left_behind = Vec::new();
     if let Some(new) = new {
         owned.last_revision = new.number;

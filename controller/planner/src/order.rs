@@ -66,6 +66,15 @@ impl Context<'_> {
     }
 }
 
+impl Context<'_> {
+    /// Whether a switch waits for another host, which has taken the same back by itself: it is tried again there, and
+    /// nowhere else before that is confirmed.
+    pub(crate) fn awaits_another_try(&self, id: &HostId, standing: &Standing) -> bool {
+        let forward = self.target.is_some_and(|target| switches_to(standing.need.acts(), target.number));
+        forward && !self.went_back.is_empty() && !self.went_back.contains_key(id)
+    }
+}
+
 /// Whether these acts switch a host to a revision.
 pub(crate) fn switches_to(acts: &[Act], revision: RevisionNumber) -> bool {
     acts.iter().any(|act| match act {

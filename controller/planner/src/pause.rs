@@ -1,4 +1,4 @@
-//! Pauses: what may still be done on a host while a person holds a Service.
+//! Pauses: what may still be done on a host while a person, or what happened there, holds a Service.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ impl Context<'_> {
     /// What was begun on a host is brought to its end, and what was found unhealthy is taken back where it runs. A
     /// removal by a deleted declaration is a person's own act, and goes on.
     pub(crate) fn waits(&self, id: &HostId, standing: &Standing) -> bool {
-        if self.inputs.owned.paused.is_none() || standing.need == Need::Nothing || *self.aim == Aim::Removed {
+        let held = self.inputs.owned.paused.is_some() || self.hold.is_some();
+        if !held || standing.need == Need::Nothing || *self.aim == Aim::Removed {
             return false;
         }
         let Some(HostInput { placement: Placement::Placed, view: HostView::Seen(seen), .. }) =

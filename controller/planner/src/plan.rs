@@ -121,7 +121,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let target = choice.aim.revision().and_then(|number| revision(inputs, choice.new.as_ref(), number));
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);
-    let mut context = Context { inputs, aim: &choice.aim, target, active, canary: None };
+    let (hold, went_back) = (owned.hold.clone(), owned.went_back.clone());
+    let mut context =
+        Context { inputs, aim: &choice.aim, target, active, canary: None, hold: hold.as_ref(), went_back: &went_back };
     context.canary = context.find_canary();
     if let (Some(fallen), Some(target)) = (context.fallen(), target) {
         return taken_back(inputs, target, fallen);
@@ -348,7 +350,8 @@ impl Context<'_> {
                 continue;
             }
             promised += usize::from(self.comes_first(id, standing));
-            if self.spent(id, standing) || self.comes_later(id, standing, open) {
+            if self.spent(id, standing) || self.comes_later(id, standing, open) || self.awaits_another_try(id, standing)
+            {
                 continue;
             }
             match &standing.need {
@@ -412,7 +415,7 @@ impl Context<'_> {
             seen.service.steps.get(&step.verb()).is_some_and(|record| {
                 record.sequence == active.sequence
                     && record.revision == step.revision().unwrap_or_default()
-                    && record.state == StepState::Ok
+                    && matches!(record.state, StepState::Ok | StepState::Voided)
             })
         })
     }

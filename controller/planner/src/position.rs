@@ -2,7 +2,7 @@
 
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{RevisionNumber, Sequence};
-use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, StepState, UnitFile};
+use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, StepRecord, StepState, UnitFile};
 use windlass_crds::step::Verb;
 
 /// Where a host stands on its way to a revision.
@@ -42,10 +42,26 @@ pub enum Staged {
     No,
 }
 
-/// The last switch that the host has a record of, whichever way: its sequence, where to, and how it ended.
-fn last_switch(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber, StepState)> {
+/// The last switch that the host has a record of, whichever way.
+fn last_record(seen: &ServiceObservation) -> Option<&StepRecord> {
     let records = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| seen.steps.get(&verb));
-    records.map(|record| (record.sequence, record.revision, record.state)).max_by_key(|(sequence, ..)| *sequence)
+    records.max_by_key(|record| record.sequence)
+}
+
+/// The last switch of the host, whichever way: its sequence, where to, and how it ended. One that the host has taken
+/// back by itself was one to what had been confirmed before.
+fn last_switch(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber, StepState)> {
+    let StepRecord { sequence, revision, state } = last_record(seen)?;
+    match (state, seen.good) {
+        (StepState::Voided, Some(good)) => Some((*sequence, good, StepState::Ok)),
+        _ => Some((*sequence, *revision, *state)),
+    }
+}
+
+/// The switch that the host has taken back by itself since nobody had confirmed it in time, where it was the last one.
+pub fn went_back(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber)> {
+    let record = last_record(seen).filter(|record| record.state == StepState::Voided)?;
+    Some((record.sequence, record.revision))
 }
 
 /// Whether we stopped the unit after we last switched it.
@@ -56,6 +72,10 @@ fn stopped_by_us(seen: &ServiceObservation) -> bool {
 
 /// Whether we switched the unit, and nobody has confirmed since that it is well.
 pub fn unproven(seen: &ServiceObservation) -> bool {
+    if went_back(seen).is_some() {
+        // Where that did not succeed, nobody knows what runs.
+        return seen.unit.revision().is_some() && seen.good != seen.unit.revision();
+    }
     match last_switch(seen) {
         // The fence was lost: what is known is the unit and the last confirmed revision.
         None => seen.unit.revision().is_some() && seen.good != seen.unit.revision(),

@@ -88,6 +88,13 @@ pub fn block(owned: &mut Owned, blocked: Blocked) {
 pub fn retry(owned: &mut Owned) {
     owned.blocked.clear();
     owned.held_back.clear();
+    resume(owned);
+}
+
+/// Lets everything go on that a person, or what happened there, has held up.
+pub fn resume(owned: &mut Owned) {
+    owned.hold = None;
+    owned.went_back.clear();
 }
 
 /// Takes in that a step failed on `host` for another reason than health.

@@ -1,8 +1,12 @@
 //! How each host of a Service stands: what it needs, whether it is down by our hand, what to say of it.
 
+use std::collections::BTreeMap;
+
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::observation::{ActiveState, ServiceObservation, UnitFile};
-use windlass_crds::record::{Blocked, Evidence, Owned, Purpose, Revision, Rollout, RolloutState, Verdict};
+use windlass_crds::record::{
+    Blocked, Evidence, Hold, Owned, Purpose, Revision, Rollout, RolloutState, Verdict, WentBack,
+};
 use windlass_crds::service::{DeletionPolicy, ServiceSpec};
 use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{DataFate, Step, StepError};
@@ -11,7 +15,9 @@ use crate::canary::Canary;
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::plan::Act;
 use crate::planted::{Bug, planted};
-use crate::position::{Damage, Position, Staged, at_rest, has_exited, position, running, switched_under, unproven};
+use crate::position::{
+    Damage, Position, Staged, at_rest, has_exited, position, running, switched_under, unproven, went_back,
+};
 use crate::target::Aim;
 
 /// What a host needs.
@@ -84,6 +90,10 @@ pub(crate) struct Context<'a> {
     pub(crate) active: Option<&'a Rollout>,
     /// The canary by which it gets there, where it does so by one.
     pub(crate) canary: Option<Canary<'a>>,
+    /// What holds everything up until a person resumes.
+    pub(crate) hold: Option<&'a Hold>,
+    /// Hosts that have taken the target back by themselves, and not confirmed it since.
+    pub(crate) went_back: &'a BTreeMap<HostId, WentBack>,
 }
 
 /// Where one host is brought to.
@@ -253,9 +263,10 @@ impl Context<'_> {
                 (HostState::Pending, Need::Switch { acts, costs })
             }
         };
-        let (state, message) = self
-            .trouble(id)
-            .unwrap_or_else(|| (state, if state == HostState::Drifted { drift_message(seen) } else { String::new() }));
+        let (state, message) = self.trouble(id).unwrap_or_else(|| match state {
+            HostState::Drifted => (state, drift_message(seen)),
+            _ => (state, self.taken_back(seen, target).unwrap_or_default()),
+        });
         Standing { need, down, ..Standing::idle(carries, state, message) }
     }
 
@@ -274,6 +285,12 @@ impl Context<'_> {
             Some(Verdict::Unhealthy { evidence }) => Some((HostState::Unhealthy, evidence.summary.clone())),
             Some(Verdict::Healthy) | None => None,
         }
+    }
+
+    /// What to say of a host that has gone back by itself.
+    fn taken_back(&self, seen: &ServiceObservation, target: &Revision) -> Option<String> {
+        let (_, revision) = went_back(seen).filter(|(_, revision)| *revision == target.number)?;
+        Some(format!("it went back by itself: revision {revision} was not confirmed in time"))
     }
 
     /// A host that the Service shall leave.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
-use windlass_crds::record::{BlockCause, Blocked, Owned, Purpose, Rollout, RolloutState, Verdict};
+use windlass_crds::record::{BlockCause, Blocked, Hold, HoldCause, Owned, Purpose, Rollout, RolloutState, Verdict};
 use windlass_crds::status::{CanaryStatus, Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
@@ -135,7 +135,7 @@ impl Told<'_> {
 
     fn ready(&self) -> (ConditionStatus, Why) {
         let no = |why: Why| (ConditionStatus::False, why);
-        if let Some(why) = self.complaint().or_else(|| self.held()) {
+        if let Some(why) = self.complaint().or_else(|| self.held()).or_else(|| self.held_up()) {
             return no(why);
         }
         if *self.aim == Aim::Removed {
@@ -355,6 +355,20 @@ impl Told<'_> {
         Some((Reason::Paused, message))
     }
 
+    /// What holds it up until a person resumes.
+    fn held_up(&self) -> Option<Why> {
+        let Hold { since, cause } = self.owned.hold.as_ref().filter(|_| *self.aim != Aim::Removed)?;
+        let service = ResourceKey::Service(self.inputs.service.clone());
+        Some(match cause {
+            HoldCause::Unconfirmed { host, revision } => {
+                let message = format!(
+                    "{host} took revision {revision} back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since {since}: declare something else, `windlass rollout resume {service}` tries it again, `windlass rollout undo {service}` goes back everywhere"
+                );
+                (Reason::Unconfirmed, message)
+            }
+        })
+    }
+
     fn under_way(&self) -> Why {
         let restarts = self
             .inputs
@@ -418,6 +432,7 @@ impl Told<'_> {
             || if self.is_under_way() { None } else { self.went_back().or_else(|| self.held_back()) };
         self.complaint()
             .or_else(|| self.held())
+            .or_else(|| self.held_up())
             .or_else(settled_elsewhere)
             .or_else(|| self.refusal())
             .or_else(|| self.failed_restart())

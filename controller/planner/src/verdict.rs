@@ -70,6 +70,29 @@ impl Criteria {
     }
 }
 
+/// How long a takeover lasts at most, until the new leader has confirmed what its predecessor had switched: the lease
+/// (15 s), what is left of the 20 s in which another one leads, a connection (10 s) and a login (10 s).
+const TAKEOVER: Duration = Duration::from_secs(45);
+
+/// How long each look at a starting program takes beside the answer that is waited for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long it may take until it is known whether a program is healthy, from its start: longer than that, it is neither.
+pub fn verdict_within(spec: &ServiceSpec) -> Duration {
+    let Criteria { start_period, unhealthy_threshold, healthy_threshold, min_healthy_time, interval, .. } =
+        Criteria::of(spec);
+    let timeout = spec.health.as_ref().map_or(Duration::ZERO, |health| health.timeout.duration());
+    let looks = unhealthy_threshold.saturating_add(healthy_threshold.unwrap_or_default());
+    let look = timeout + PATIENT_PAUSE.min(interval) + LOOK;
+    start_period + look.saturating_mul(looks) + min_healthy_time.max(STEADY)
+}
+
+/// How long a host waits for the confirmation of a switch before it takes it back by itself: until the program has
+/// stopped, the new one is judged, and another controller has taken over from one that died meanwhile.
+pub fn confirm_within(spec: &ServiceSpec) -> Duration {
+    spec.lifecycle.force_after.duration() + verdict_within(spec) + TAKEOVER
+}
+
 /// A verdict on a revision on one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
@@ -79,6 +102,8 @@ pub enum Judgement {
     Unhealthy(String),
     /// Not yet known: look again after this pause.
     Pending(Duration),
+    /// Nobody will know: the host has taken it back by itself.
+    TakenBack,
 }
 
 /// What was seen of a revision on one host since it was switched.
@@ -112,6 +137,9 @@ impl Judge {
     /// Takes in one look, and the answer of the health endpoint where it was asked.
     pub fn look(&mut self, sample: &Sample, answer: Option<&HealthAnswer>) -> Judgement {
         self.notice_boot(sample);
+        if sample.voided {
+            return Judgement::TakenBack;
+        }
         if let Some(complaint) = self.exited(sample) {
             // Most programs end when they do not get their port.
             return Judgement::Unhealthy(match self.taken(sample) {

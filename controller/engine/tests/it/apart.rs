@@ -188,7 +188,13 @@ async fn what_was_done_between_look_and_stamp_is_looked_at() -> anyhow::Result<(
     world.until("the stamp to be on its way", on_its_way).await?;
     world.fleet.set_pace(|_, _| Duration::ZERO);
     let stamp = Stamp { sequence: Sequence(2), cluster: world.store.cluster_id().await? };
-    let order = Order { service: World::key("web"), stamp, step: Step::Stop, force_after: Duration::from_secs(1) };
+    let order = Order {
+        service: World::key("web"),
+        stamp,
+        step: Step::Stop,
+        force_after: Duration::from_secs(1),
+        confirm_within: Duration::from_secs(60),
+    };
     world.fleet.act(&world.fleet.target("web1"), &order).await.context("the one before is still heard")?;
     world.settles_at("web", Reason::Converged, 3).await?;
     let changes = world.fleet.changes();

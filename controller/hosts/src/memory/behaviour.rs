@@ -44,6 +44,8 @@ pub struct Behaviour {
     pub stops: Duration,
     /// What each of its processes logs first.
     pub says: Vec<String>,
+    /// Whether nothing gets through to the host while it runs, as where it breaks the network.
+    pub severs: bool,
 }
 
 /// Whether systemd can start a program.
@@ -91,6 +93,7 @@ impl Default for Behaviour {
             exit_status: 0,
             stops: Duration::from_millis(5),
             says: Vec::new(),
+            severs: false,
         }
     }
 }
@@ -140,6 +143,11 @@ impl Behaviour {
             exit_status: EXIT_EXEC,
             ..Self::default()
         }
+    }
+
+    /// It cuts its host off for as long as it runs.
+    pub fn severs() -> Self {
+        Self { severs: true, ..Self::default() }
     }
 
     /// It stops only when it is killed.

@@ -10,13 +10,14 @@ use windlass_crds::id::{BootId, ClusterId, MachineId, RevisionNumber, Sequence, 
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::observation::{
     ActiveState, Drift, HealthAnswer, HostFacts, HostObservation, Listener, RunState, Scope, ServiceObservation,
-    StepRecord, UnitFile,
+    StepRecord, StepState, UnitFile,
 };
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{StepError, Verb};
 
 use super::behaviour::{End, Life, Moment, PID_STRIDE, Phase};
 use super::faults::{Edit, FileChange, HostChange, Waiting};
+use super::steps::Armed;
 use crate::fleet::{Adoption, Probe, Question, Scrutiny};
 
 /// What TLS finds where plaintext is spoken.
@@ -81,6 +82,8 @@ pub(super) struct Host {
 pub(super) struct Held {
     pub(super) sequence: Sequence,
     pub(super) steps: BTreeMap<Verb, StepRecord>,
+    /// Its dead man's switch, where it waits for a confirmation.
+    pub(super) armed: Option<Armed>,
     pub(super) running: Option<Running>,
     /// How steps ended whose callers have not heard yet, by the number that they were begun under.
     pub(super) ended: BTreeMap<u64, Result<(), StepError>>,
@@ -265,6 +268,11 @@ impl Host {
         listening.reduce(|first, other| if other.2 > first.2 { other } else { first })
     }
 
+    /// Whether a program that runs keeps everybody from the host.
+    pub(super) fn is_severed(&self, now: Moment) -> bool {
+        self.services.values().any(|held| held.alive(now).is_some_and(|(life, _)| life.behaviour.severs))
+    }
+
     /// Whether some program that we know nothing of has the port.
     pub(super) fn is_occupied(&self, port: NonZeroU16) -> bool {
         self.occupied.contains(&port)
@@ -439,6 +447,12 @@ impl Held {
         Some((staged, self.releases.get(&staged.release)?))
     }
 
+    /// Whether it has taken back its last switch by itself.
+    pub(super) fn is_voided(&self) -> bool {
+        let switches = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| self.steps.get(&verb));
+        switches.max_by_key(|record| record.sequence).is_some_and(|record| record.state == StepState::Voided)
+    }
+
     fn observe(&self, scrutiny: Scrutiny, now: Moment, monotonic: impl Fn(Moment) -> u64) -> ServiceObservation {
         let whole = self.revisions.iter().filter(|(_, staged)| self.releases.contains_key(&staged.release));
         ServiceObservation {
@@ -521,6 +535,7 @@ impl Held {
             Edit::LoseFence => {
                 self.sequence = Sequence::default();
                 self.steps.clear();
+                self.armed = None;
                 self.last = None;
             }
             Edit::Wipe => {

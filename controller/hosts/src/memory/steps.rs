@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windlass_crds::id::{BootId, RevisionNumber, ServiceKey};
+use windlass_crds::id::{BootId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::{StepRecord, StepState, UnitFile};
 use windlass_crds::step::{Step, StepError, Verb};
 
@@ -11,6 +11,19 @@ use super::faults::{FileChange, Mishap};
 use super::host::{Held, Running};
 use super::world::{Effect, Then, Timing, World};
 use crate::fleet::{Material, Order, Scrutiny, Stamp};
+
+/// A dead man's switch: what becomes of an activation that nobody confirms in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Armed {
+    /// Under which sequence it was activated.
+    pub(super) sequence: Sequence,
+    /// What was activated.
+    pub(super) revision: RevisionNumber,
+    /// What is gone back to; the program is stopped where that is nothing.
+    pub(super) back: Option<RevisionNumber>,
+    /// When.
+    pub(super) due: Moment,
+}
 
 /// What a host says to a step.
 #[derive(Debug)]
@@ -62,18 +75,20 @@ pub(super) fn final_state(verb: Verb, outcome: &Result<(), StepError>) -> Option
             | StepError::Damaged { .. }
             | StepError::Base { .. }
             | StepError::NotStaged { .. }
-            | StepError::NotActivated { .. },
+            | StepError::NotActivated { .. }
+            | StepError::Voided { .. },
         ) => return None,
     };
     (verb != Verb::Stage).then_some(StepState::Failed(code))
 }
 
 /// What is answered from a record: it holds no more than the exit code.
-fn replayed(state: StepState) -> Option<Result<(), StepError>> {
+fn replayed(state: StepState, revision: RevisionNumber) -> Option<Result<(), StepError>> {
     let detail = "as it was recorded before".to_owned();
     match state {
         StepState::Begun => None,
         StepState::Ok => Some(Ok(())),
+        StepState::Voided => Some(Err(StepError::Voided { revision })),
         StepState::Failed(START_FAILED) => Some(Err(StepError::StartFailed { detail })),
         StepState::Failed(code) => Some(Err(StepError::Failed { code, detail })),
     }
@@ -114,7 +129,7 @@ impl World {
         let held = host.services.entry(order.service.clone()).or_default();
         let verb = order.step.verb();
         let record = held.steps.get(&verb).filter(|record| record.sequence == sequence && record.revision == revision);
-        if let Some(outcome) = record.and_then(|record| replayed(record.state)) {
+        if let Some(outcome) = record.and_then(|record| replayed(record.state, revision)) {
             return Entry::Replayed(outcome);
         }
         held.steps.insert(verb, StepRecord { sequence, revision, state: StepState::Begun });
@@ -201,6 +216,11 @@ impl Held {
         Err(StepError::NotStaged { revision, detail })
     }
 
+    /// Whether a revision is as it was staged, to the last file.
+    pub(super) fn is_whole(&self, revision: RevisionNumber) -> bool {
+        self.check_staged(revision, Scrutiny::Full).is_ok()
+    }
+
     /// Whether what runs is this revision, and was switched to with success.
     fn check_activated(&self, revision: RevisionNumber) -> Result<(), StepError> {
         let switched = |verb: &Verb| {
@@ -238,12 +258,21 @@ impl Held {
                 vec![(stage, Effect::Install { revision: *revision, spec, manifest })]
             }
             Step::Stop => vec![stop(Then::Rest)],
-            Step::Activate { revision } | Step::Revert { revision } => vec![
-                (effect, Effect::Switch(*revision)),
-                (if self.unit == UnitFile::Absent { Duration::ZERO } else { reload }, Effect::Reload),
-                stop(Then::Restart),
-                (effect, Effect::Start),
-            ],
+            Step::Activate { revision } | Step::Revert { revision } => {
+                let armed = Armed {
+                    sequence: order.stamp.sequence,
+                    revision: *revision,
+                    back: self.good,
+                    due: now + effect + order.confirm_within,
+                };
+                vec![
+                    (effect, Effect::Arm(Some(armed).filter(|armed| armed.back != Some(armed.revision)))),
+                    (effect, Effect::Switch(*revision)),
+                    (if self.unit == UnitFile::Absent { Duration::ZERO } else { reload }, Effect::Reload),
+                    stop(Then::Restart),
+                    (effect, Effect::Start),
+                ]
+            }
             Step::Confirm { revision, keep } => {
                 let keep = keep.iter().copied().collect();
                 vec![(effect, Effect::Good { revision: *revision, keep })]

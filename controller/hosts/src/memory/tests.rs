@@ -20,6 +20,8 @@ use crate::fleet::{Fleet, Look, Material, Order, Probe, Question, Stamp};
 type Rows = &'static [(&'static str, &'static str)];
 
 const PORT: NonZeroU16 = NonZeroU16::new(8080).expect("it is not zero");
+/// How long a switch may go unconfirmed.
+const WITHIN: Duration = Duration::from_secs(3600);
 const HOST: &str = "a";
 const DARK: Duration = Duration::from_secs(20);
 
@@ -129,7 +131,8 @@ impl Bench {
             "purge" => Step::Remove { data: DataFate::Purge },
             other => panic!("{other} is no word of these tests"),
         };
-        let order = Order { service: service(), stamp, step, force_after: Duration::from_secs(2) };
+        let order =
+            Order { service: service(), stamp, step, force_after: Duration::from_secs(2), confirm_within: WITHIN };
         let target = self.fleet.target(address);
         let result = match order.step.verb() {
             Verb::Stage => self.fleet.stage(&target, &order, &material(revision.0)).await,
@@ -201,6 +204,7 @@ fn short(error: &StepError) -> String {
         StepError::NotStaged { revision, .. } => format!("{revision} not staged"),
         StepError::NotActivated { revision, .. } => format!("{revision} not activated"),
         StepError::StartFailed { .. } => "start failed".to_owned(),
+        StepError::Voided { .. } => "voided".to_owned(),
         StepError::Damaged { .. } | StepError::Base { .. } | StepError::Failed { .. } => error.to_string(),
     }
 }
@@ -235,6 +239,7 @@ fn summary(seen: &ServiceObservation) -> String {
         match record.state {
             StepState::Ok => {}
             StepState::Begun => words.push(format!("begun: {verb} {}", record.revision)),
+            StepState::Voided => words.push(format!("voided: {verb} {}", record.revision)),
             StepState::Failed(_) => words.push(format!("failed: {verb} {}", record.revision)),
         }
     }
@@ -745,7 +750,7 @@ async fn calls_go_wrong_one_at_a_time() {
         (
             "power cut after the switch",
             activate,
-            Mishap::PowerCut { effects: 1, dark: DARK },
+            Mishap::PowerCut { effects: 2, dark: DARK },
             &[
                 ("stage 2 @2", "ok"),
                 ("activate 2 @2", "timeout"),

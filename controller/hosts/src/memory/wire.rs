@@ -13,6 +13,7 @@ use windlass_crds::step::{ContactError, Step, StepError};
 use super::behaviour::Moment;
 use super::calls::{Call, Called, Deed};
 use super::faults::{Link, Mishap, UNNOTICED};
+use super::host::Held;
 use super::steps::{Doing, Entry, id_revision};
 use super::world::{World, payload_name};
 use super::{MemoryFleet, host};
@@ -105,6 +106,7 @@ impl Fleet for MemoryFleet {
                     // As in /proc/uptime: hundredths of a second, so that it may lag behind `since`.
                     monotonic: host.monotonic(now) / 10_000 * 10_000,
                     listener: port.map(|port| host.listener(service, port, now)),
+                    voided: host.services.get(service).is_some_and(Held::is_voided),
                 }
             });
             self.answer(target, &ticket).await.map(|()| sample)
@@ -268,7 +270,7 @@ impl MemoryFleet {
                 return Some((error, after));
             }
             let host = &world.hosts[address];
-            if now < host.up {
+            if now < host.up || host.is_severed(now) {
                 return away;
             }
             let pinned = host.settings.host_key.as_ref().filter(|_| !target.host_keys.is_empty());

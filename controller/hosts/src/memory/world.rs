@@ -7,15 +7,15 @@ use std::time::Duration;
 use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
 use windlass_crds::id::{RevisionNumber, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::UnitFile;
+use windlass_crds::observation::{StepState, UnitFile};
 use windlass_crds::service::ServiceSpec;
-use windlass_crds::step::{DataFate, StepError};
+use windlass_crds::step::{DataFate, StepError, Verb};
 
 use super::behaviour::{Behaviour, Life, Moment, Program, RestartPolicy, Start};
 use super::calls::{Call, Called, Caller};
 use super::faults::{Edit, Link};
 use super::host::{Held, Host, Release, Run, Running, Staged};
-use super::steps::final_state;
+use super::steps::{Armed, final_state};
 
 /// How long things take, in the fleet's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,10 @@ pub(super) type Pace = Arc<dyn Fn(&str, Call) -> Duration + Send + Sync>;
 pub(super) enum Effect {
     /// A release and a revision are there.
     Install { revision: RevisionNumber, spec: Box<ServiceSpec>, manifest: Box<Manifest> },
+    /// The dead man's switch waits for a confirmation of what is switched to next, or of nothing.
+    Arm(Option<Armed>),
+    /// It goes off, if that is still the one.
+    Deadman(Armed),
     /// The unit is that of another revision.
     Switch(RevisionNumber),
     /// systemd has read it.
@@ -196,6 +200,11 @@ impl World {
             Effect::Install { revision, spec, manifest } => {
                 self.held(address, service).install(revision, *spec, *manifest);
             }
+            Effect::Arm(armed) => {
+                self.held(address, service).armed = armed;
+                self.wait_for_confirmation(address, service, at);
+            }
+            Effect::Deadman(armed) => self.go_off(address, service, armed, at),
             Effect::Switch(revision) => {
                 let held = self.held(address, service);
                 // A unit that systemd has never loaded needs no reload.
@@ -205,6 +214,9 @@ impl World {
             }
             Effect::Reload => self.held(address, service).needs_reload = false,
             Effect::Stop { killed, then } => {
+                if then != Then::Restart {
+                    self.held(address, service).armed = None;
+                }
                 if then != Then::Leave {
                     self.touch(address, service, at);
                 }
@@ -240,6 +252,45 @@ impl World {
         }
     }
 
+    /// Has the dead man's switch go off when it is due, or at the end of a boot where that is later.
+    fn wait_for_confirmation(&mut self, address: &str, service: &ServiceKey, now: Moment) {
+        let up = self.hosts[address].up;
+        if let Some(armed) = self.held(address, service).armed {
+            let delay = armed.due.max(up).saturating_sub(now);
+            self.schedule(address, service, vec![(delay, Effect::Deadman(armed))], now);
+        }
+    }
+
+    /// The dead man's switch: the host goes back by itself. Under the lock, as a step is.
+    fn go_off(&mut self, address: &str, service: &ServiceKey, armed: Armed, at: Moment) {
+        if let Some(until) = self.locked(address, service) {
+            let delay = until.saturating_sub(at) + self.timing.effect;
+            self.schedule(address, service, vec![(delay, Effect::Deadman(armed))], at);
+            return;
+        }
+        let held = self.held(address, service);
+        if held.armed != Some(armed) {
+            return;
+        }
+        held.armed = None;
+        if !held.void(&armed) {
+            return;
+        }
+        match armed.back {
+            None => {
+                (held.last, held.enabled) = (Some(Verb::Stop), false);
+                held.stop_run(at, false);
+            }
+            Some(back) if held.is_whole(back) => {
+                (held.last, held.unit, held.needs_reload) = (Some(Verb::Revert), UnitFile::Revision(back), false);
+                held.enabled = true;
+                self.start_at(address, service, at);
+            }
+            // What was damaged meanwhile is no better than what runs.
+            Some(_) => {}
+        }
+    }
+
     /// Starts what the unit names, now or at a later boot; says whether systemd could not.
     fn start_at(&mut self, address: &str, service: &ServiceKey, at: Moment) -> bool {
         let host = self.hosts.get_mut(address).expect("units start on hosts that are there");
@@ -272,8 +323,12 @@ impl World {
         self.agenda.retain(|_, due| due.address != address);
         let Some(host) = self.hosts.get_mut(address) else { return };
         let starting = host.reboot(now, now + dark);
+        let armed: Vec<ServiceKey> = host.services.keys().cloned().collect();
         for service in starting {
             self.start_at(address, &service, now + dark);
+        }
+        for service in armed {
+            self.wait_for_confirmation(address, &service, now);
         }
     }
 
@@ -380,6 +435,27 @@ impl Held {
         }
     }
 
+    /// Voids an activation, so that no confirmation is taken any more; says whether there is anything to go back from:
+    /// the unit is still at what was activated, and nobody has confirmed it.
+    fn void(&mut self, armed: &Armed) -> bool {
+        let confirmed = self.steps.get(&Verb::Confirm).is_some_and(|record| {
+            record.state == StepState::Ok && record.revision == armed.revision && record.sequence >= armed.sequence
+        });
+        if confirmed || self.unit.revision() != Some(armed.revision) {
+            return false;
+        }
+        for verb in [Verb::Activate, Verb::Revert] {
+            if let Some(record) = self.steps.get_mut(&verb)
+                && record.sequence == armed.sequence
+                && record.revision == armed.revision
+                && matches!(record.state, StepState::Ok | StepState::Begun)
+            {
+                record.state = StepState::Voided;
+            }
+        }
+        true
+    }
+
     fn install(&mut self, revision: RevisionNumber, spec: ServiceSpec, manifest: Manifest) {
         let release = manifest.digest();
         self.releases.insert(release, Release { manifest, damage: BTreeMap::new() });
@@ -389,6 +465,7 @@ impl Held {
 
     fn confirm(&mut self, revision: RevisionNumber, keep: &BTreeSet<RevisionNumber>) {
         self.good = Some(revision);
+        self.armed = None;
         self.revisions.retain(|number, _| *number == revision || keep.contains(number));
         let named: BTreeSet<ReleaseDigest> = self.revisions.values().map(|staged| staged.release).collect();
         self.releases.retain(|digest, _| named.contains(digest));

@@ -27,6 +27,9 @@ fn read<T: std::str::FromStr>(text: &str, line: &str) -> Result<T, ContactError>
     text.parse().map_err(|_| garbled(line))
 }
 
+/// The exit code of a confirmation that has to come by a login that was made after the switch.
+pub(crate) const NEEDS_LOGIN: i32 = 52;
+
 /// Everything that the verb had to say about its failure.
 fn detail(answer: &Answer) -> String {
     let said = answer.lines.iter().filter_map(|line| line.strip_prefix("err ")).filter(|line| !line.trim().is_empty());
@@ -72,7 +75,8 @@ pub(crate) fn failure(answer: &Answer, ours: Sequence, revision: RevisionNumber)
         42 => StepError::Locked,
         43 => StepError::TimedOut { detail: detail(answer) },
         47 => StepError::NotStaged { revision, detail: detail(answer) },
-        48 => StepError::NotActivated { revision, detail: detail(answer) },
+        48 | NEEDS_LOGIN => StepError::NotActivated { revision, detail: detail(answer) },
+        51 => StepError::Voided { revision },
         49 => StepError::StartFailed { detail: start_failure(answer) },
         code => file_failure(code, detail(answer)),
     })
@@ -300,6 +304,7 @@ fn step_record(text: &str) -> Option<Option<StepRecord>> {
         "begun" => StepState::Begun,
         "ok" => StepState::Ok,
         "fail" => StepState::Failed(code),
+        "void" => StepState::Voided,
         _ => return None,
     };
     Some(Some(StepRecord { sequence, revision, state }))
@@ -378,7 +383,8 @@ pub(crate) fn sample(answer: &Answer, hello: &Hello) -> Result<Sample, ContactEr
         Some(other) => return Err(garbled(other)),
     };
     let monotonic = read::<u64>(seconds, uptime)? * 1_000_000 + read::<u64>(hundredths, uptime)? * 10_000;
-    Ok(Sample { boot: read(&hello.boot, &hello.boot)?, run: run_state(answer)?, monotonic, listener })
+    let voided = answer.lines.iter().any(|line| line == "voided");
+    Ok(Sample { boot: read(&hello.boot, &hello.boot)?, run: run_state(answer)?, monotonic, listener, voided })
 }
 
 /// Reads the answer of `logs`.

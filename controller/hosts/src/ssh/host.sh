@@ -3,6 +3,9 @@
 #
 #   sh FILE serve SCOPE DIR SHELL  looks whether the host will do, and goes on as
 #   sh FILE loop SCOPE DIR SHELL   in a unit of its own: reads requests from standard input until it ends
+#   sh FILE once SCOPE DIR SHELL   the same, in the session of a login: for a confirmation, which shows that one can log in
+#   sh FILE deadman SCOPE DIR SHELL SERVICE TOKEN SECONDS
+#                                  what a timer starts where an activation was not confirmed in time
 #
 # A request is a line `<id> <verb> <count>` and <count> lines, an argument each; a payload follows the arguments of
 # `stage`. An answer is lines `key value...`, `Key=Value` as systemctl writes them, or `path:text` as grep writes
@@ -27,6 +30,7 @@ SMALL=65536
 
 # Exit codes, each of which the controller knows by number.
 OWNED=40 SUPERSEDED=41 LOCKED=42 TIMED_OUT=43 DAMAGED=45 BASE=46 NOT_STAGED=47 NOT_ACTIVATED=48 START_FAILED=49
+VOIDED=51 NEEDS_LOGIN=52
 
 give_up() {
     code=$1
@@ -45,10 +49,12 @@ begin() {
         manager=--user
         unit_dir=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
         wants=$unit_dir/default.target.wants
+        stamps=${XDG_DATA_HOME:-$HOME/.local/share}/systemd/timers
     else
         manager=--system
         unit_dir=/etc/systemd/system
         wants=$unit_dir/multi-user.target.wants
+        stamps=/var/lib/systemd/timers
     fi
     # GNU's find prints what stat would; busybox's does not.
     [ -n "${find_prints-}" ] || { find / -maxdepth 0 -printf '' 2>/dev/null && find_prints=yes || find_prints=no; }
@@ -90,6 +96,8 @@ name() {
     fence=$dir/fence/$service
     unit=windlass-$service.service
     unit_file=$unit_dir/$unit
+    # A service's name has one dot in it, so that no other's begins with this.
+    deadman=windlass-revert-$service.
 }
 
 # --- The fence --------------------------------------------------------------------------------------------------
@@ -180,6 +188,10 @@ begin_step() {
             # Three digits with leading zeros would be octal in arithmetic, not for exit.
             exit "${code#0}"
             ;;
+        void)
+            echo replayed
+            exit $VOIDED
+            ;;
         esac
     fi
     record "$step" begun 0
@@ -205,7 +217,7 @@ end_step() {
     [ $# -lt 2 ] || sync "$2" 2>/dev/null || sync
     case $1 in
     0) record "$step" ok 0 ;;
-    "$TIMED_OUT" | "$DAMAGED" | "$BASE" | "$NOT_STAGED" | "$NOT_ACTIVATED") ;;
+    "$TIMED_OUT" | "$DAMAGED" | "$BASE" | "$NOT_STAGED" | "$NOT_ACTIVATED" | "$NEEDS_LOGIN") ;;
     *) [ "$step" = stage ] || record "$step" fail "$1" ;;
     esac
     case $1,$step in
@@ -857,7 +869,8 @@ keep_unit() {
 
 # --- The switch -------------------------------------------------------------------------------------------------
 
-# activate and revert SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER WAIT SECONDS
+# activate and revert SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER WAIT SECONDS UNCONFIRMED
+# UNCONFIRMED: after so many seconds without a confirmation the host goes back by itself.
 verb_activate() {
     switch activate "$@"
 }
@@ -869,7 +882,7 @@ verb_revert() {
 switch() {
     # Nobody may be there any more to hear the answer.
     trap '' HUP PIPE
-    verb=$1
+    verb=$1 token=''
     name "$2"
     cluster=$3 sequence=$4 revision=$5 number=$6
     begin_step "$verb" "$7"
@@ -877,8 +890,17 @@ switch() {
     # What was staged under the unit that is installed was compared with it then.
     same=$fresh$staged_under
     [ "$same" = 1same ] || check_staged
+    # Without room for a timer one may go back all the same.
+    arm "$9" "$8"
+    code=$?
+    if [ $code -ne 0 ]; then
+        [ "$verb" = revert ] || end_step $code
+        token=''
+    fi
     decides "$verb"
     put_unit "$number" || end_step 1
+    # Going back to what was confirmed last is all that a timer would do.
+    if [ -n "$token" ]; then echo armed; else disarm; fi
     start "$8"
 }
 
@@ -942,6 +964,28 @@ put_unit() {
     return 0
 }
 
+# Starts what the unit file says now. systemd reads it again only where it has another one. Sets `code` and `said`.
+start_unit() {
+    said=''
+    if [ -n "$known" ] && [ -z "$same" ]; then reload || return 0; fi
+    restart "$1"
+    # It may have read another one than is there, or none: it says so, or fails.
+    case $code,$said in
+    "$TIMED_OUT",*) return 0 ;;
+    0,*daemon-reload*) ;;
+    0,*) return 0 ;;
+    *) [ -z "$known" ] || [ -n "$same" ] || return 0 ;;
+    esac
+    reload && restart "$1"
+}
+
+# Lets systemd read its units again. Sets `code`.
+reload() {
+    control 60 daemon-reload
+    code=$?
+    return $code
+}
+
 # For the next switch, and for people, while the program starts. Neither may fail it: the disk may be full.
 after_switch() {
     keep_link "$number" 2>/dev/null
@@ -949,33 +993,194 @@ after_switch() {
     [ "$home/current" -ef "$home/revisions/$number" ] || ln -sfn "live/$slot" "$home/current" 2>/dev/null
 }
 
-# Starts what the unit file says now. systemd reads it again only where it has another one.
+# Starts what the unit file says now, and ends the step.
 start() {
-    if [ -n "$known" ] && [ -z "$same" ]; then
-        control 60 daemon-reload || end_step $?
-    fi
-    restart "$1"
-    # It may have read another one than is there, or none: it says so, or fails.
-    case $code,$said in
-    "$TIMED_OUT",*) ;;
-    0,*daemon-reload*)
-        control 60 daemon-reload || end_step $?
-        restart "$1"
-        ;;
-    0,*) ;;
-    *)
-        if [ -z "$known" ] || [ -n "$same" ]; then
-            control 60 daemon-reload || end_step $?
-            restart "$1"
-        fi
-        ;;
-    esac
+    start_unit "$1"
     after_switch
     [ $code -ne 0 ] || end_step 0 "$home/live"
     printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
     show -p Result -p ExecMainStatus -p SubState
     end_step $START_FAILED
+}
+
+# --- The dead man's switch --------------------------------------------------------------------------------------
+#
+# A change that breaks SSH or the network cannot be taken back by whoever made it. So before an activation a timer is
+# armed, and unless it is confirmed in time, by a login that was made after it, the host goes back to what was confirmed
+# last by itself. What decides between the two is the record `armed`, under the lock, and not whether a timer was
+# stopped: one that finds another record, or none, only clears itself away.
+#
+# The timer outlives a boot: it is enabled, and goes off at once where its time went by meanwhile (Persistent). Its other
+# time counts from the boot, for clocks that are wrong then. Each has a name of its own, so systemd never has to read one
+# again, and starts what is there without a reload.
+
+# What `armed` says where nothing is: a sequence and a time.
+unarmed=$nothing-000000000000
+
+# arm SECONDS LIMIT: sets `token`, empty where what is switched to is what would be gone back to. The codes are a step's.
+arm() {
+    token=''
+    find_good
+    [ "$good_number" != "$number" ] || return 0
+    [ -e "$fence/armed" ] || put_new "$fence/armed" "$unarmed $nothing $nothing"
+    # By a second too early, for all that systemd promises of the calendar.
+    due=000000000000$(($(date +%s) + $1 + 1))
+    due=${due#"${due%????????????}"}
+    token=$sequence-$due
+    write_timer "$1" "$2" || return 1
+    printf '%s %s %020d\n' "$token" "$revision" "${good_number:-0}" 1<>"$fence/armed" || return 1
+    sync "$unit_dir/$deadman$token.service" "$unit_dir/$deadman$token.timer" "$fence/armed" "$timers" "$unit_dir" \
+        2>/dev/null || sync
+    control 20 start "$deadman$token.timer"
+}
+
+# Writes the units, and enables the timer.
+write_timer() {
+    timers=$unit_dir/timers.target.wants
+    [ -d "$timers" ] || mkdir -p "$timers" || return 1
+    program=${shell%% *}
+    [ "$program" = sh ] && program=/bin/sh || program=$(command -v "$program")
+    program=$program${shell#"${shell%% *}"}
+    {
+        printf '%s\n' '[Unit]' "Description=Goes back to what was confirmed last of $service" '[Service]' Type=exec
+        quote "$script"
+        printf 'ExecStart=%s "%s" deadman %s' "$program" "$quoted" "$scope"
+        quote "$dir"
+        printf ' "%s" "%s" %s %s %s\n' "$quoted" "$shell" "$service" "$token" "$2"
+        # It fails where it could not have the lock.
+        printf '%s\n' Restart=on-failure RestartSec=10
+        if [ -n "${XDG_CONFIG_HOME-}" ]; then
+            quote "$XDG_CONFIG_HOME"
+            printf 'Environment="XDG_CONFIG_HOME=%s"\n' "$quoted"
+        fi
+    } >"$unit_dir/$deadman$token.service" || return 1
+    printf '%s\n' '[Unit]' "Description=Whether the activation of $service is confirmed in time" '[Timer]' \
+        "OnCalendar=@${due#"${due%%[!0]*}"}" "OnActiveSec=$(($1 + 1))" AccuracySec=100ms Persistent=yes \
+        '[Install]' WantedBy=timers.target >"$unit_dir/$deadman$token.timer" || return 1
+    ln -sf "../$deadman$token.timer" "$timers/$deadman$token.timer"
+}
+
+# A path as it is written in a unit between double quotes. Sets `quoted`.
+quote() {
+    quoted=$1
+    case $1 in
+    *[\\\"\$%]*) quoted=$(printf '%s\n' "$1" | sed -e 's/[\\"]/\\&/g' -e 's/%/%%/g' -e 's/\$/$$/g') ;;
+    esac
+}
+
+# Nothing is waited for any more. Under the lock.
+disarm() {
+    [ -e "$fence/armed" ] || return 0
+    printf '%s\n' "$unarmed $nothing $nothing" 1<>"$fence/armed"
+}
+
+# Stops this service's timers, and takes them away with all that belongs to them.
+clear_timers() {
+    set --
+    set +f
+    # One that a full disk has cut short may have no timer.
+    for at in "$unit_dir/$deadman"*.service; do
+        at=${at##*/}
+        [ ! -e "$unit_dir/$at" ] || set -- "$@" "${at%.service}"
+    done
+    set -f
+    [ $# -eq 0 ] || put_away "$@"
+}
+
+# put_away NAME...: timers of these names.
+put_away() {
+    files='' names=''
+    for at in "$@"; do
+        names="$names $at.timer"
+        files="$files
+$unit_dir/timers.target.wants/$at.timer
+$unit_dir/$at.timer
+$unit_dir/$at.service
+$stamps/stamp-$at.timer"
+    done
+    # shellcheck disable=SC2086
+    control 20 stop --no-block $names 2>/dev/null
+    # Paths may hold spaces.
+    old=$IFS
+    IFS='
+'
+    # shellcheck disable=SC2086
+    rm -f $files
+    IFS=$old
+}
+
+# deadman SERVICE TOKEN SECONDS: goes back, unless somebody was faster.
+go_back_unconfirmed() {
+    trap '' HUP PIPE
+    name "$1"
+    token=$2
+    # A step that holds it has an end of its own, and is tried for again.
+    take_lock 60
+    read -r at revision back <"$fence/armed" || exit 1
+    if [ "$at" = "$token" ]; then
+        sequence=${token%-*}
+        number=$(plain "$revision")
+        if was_switched; then
+            void
+            back_to "$(plain "$back")" "$3"
+        fi
+        disarm
+        sync "$fence/armed" "$fence/last" 2>/dev/null || sync
+    fi
+    put_away "$deadman$token"
+    # Since the last boot, or reload, systemd may hold on to what it was told to start.
+    reload
+}
+
+# A number without its leading zeros.
+plain() {
+    digits=${1#"${1%%[!0]*}"}
+    printf '%s\n' "${digits:-0}"
+}
+
+# Whether the unit is still at what was activated, and no confirmation of that is recorded: one that lost power may have
+# got no further.
+was_switched() {
+    read -r at state _ about <"$fence/steps/confirm" || return 1
+    [ "$state $about" != "ok $revision" ] || [ "$at" -lt "$sequence" ] || return 1
+    read_installed
+    [ "$installed" = "$number" ]
+}
+
+# From now on no confirmation is taken. What is known to have failed stays so.
+void() {
+    for step in activate revert; do
+        read -r at state _ about <"$fence/steps/$step" || continue
+        case $state,$at,$about in
+        ok,"$sequence,$revision" | begun,"$sequence,$revision") record "$step" void 0 ;;
+        esac
+    done
+    sync "$fence/steps/activate" "$fence/steps/revert" 2>/dev/null || sync
+}
+
+# back_to NUMBER SECONDS: the switch to what was confirmed last; a stop where that is nothing. What was damaged
+# meanwhile is no better than what runs.
+back_to() {
+    echo "nobody has confirmed revision $number in time: going back to ${1#0}"
+    if [ "$1" = 0 ]; then
+        decides stop
+        control "$2" stop "$unit"
+        # It would cut the host off again at the next boot. systemd remembers what it found there.
+        rm -f "$wants/$unit"
+        reload
+        return
+    fi
+    if ! check_revision "$1" || ! is_as_listed "$release" || [ -n "$(hashes_differ "$release" '')" ]; then
+        echo "revision $1 was changed: staying at $number"
+        return
+    fi
+    decides revert
+    number=$1
+    put_unit "$number" || return
+    start_unit "$2"
+    after_switch
+    sync "$home/live" 2>/dev/null || sync
 }
 
 # --- confirm, stop, remove --------------------------------------------------------------------------------------
@@ -996,11 +1201,19 @@ verb_confirm() {
         printf 'err no activation of %s is recorded as done, or the unit is at %s\n' "$number" "${installed:-nothing}"
         end_step $NOT_ACTIVATED
     fi
+    # What broke SSH leaves connections as they are, so that only a new one shows that a next one is possible.
+    if [ -e "$fence/armed" ] && read -r at _ <"$fence/armed" && [ "$at" != "$unarmed" ] && [ "$mode" != once ]; then
+        printf 'err %s is to be confirmed by a login that was made after its activation\n' "$number"
+        end_step $NEEDS_LOGIN
+    fi
+    disarm || end_step 1
     cd "$home" || end_step 1
     if ! [ good -ef "revisions/$number" ]; then
         lead "revisions/$number" good || end_step 1
     fi
     clear_away "$number" "$@"
+    clear_timers
+    [ ! -e "$fence/armed" ] || sync "$fence/armed" 2>/dev/null || sync
     end_step 0
 }
 
@@ -1052,6 +1265,8 @@ verb_stop() {
     begin_step stop "$4"
     decides stop
     stop_unit "$5" || end_step $?
+    disarm
+    clear_timers
     end_step 0
 }
 
@@ -1067,6 +1282,8 @@ verb_remove() {
     begin_step remove "$4"
     decides remove
     stop_unit "$5" || end_step $?
+    disarm
+    clear_timers
     rm -f "$wants/$unit" "$unit_file"
     (
         set +f
@@ -1123,6 +1340,7 @@ verb_sample() {
     # Boot time rather than monotonic: they differ only by the time that a machine was suspended.
     tell_uptime
     printf 'uptime %s\n' "$up"
+    tell_voided
     find_started || state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
         -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p ControlGroup) || give_up 1 'systemctl show failed'
     printf '%s\n' "$state"
@@ -1130,6 +1348,14 @@ verb_sample() {
         find_listener "$3"
         printf 'listener %s\n' "$listener"
     fi
+}
+
+# Whether the host has taken back its last switch by itself.
+tell_voided() {
+    [ -e "$fence/armed" ] || return 0
+    read -r at state _ <"$fence/steps/activate" && read -r later other _ <"$fence/steps/revert" || return 0
+    [ "$later" -le "$at" ] || state=$other
+    [ "$state" != void ] || echo voided
 }
 
 # What systemd would say of what this shell has just started, where the kernel alone can tell: its main process, which
@@ -1390,5 +1616,14 @@ serve)
     check_host
     leave_session
     ;;
+once)
+    PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    export PATH
+    serve
+    ;;
 loop) serve ;;
+deadman)
+    shift 3
+    go_back_unconfirmed "$@"
+    ;;
 esac

@@ -1,6 +1,6 @@
 //! A host as seen from here: its connection, opened when it is needed, and the few shells kept open on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,13 +12,17 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
-use super::master::Master;
+use super::master::{Master, classify};
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
 use crate::traffic::Login;
 
 /// Shells on one host: an upload, a long step, a health look and one more. sshd allows 10 sessions unless told.
 const MOST_SHELLS: usize = 4;
+
+/// How long a login of its own may take until the script answers: as long as a connection and a look at a host that is
+/// just starting something.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a new shell may take: the script travels, and `sudo` may ask a directory server.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
@@ -42,6 +46,8 @@ pub(crate) struct Link {
     target: Target,
     shared: Arc<Shared>,
     state: tokio::sync::Mutex<State>,
+    /// Services whose last switch here waits for a confirmation by a login of its own.
+    armed: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -69,7 +75,7 @@ pub(crate) struct Connection {
 
 impl Link {
     pub(crate) fn new(target: Target, shared: Arc<Shared>) -> Self {
-        Self { target, shared, state: tokio::sync::Mutex::default() }
+        Self { target, shared, state: tokio::sync::Mutex::default(), armed: Mutex::default() }
     }
 
     /// The connection, opened if there is none. Those who come while it is being opened wait for the same one,
@@ -192,6 +198,49 @@ impl Link {
         }
     }
 
+    /// Asks over a login that is made for that, and ended then.
+    ///
+    /// # Errors
+    /// As for [`Link::call`].
+    pub(crate) async fn call_by_login(&self, request: &Request, deadline: Duration) -> Result<Answer, ContactError> {
+        let connection = self.connection().await?;
+        let hello = self.hello_on(&connection).await?;
+        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
+        let permit = self.shared.connecting.acquire().await.map_err(closed)?;
+        let number = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let log = connection.master.directory().join(format!("login{number}"));
+        let start = self.start();
+        let login = Shell::log_in(connection.master.login(&log), Way::Once(&start, hello), &self.shared.tally.sessions);
+        let opened = match tokio::time::timeout(LOGIN_DEADLINE, login).await {
+            Ok(Err(ContactError::Lost { .. })) => Err(classify(&std::fs::read_to_string(&log).unwrap_or_default())),
+            Ok(opened) => opened,
+            Err(_) => Err(ContactError::Timeout { seconds: LOGIN_DEADLINE.as_secs() }),
+        };
+        let _ = std::fs::remove_file(&log);
+        drop(permit);
+        self.shared.tally.login(opened.as_ref().err().map_or(Login::Ok, Login::failed));
+        let (mut shell, _) = opened?;
+        match tokio::time::timeout(deadline, shell.call(request, None)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ContactError::Timeout { seconds: deadline.as_secs() }),
+        }
+    }
+
+    /// Whether a switch of a service has armed the host's dead man's switch, as far as this side knows.
+    pub(crate) fn is_armed(&self, folder: &str) -> bool {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).contains(folder)
+    }
+
+    /// Keeps in mind whether it has.
+    pub(crate) fn note_armed(&self, folder: &str, armed: bool) {
+        let mut known = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        if armed {
+            known.insert(folder.to_owned());
+        } else {
+            known.remove(folder);
+        }
+    }
+
     /// Whether a broken shell means a broken connection; what the master says of it is the better reason.
     async fn judge(&self, connection: &Connection, detail: String) -> ContactError {
         if connection.master.lives().await {
@@ -239,8 +288,9 @@ impl Link {
         }
     }
 
-    async fn open(&self, connection: &Connection) -> Result<(Shell, Hello), OpenError> {
-        let start = Start {
+    /// How to become the script there.
+    fn start(&self) -> Start {
+        Start {
             privilege: match self.target.privilege {
                 None => "auto",
                 Some(Privilege::Root) => "root",
@@ -249,7 +299,11 @@ impl Link {
             },
             remote_dir: self.target.remote_dir.clone().unwrap_or_else(|| "-".to_owned()),
             shell: self.shared.shell.clone(),
-        };
+        }
+    }
+
+    async fn open(&self, connection: &Connection) -> Result<(Shell, Hello), OpenError> {
+        let start = self.start();
         let (session, sessions) = (connection.master.session(), &self.shared.tally.sessions);
         let open = async {
             // The first one has brought the script there.

@@ -153,6 +153,15 @@ impl Master {
         Ok(Self { session: Arc::new(session), directory })
     }
 
+    /// An `ssh` that makes a login of its own to the same host, under the same conditions; what it says goes to the
+    /// file `log` beside the sockets.
+    pub(crate) fn login(&self, log: &Path) -> tokio::process::Command {
+        let mut ssh = tokio::process::Command::new("ssh");
+        ssh.arg("-F").arg(self.directory.join("config")).arg("-E").arg(log);
+        ssh.args(["-S", "none", "--", ALIAS]).env("LC_ALL", "C");
+        ssh
+    }
+
     /// What commands are started on.
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
@@ -322,7 +331,7 @@ fn about_key(log: &str) -> String {
 }
 
 /// What kept ssh from connecting, by its words. Words that nobody knows are kept, and count as a refusal.
-fn classify(log: &str) -> ContactError {
+pub(crate) fn classify(log: &str) -> ContactError {
     let has = |words: &[&str]| words.iter().any(|word| log.contains(word));
     let detail = said(log);
     if has(&[

@@ -1,10 +1,11 @@
 //! One `sh` kept open on a host: requests go in, answers come out, and a lost connection is an answer without end.
 
+use std::process;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openssh::{Child, ChildStdin, ChildStdout, Session, Stdio};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use openssh::{Child, Session, Stdio};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use windlass_crds::digest::PayloadDigest;
 use windlass_crds::step::ContactError;
@@ -17,11 +18,11 @@ pub(crate) const HOST_SCRIPT: &str = include_str!("host.sh");
 /// What brings the script there.
 const BOOTSTRAP: &str = include_str!("bootstrap.sh");
 
-/// Begins the script where it is already: `$1` nonce, `$2` scope, `$3` script, `$4` folder, `$5` the shell.
+/// Begins the script where it is already: `$1` nonce, `$2` scope, `$3` script, `$4` folder, `$5` the shell, `$6` how.
 const AGAIN: &str = r#"exec 2>&1
 printf 'windlass %s\n' "$1"
-[ "$2" = user ] || [ "$(id -u)" = 0 ] || exec sudo -n $5 "$3" serve "$2" "$4" "$5"
-exec $5 "$3" serve "$2" "$4" "$5""#;
+[ "$2" = user ] || [ "$(id -u)" = 0 ] || exec sudo -n $5 "$3" "$6" "$2" "$4" "$5"
+exec $5 "$3" "$6" "$2" "$4" "$5""#;
 
 /// The longest answer: the listing of a release of 100,000 paths, all of them damaged, is 10 MB.
 const LONGEST_ANSWER: usize = 16 << 20;
@@ -85,38 +86,52 @@ pub(crate) enum Way<'a> {
     First(&'a Start),
     /// Another shell of this connection has said hello, so the script is there.
     Again(&'a Start, &'a Hello),
+    /// The same, for one request in the session of a login of its own.
+    Once(&'a Start, &'a Hello),
 }
 
 impl Way<'_> {
     /// What is run on the host.
     fn words(self, nonce: &str) -> Vec<String> {
         let digest = PayloadDigest::of(HOST_SCRIPT.as_bytes()).to_string();
-        let (shell, words) = match self {
-            Self::First(Start { privilege, remote_dir, shell }) => {
+        let (start, words) = match self {
+            Self::First(start) => {
+                let Start { privilege, remote_dir, shell } = start;
                 let length = HOST_SCRIPT.len().to_string();
                 // The text is an argument too, for it hands itself to sudo.
-                let words =
-                    ["eval \"$1\"", "windlass", &spare(BOOTSTRAP), nonce, &digest, &length, privilege, remote_dir];
-                (shell, words.map(str::to_owned).to_vec())
+                let text = spare(BOOTSTRAP);
+                let words = ["eval \"$1\"", "windlass", &text, nonce, &digest, &length, privilege, remote_dir, shell];
+                (start, words.map(str::to_owned).to_vec())
             }
-            Self::Again(Start { shell, .. }, Hello { scope, dir, .. }) => {
-                let words = [AGAIN, "windlass", nonce, scope, &format!("{dir}/bin/{digest}"), dir];
-                (shell, words.map(str::to_owned).to_vec())
+            Self::Again(start, hello) | Self::Once(start, hello) => {
+                let how = if matches!(self, Self::Once(..)) { "once" } else { "serve" };
+                let Hello { scope, dir, .. } = hello;
+                let script = format!("{dir}/bin/{digest}");
+                let words = [AGAIN, "windlass", nonce, scope, &script, dir, &start.shell, how];
+                (start, words.map(str::to_owned).to_vec())
             }
         };
-        let start = shell.split(' ').chain(["-c"]).map(str::to_owned);
-        start.chain(words).chain([shell.clone()]).collect()
+        let begin = start.shell.split(' ').chain(["-c"]).map(str::to_owned);
+        begin.chain(words).collect()
     }
 }
 
 /// One `sh` on a host.
 pub(crate) struct Shell {
-    // Dropping it closes the channel.
-    _child: Child<Arc<Session>>,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    stdout: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
     next_id: u64,
+    // Dropping it closes the channel, or ends the login.
+    _way: OpenWay,
     _open: Opened,
+}
+
+/// What a shell is reached by.
+enum OpenWay {
+    /// A channel of a connection.
+    Channel { _child: Child<Arc<Session>> },
+    /// An ssh of its own, which ends with this.
+    Login { _child: tokio::process::Child },
 }
 
 /// The connection broke, or the shell ended.
@@ -160,10 +175,40 @@ impl Shell {
         let (Some(stdin), Some(stdout)) = (child.stdin().take(), child.stdout().take()) else {
             return Err(ContactError::Local { detail: "a channel without pipes".to_owned() }.into());
         };
-        let mut shell =
-            Self { _child: child, stdin, stdout: BufReader::new(stdout), next_id: 1, _open: sessions.one() };
+        let way = OpenWay::Channel { _child: child };
+        let mut shell = Self::over(Box::new(stdin), Box::new(stdout), way, sessions.one());
         let hello = shell.greet(&nonce).await?;
         Ok((shell, hello))
+    }
+
+    /// Logs in anew, by an `ssh` that is ready to be told what to run, and becomes the script there.
+    pub(crate) async fn log_in(
+        mut ssh: tokio::process::Command,
+        way: Way<'_>,
+        sessions: &Open,
+    ) -> Result<(Self, Hello), ContactError> {
+        let nonce = nonce();
+        let words: Vec<String> = way.words(&nonce).iter().map(|word| quoted(word)).collect();
+        let piped = process::Stdio::piped;
+        ssh.arg(words.join(" ")).stdin(piped()).stdout(piped()).stderr(process::Stdio::null()).kill_on_drop(true);
+        let local = |detail: String| ContactError::Local { detail };
+        let mut child = ssh.spawn().map_err(|error| local(error.to_string()))?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(local("a login without pipes".to_owned()));
+        };
+        let way = OpenWay::Login { _child: child };
+        let mut shell = Self::over(Box::new(stdin), Box::new(stdout), way, sessions.one());
+        let hello = shell.greet(&nonce).await?;
+        Ok((shell, hello))
+    }
+
+    fn over(
+        stdin: Box<dyn AsyncWrite + Send + Unpin>,
+        stdout: Box<dyn AsyncRead + Send + Unpin>,
+        way: OpenWay,
+        open: Opened,
+    ) -> Self {
+        Self { stdin, stdout: BufReader::new(stdout), next_id: 1, _way: way, _open: open }
     }
 
     /// Gets over whatever the login prints, and hears the host out.
@@ -258,6 +303,11 @@ impl Shell {
     }
 }
 
+/// A word as a POSIX shell reads it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// A script without its comments and its indentation: it travels with each channel.
 pub(crate) fn spare(script: &str) -> String {
     let lines = script.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
@@ -267,7 +317,7 @@ pub(crate) fn spare(script: &str) -> String {
 /// A word that no login prints by chance.
 pub(crate) fn nonce() -> String {
     use std::hash::{BuildHasher, RandomState};
-    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+    format!("{:016x}", RandomState::new().hash_one(process::id()))
 }
 
 /// An error and everything below it.
@@ -299,7 +349,7 @@ fn read_hello(text: &str) -> Option<Hello> {
 }
 
 /// One line without its end; `None` where the channel ended.
-async fn read_line(stdout: &mut BufReader<ChildStdout>) -> Result<Option<String>, ContactError> {
+async fn read_line(stdout: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>, ContactError> {
     let mut bytes = Vec::new();
     (&mut *stdout).take(LONGEST_LINE).read_until(b'\n', &mut bytes).await.map_err(|error| lost(&error))?;
     if bytes.pop() != Some(b'\n') {
@@ -309,7 +359,7 @@ async fn read_line(stdout: &mut BufReader<ChildStdout>) -> Result<Option<String>
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-async fn read_answer(stdout: &mut BufReader<ChildStdout>, id: u64) -> Result<Answer, ContactError> {
+async fn read_answer(stdout: &mut (impl AsyncBufRead + Unpin), id: u64) -> Result<Answer, ContactError> {
     let mut lines = Vec::new();
     let mut total = 0;
     loop {

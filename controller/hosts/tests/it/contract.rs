@@ -63,6 +63,8 @@ pub(crate) struct Case<'a, S: Stand> {
     pub(crate) service: ServiceKey,
     pub(crate) spec: ServiceSpec,
     pub(crate) releases: Releases,
+    /// How long a switch may go unconfirmed.
+    pub(crate) confirm_within: Duration,
 }
 
 /// A step's outcome.
@@ -75,12 +77,14 @@ pub(crate) fn revision(number: u64) -> RevisionNumber {
 impl<'a, S: Stand> Case<'a, S> {
     pub(crate) fn new(stand: &'a S, name: &str) -> Self {
         let service = format!("{}/{name}", stand.namespace()).parse().expect("a service");
-        Self { stand, service, spec: spec(stand.port()), releases: Releases::new() }
+        let confirm_within = Duration::from_secs(600);
+        Self { stand, service, spec: spec(stand.port()), releases: Releases::new(), confirm_within }
     }
 
     pub(crate) fn order(&self, sequence: u64, step: Step) -> Order {
         let stamp = Stamp { sequence: Sequence(sequence), cluster: cluster() };
-        Order { service: self.service.clone(), stamp, step, force_after: Duration::from_secs(10) }
+        let (force_after, confirm_within) = (Duration::from_secs(10), self.confirm_within);
+        Order { service: self.service.clone(), stamp, step, force_after, confirm_within }
     }
 
     pub(crate) async fn stamp(&self, sequence: u64) -> Result<HostObservation, StepError> {
@@ -178,6 +182,10 @@ cases! {
     a_hand_is_seen_and_undone
     our_own_stop_is_no_drift
     a_revert_goes_back
+    what_nobody_confirms_goes_back
+    what_is_confirmed_in_time_stays
+    a_first_activation_that_nobody_confirms_is_stopped
+    a_revert_is_no_longer_waited_for
     a_confirmation_clears_away
     a_removal_keeps_fence_and_data
     a_purge_takes_the_data_too
@@ -335,6 +343,126 @@ async fn a_confirmation_demands_an_activation<S: Stand>(case: Case<'_, S>) {
     // A takeover confirms what the one before has activated.
     case.confirm(4, 1, &[]).await.expect("confirm what a revert has brought");
     assert_eq!(case.look(Scrutiny::Quick).await.good, Some(revision(1)));
+}
+
+/// How long a host may take to go back after its time, on a busy machine.
+const GOES_BACK: Duration = Duration::from_secs(60);
+
+/// Looks until the host has taken back its last switch by itself.
+async fn until_voided<S: Stand>(case: &Case<'_, S>) -> ServiceObservation {
+    let looks = async {
+        loop {
+            let seen = case.look(Scrutiny::Quick).await;
+            let record = seen.steps.get(&Verb::Activate);
+            // It is voided first, and switched then.
+            if record.is_some_and(|record| record.state == StepState::Voided) && seen.unit.revision() == seen.good {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(GOES_BACK, looks).await.expect("it goes back by itself")
+}
+
+async fn what_nobody_confirms_goes_back<S: Stand>(mut case: Case<'_, S>) {
+    let (one, two) = (case.releases.server("1", 0), case.releases.server("2", 0));
+    case.deploy(1, 1, &one).await;
+    case.confirm_within = Duration::from_secs(2);
+    case.stage(2, 2, &two, &[&one]).await.expect("stage");
+    case.activate(2, 2).await.expect("activate");
+    let seen = until_voided(&case).await;
+    assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(1)), Some(revision(1))));
+    assert_eq!(seen.sequence, Sequence(2), "it stays at what it has seen");
+    assert!(seen.revisions.contains_key(&revision(2)), "and keeps what it was brought");
+    assert!(seen.drift.is_empty() && !seen.run.needs_reload, "{seen:?}");
+    let sample = case.stand.fleet().sample(&case.stand.target(), &case.service, None).await.expect("a sample");
+    assert!(sample.voided, "{sample:?}");
+    // Too late, under whichever number, and done again only under another one.
+    for sequence in [2, 3] {
+        let late = case.confirm(sequence, 2, &[]).await;
+        assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    }
+    case.confirm_within = Duration::from_secs(600);
+    case.activate(4, 2).await.expect("activate anew");
+    case.confirm(4, 2, &[]).await.expect("confirm");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(2)), Some(revision(2))));
+    let sample = case.stand.fleet().sample(&case.stand.target(), &case.service, None).await.expect("a sample");
+    assert!(!sample.voided, "{sample:?}");
+}
+
+async fn what_is_confirmed_in_time_stays<S: Stand>(mut case: Case<'_, S>) {
+    let (one, two) = (case.releases.server("1", 0), case.releases.server("2", 0));
+    case.confirm_within = Duration::from_secs(2);
+    let began = tokio::time::Instant::now();
+    case.stage(1, 1, &one, &[]).await.expect("stage");
+    case.activate(1, 1).await.expect("activate");
+    if case.confirm(1, 1, &[]).await.is_err() {
+        // A machine that takes two seconds for a login has shown the other half.
+        assert!(began.elapsed() > Duration::from_secs(2), "it was refused in time");
+        return;
+    }
+    case.confirm_within = Duration::from_secs(600);
+    case.deploy(2, 2, &two).await;
+    // The first one's time is over for long when the second one has come and gone.
+    case.confirm_within = Duration::from_secs(2);
+    case.activate(3, 1).await.expect_err("it is not there any more");
+    case.stage(3, 1, &one, &[&two]).await.expect("stage");
+    case.activate(3, 1).await.expect("activate");
+    let seen = until_voided(&case).await;
+    assert_eq!(seen.unit, UnitFile::Revision(revision(2)));
+    let again = case.activate(3, 1).await;
+    assert_eq!(again, Err(StepError::Voided { revision: revision(1) }));
+}
+
+async fn a_first_activation_that_nobody_confirms_is_stopped<S: Stand>(mut case: Case<'_, S>) {
+    let one = case.releases.server("1", 0);
+    case.confirm_within = Duration::from_secs(1);
+    case.stage(1, 1, &one, &[]).await.expect("stage");
+    case.activate(1, 1).await.expect("activate");
+    let stopped = async {
+        loop {
+            let seen = case.look(Scrutiny::Quick).await;
+            let voided = seen.steps.get(&Verb::Activate).is_some_and(|record| record.state == StepState::Voided);
+            if voided && seen.run.active == ActiveState::Inactive {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let seen = tokio::time::timeout(GOES_BACK, stopped).await.expect("it is stopped by the host itself");
+    assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(1)), None));
+    assert!(!seen.run.enabled, "and does not come back at the next boot");
+    assert!(!seen.drift.contains(&Drift::Stopped), "nobody else did that: {seen:?}");
+    case.confirm_within = Duration::from_secs(600);
+    case.activate(2, 1).await.expect("activate anew");
+    case.confirm(2, 1, &[]).await.expect("confirm");
+}
+
+async fn a_revert_is_no_longer_waited_for<S: Stand>(mut case: Case<'_, S>) {
+    let (one, two) = (case.releases.server("1", 0), case.releases.server("2", 0));
+    case.deploy(1, 1, &one).await;
+    case.confirm_within = Duration::from_secs(3);
+    case.stage(2, 2, &two, &[&one]).await.expect("stage");
+    case.activate(2, 2).await.expect("activate");
+    case.revert(3, 1).await.expect("revert");
+    let before = case.pid().await;
+    // Another switch of the same host that goes back is the sign that the first one's time is over.
+    let mut other = Case::new(case.stand, "what-is-waited-for-beside-it");
+    other.confirm_within = Duration::from_secs(4);
+    let release = other.releases.server("1", 0);
+    other.stage(1, 1, &release, &[]).await.expect("stage");
+    other.activate(1, 1).await.expect("activate");
+    let voided = async {
+        while !other.look(Scrutiny::Quick).await.steps.values().any(|record| record.state == StepState::Voided) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(GOES_BACK, voided).await.expect("the other one goes off");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert!(seen.steps.values().all(|record| record.state != StepState::Voided), "{seen:?}");
+    assert_eq!(case.pid().await, before, "and nothing was started anew");
+    case.confirm(4, 1, &[]).await.expect("confirm");
 }
 
 async fn another_store_is_refused<S: Stand>(case: Case<'_, S>) {

@@ -3,6 +3,7 @@
 mod check;
 mod contract;
 mod cut_switches;
+mod deadman;
 mod faults;
 mod memory;
 mod real;

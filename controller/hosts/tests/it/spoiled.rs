@@ -86,7 +86,8 @@ async fn a_socket_that_opens_meanwhile_is_nobody_elses(login: &Login<'_>) {
     case.remove(2, DataFate::Purge).await.expect("remove");
 }
 
-/// Good and new have one unit, and the one that is installed is another: it is put right without room for it.
+/// Good and new have one unit, and the one that is installed is another: it is put right without room for it. Without
+/// room for what would take it back, nothing new is begun.
 async fn an_edited_unit_is_replaced_on_a_full_disk(host: &Host, login: &Login<'_>) {
     let case = Case::new(login, "edited");
     let (one, two) = (case.releases.server("1", 5), case.releases.server("2", 5));
@@ -99,7 +100,8 @@ async fn an_edited_unit_is_replaced_on_a_full_disk(host: &Host, login: &Login<'_
     let three = case.releases.server("3", 5);
     case.stage(3, 3, &three, &[&two]).await.expect("stage");
     tokio::task::block_in_place(|| host.fill_disk(Spare::default())).expect("a full disk");
-    case.activate(3, 3).await.expect("activate");
+    let armed = case.activate(3, 3).await;
+    assert!(matches!(armed, Err(StepError::NoSpace { .. })), "{armed:?}");
     case.revert(4, 2).await.expect("revert");
     tokio::task::block_in_place(|| host.unfill_disk()).expect("room");
     let seen = case.look(Scrutiny::Full).await;

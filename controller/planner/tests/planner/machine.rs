@@ -84,7 +84,7 @@ impl Machine {
     pub(crate) fn observed(&self) -> ServiceObservation {
         let mut seen = self.seen.clone();
         let at = |verb: Verb| seen.steps.get(&verb).map(|record| record.sequence);
-        let by_us = at(Verb::Stop) > at(Verb::Activate).max(at(Verb::Revert));
+        let by_us = at(Verb::Stop) > at(Verb::Activate).max(at(Verb::Revert)) || self.went_back();
         let at_rest = matches!(seen.run.active, ActiveState::Inactive | ActiveState::Failed);
         if seen.unit.revision().is_some() && at_rest && !by_us {
             seen.drift.insert(Drift::Stopped);
@@ -101,6 +101,37 @@ impl Machine {
 
     pub(crate) fn is_up(&self) -> bool {
         self.seen.run.active == ActiveState::Active
+    }
+
+    /// Its time is over: the host takes back what nobody has confirmed. Says whether there was anything.
+    pub(crate) fn go_back(&mut self) -> bool {
+        let open = self.seen.unit.revision().is_some() && self.seen.unit.revision() != self.seen.good;
+        let switches = [Verb::Activate, Verb::Revert];
+        let last = switches.into_iter().max_by_key(|verb| self.seen.steps.get(verb).map(|record| record.sequence));
+        let Some(record) = last.and_then(|verb| self.seen.steps.get_mut(&verb)).filter(|record| {
+            open && self.seen.unit.revision() == Some(record.revision) && record.state == StepState::Ok
+        }) else {
+            return false;
+        };
+        record.state = StepState::Voided;
+        match self.seen.good {
+            Some(good) => {
+                self.seen.unit = UnitFile::Revision(good);
+                self.start();
+                (self.confirmed, self.taken_down) = (true, false);
+            }
+            None => {
+                self.stop();
+                self.seen.run.enabled = false;
+            }
+        }
+        true
+    }
+
+    /// Whether its last switch was taken back.
+    pub(crate) fn went_back(&self) -> bool {
+        let switches = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| self.seen.steps.get(&verb));
+        switches.max_by_key(|record| record.sequence).is_some_and(|record| record.state == StepState::Voided)
     }
 
     pub(crate) fn hold(&mut self, revision: u64, release: ReleaseDigest) {
@@ -122,9 +153,13 @@ impl Machine {
         self.seen.sequence = sequence;
         let revision = step.revision().unwrap_or_default();
         if let Some(record) = self.seen.steps.get(&step.verb())
-            && (record.sequence, record.revision, record.state) == (sequence, revision, StepState::Ok)
+            && (record.sequence, record.revision) == (sequence, revision)
         {
-            return Ok(Done::Before);
+            match record.state {
+                StepState::Ok => return Ok(Done::Before),
+                StepState::Voided => return Err(StepError::Voided { revision }),
+                StepState::Begun | StepState::Failed(_) => {}
+            }
         }
         self.check(step, revision)?;
         let verb = step.verb();

@@ -44,6 +44,8 @@ enum Event {
     Place(usize),
     /// What is confirmed there answers badly.
     Ill(usize),
+    /// What nobody has confirmed there is taken back.
+    GoBack(usize),
     Approve,
     Abort,
     /// A minute goes by.
@@ -101,7 +103,8 @@ fn event() -> impl proptest::strategy::Strategy<Value = Event> {
         1 => Just(Event::SourceAway),
         1 => host.clone().prop_map(Event::Unplace),
         1 => host.clone().prop_map(Event::Place),
-        1 => host.prop_map(Event::Ill),
+        1 => host.clone().prop_map(Event::Ill),
+        2 => host.prop_map(Event::GoBack),
         3 => Just(Event::Approve),
         1 => Just(Event::Abort),
         2 => Just(Event::Minute),
@@ -165,6 +168,7 @@ fn happen(world: &mut World, event: &Event) {
                 world.log.push(format!("{} is ill", NAMES[*host]));
             }
         }
+        Event::GoBack(host) => world.go_back(NAMES[*host]),
         Event::Approve => {
             if let Some(revision) = world.rollout.as_ref().and_then(|rollout| rollout.revision) {
                 world.approve(revision.0, None);

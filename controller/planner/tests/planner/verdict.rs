@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use windlass_crds::observation::{ActiveState, HealthAnswer, Listener, RunState, Sample};
-use windlass_crds::service::ServiceSpec;
+use windlass_crds::service::{Health, ServiceSpec};
 use windlass_crds::span::Span;
-use windlass_planner::verdict::{Criteria, Judge, Judgement};
+use windlass_planner::verdict::{Criteria, Judge, Judgement, confirm_within, verdict_within};
 
 use crate::world::spec;
 
@@ -32,6 +32,7 @@ fn looks(spec: &ServiceSpec, lines: &[&str]) -> String {
         let judgement = match judge.look(&sample, answer.as_ref()) {
             Judgement::Healthy => "healthy".to_owned(),
             Judgement::Unhealthy(why) => format!("unhealthy: {why}"),
+            Judgement::TakenBack => "taken back".to_owned(),
             Judgement::Pending(pause) => format!("again in {pause:?}{}", complaint(judge.last_complaint())),
         };
         format!("{line}: {judgement}\n")
@@ -57,6 +58,8 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
     let mut answer = if asked { http(200) } else { None };
     match what {
         "ok" | "up" => {}
+        // It runs another program by now.
+        "voided" => run.pid = Some(9),
         "301" => answer = http(301),
         "404" => answer = http(404),
         "500" => answer = http(500),
@@ -83,7 +86,27 @@ fn look(at: u64, what: &str, asked: bool) -> (Sample, Option<HealthAnswer>) {
         other => panic!("{other}"),
     }
     let boot = format!("00000000-0000-4000-8000-{boot:012}").parse().expect("a boot id");
-    (Sample { boot, run, monotonic: (START + at) * 1000, listener: Some(listener) }, answer)
+    let (monotonic, listener, voided) = ((START + at) * 1000, Some(listener), what == "voided");
+    (Sample { boot, run, monotonic, listener, voided }, answer)
+}
+
+#[test]
+fn what_the_host_has_taken_back_is_neither_healthy_nor_not() {
+    let told = looks(&asked(), &["1000 ok", "1500 voided"]);
+    assert!(told.ends_with("1500 voided: taken back\n"), "{told}");
+}
+
+/// The parts of a deadline, with what a Service says that says nothing.
+#[test]
+fn a_switch_is_confirmed_before_the_host_takes_it_back() {
+    for spec in [spec(), unasked()] {
+        let (verdict, confirmation) = (verdict_within(&spec), confirm_within(&spec));
+        // To stop what runs takes at most a minute, and a takeover at most 45 s.
+        assert_eq!(confirmation - verdict, Duration::from_secs(60 + 45));
+        assert!(verdict >= Duration::from_secs(30 + 5), "{verdict:?}");
+    }
+    let slow = ServiceSpec { health: Some(Health { start_period: Span::seconds(300), ..Health::default() }), ..spec() };
+    assert_eq!(confirm_within(&slow) - confirm_within(&spec()), Duration::from_secs(270));
 }
 
 #[test]

@@ -330,9 +330,17 @@ impl World {
         self.log.push("pause".to_owned());
     }
 
+    /// A host takes back by itself what nobody has confirmed there.
+    pub(crate) fn go_back(&mut self, name: &str) {
+        if self.host(name).go_back() {
+            self.log.push(format!("{name} goes back by itself"));
+        }
+    }
+
     /// And lets it go on.
     pub(crate) fn resume(&mut self) {
         self.owned.paused = None;
+        record::resume(&mut self.owned);
         self.log.push("resume".to_owned());
     }
 
@@ -535,7 +543,8 @@ impl World {
             let unit = machine.seen.unit.revision();
             let taken_back = plan.owned.blocked.iter().any(|blocked| Some(blocked.revision) == unit);
             let at_rest = unit.is_some() && machine.confirmed && !taken_back;
-            assert!(!(self.owned.paused.is_some() && self.declared && at_rest), "{id} is begun in a pause");
+            let held = self.owned.paused.is_some() || plan.owned.hold.is_some();
+            assert!(!(held && self.declared && at_rest), "{id} is begun in a pause");
             assert!(machine.errand.is_none(), "{id} is busy");
             assert_eq!(machine.link, Link::Up, "{id} was not seen");
             assert!(!matches!(machine.placement, Placement::Refused(_)), "{id} is refused");
@@ -611,6 +620,12 @@ impl World {
         let machine = &self.hosts[name];
         if machine.link != Link::Up {
             self.log.push(format!("{name} lost"));
+            return false;
+        }
+        if machine.went_back() {
+            self.log.push(format!("{name} has gone back"));
+            let failure = StepFailure { step: format!("verdict on {revision}"), error: StepError::Voided { revision } };
+            record::failed(self.rollout.as_mut().expect("a rollout that judges"), &host_id(name), failure);
             return false;
         }
         let ill = self.bad.iter().any(|(host, files)| {

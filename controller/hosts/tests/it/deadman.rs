@@ -1,0 +1,137 @@
+//! The dead man's switch on real hosts: over a boot, against a confirmation that comes at the last moment, and what is
+//! left of it.
+
+use std::time::Duration;
+
+use windlass_crds::observation::{ActiveState, ServiceObservation, StepState, UnitFile};
+use windlass_crds::step::{StepError, Verb};
+use windlass_hosts::fleet::Scrutiny;
+use windlass_testbed::Testbed;
+
+use crate::contract::{Case, Stand as _, revision};
+use crate::faults::said;
+use crate::real::Login;
+
+/// How long a host may take to go back, a boot included.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Services that race at once: below the ten logins under way that sshd allows unless told (MaxStartups).
+const RACERS: usize = 6;
+
+/// How long each may go unconfirmed: on a busy machine a login takes a second.
+const WITHIN: Duration = Duration::from_secs(4);
+
+/// How often they race.
+const ROUNDS: u64 = 4;
+
+/// Everything of a dead man's switch that is on a host.
+const TRACES: &str = "ls -d /etc/systemd/system/windlass-revert-* /etc/systemd/system/timers.target.wants/windlass-* \
+     /var/lib/systemd/timers/stamp-windlass-* 2>/dev/null; \
+     systemctl list-units --all --plain --no-legend 'windlass-revert-*'";
+
+fn is_voided(seen: &ServiceObservation) -> bool {
+    seen.steps.get(&Verb::Activate).is_some_and(|record| record.state == StepState::Voided)
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waits = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// Takes the host's power away, and gives it back.
+async fn boot_again(login: &Login<'_>) {
+    tokio::task::block_in_place(|| {
+        login.host.power_cut().expect("a power cut");
+        login.host.boot().expect("a boot");
+    });
+    // The connection from before says nothing of it yet.
+    login.fleet().close().await;
+}
+
+/// A service whose revision 1 is confirmed, and revision 2 staged.
+async fn two_revisions<'a, 'b>(login: &'a Login<'b>, name: &str) -> Case<'a, Login<'b>> {
+    let mut case = Case::new(login, name);
+    let release = case.releases.server("1", 3);
+    for number in [1, 2] {
+        case.spec.runtime.args = vec![number.to_string()];
+        case.stage(number, number, &release, &[]).await.expect("stage");
+        if number == 1 {
+            case.activate(1, 1).await.expect("activate");
+            case.confirm(1, 1, &[]).await.expect("confirm");
+        }
+    }
+    case
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_goes_back_by_itself_after_a_boot_too() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = two_revisions(&login, "booted").await;
+    case.confirm_within = Duration::from_secs(3);
+    case.activate(2, 2).await.expect("activate");
+    boot_again(&login).await;
+    until("it goes back after the boot", async || {
+        let seen = case.look(Scrutiny::Quick).await;
+        is_voided(&seen) && seen.unit == UnitFile::Revision(revision(1)) && seen.run.active == ActiveState::Active
+    })
+    .await;
+    assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
+    let late = case.confirm(2, 2, &[1]).await;
+    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    until("nothing is left of the timer", async || login.run(TRACES).trim().is_empty()).await;
+
+    // One that was confirmed stays, over a boot as well, and leaves nothing.
+    case.activate(3, 2).await.expect("activate");
+    case.confirm_within = Duration::from_secs(600);
+    case.confirm(3, 2, &[1]).await.expect("confirm");
+    until("nothing is left of what was confirmed", async || login.run(TRACES).trim().is_empty()).await;
+    boot_again(&login).await;
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, is_voided(&seen)), (UnitFile::Revision(revision(2)), false));
+}
+
+/// Each is confirmed or voided, and never both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_at_the_last_moment_wins_or_loses() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let racers = (0..RACERS).map(async |number| {
+        let mut case = two_revisions(&login, &format!("race{number}")).await;
+        let mut won = 0;
+        for round in 1..=ROUNDS {
+            let sequence = round * 10;
+            case.confirm_within = WITHIN;
+            case.activate(sequence, 2).await.expect("activate");
+            // From well before its time to well after it.
+            let share = (round - 1) * RACERS as u64 + number as u64;
+            tokio::time::sleep(WITHIN * 2 * share as u32 / (ROUNDS * RACERS as u64) as u32).await;
+            let confirmed = case.confirm(sequence, 2, &[1]).await;
+            until("it is one or the other", async || {
+                let seen = case.look(Scrutiny::Quick).await;
+                let at = if is_voided(&seen) { 1 } else { 2 };
+                seen.unit == UnitFile::Revision(revision(at)) && (confirmed.is_ok() || is_voided(&seen))
+            })
+            .await;
+            let seen = case.look(Scrutiny::Quick).await;
+            assert_eq!(confirmed.is_ok(), !is_voided(&seen), "{confirmed:?} {seen:?}");
+            assert_eq!(confirmed.is_ok(), seen.good == Some(revision(2)), "{confirmed:?} {seen:?}");
+            if confirmed.is_ok() {
+                won += 1;
+                case.confirm_within = Duration::from_secs(600);
+                case.revert(sequence + 1, 1).await.expect("revert");
+                case.confirm(sequence + 1, 1, &[2]).await.expect("confirm");
+            }
+        }
+        won
+    });
+    let won: u64 = futures::future::join_all(racers).await.into_iter().sum();
+    assert!((1..RACERS as u64 * ROUNDS).contains(&won), "{won} of them were confirmed, so it was no race");
+    until("nothing is left of the timers", async || login.run(TRACES).trim().is_empty()).await;
+}

@@ -1,0 +1,256 @@
+//! Hosts that take back by themselves what nobody has confirmed in time.
+
+use insta::assert_snapshot;
+
+use crate::machine::Link;
+use crate::picture::story;
+use crate::world::World;
+
+fn first() -> World {
+    let mut world = World::empty("a b").declare('A');
+    world.settle();
+    world.log.clear();
+    world
+}
+
+fn ran(world: &mut World) -> String {
+    let end = world.settle();
+    let told = story(world, &end);
+    world.log.clear();
+    told
+}
+
+/// `a` is switched, out of reach until it has gone back, and answers again.
+fn lost_until_it_went_back(world: &mut World) {
+    world.until_logged("a activate 2");
+    world.host("a").link = Link::Cut;
+    world.turns(3);
+    world.go_back("a");
+    world.host("a").link = Link::Up;
+}
+
+#[test]
+fn what_nobody_could_confirm_is_tried_once_more() {
+    let mut world = first().declare('B');
+    lost_until_it_went_back(&mut world);
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    a lost
+    a goes back by itself
+    2 Superseded
+    3 Deploy to 2
+    stamp a b with 3
+    a activate 2
+    a healthy
+    a confirm 2
+    b activate 2
+    b healthy
+    b confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
+#[test]
+fn what_goes_back_again_holds_everything_up() {
+    let mut world = first().declare('B');
+    lost_until_it_went_back(&mut world);
+    lost_until_it_went_back(&mut world);
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    a lost
+    a goes back by itself
+    2 Superseded
+    3 Deploy to 2
+    stamp a b with 3
+    a activate 2
+    a lost
+    a goes back by itself
+    => to v2; keep
+      a: v1 Pending (it went back by itself: revision 2 was not confirmed in time)
+      b: v1 Pending
+      Ready=False Unconfirmed: a took revision 2 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:02.1Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
+      Stalled=True Unconfirmed: a took revision 2 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:02.1Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
+    ");
+    let mut resumed = world.clone();
+    resumed.resume();
+    assert_snapshot!(ran(&mut resumed), @"
+    resume
+    3 Superseded
+    4 Deploy to 2
+    stamp a b with 4
+    a activate 2
+    a healthy
+    a confirm 2
+    b activate 2
+    b healthy
+    b confirm 2
+    4 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+    let mut undone = world.clone();
+    undone.undo(1);
+    assert_snapshot!(ran(&mut undone), @"
+    undo to 1
+    3 Superseded
+    => undone to v1; keep
+      a: v1 Ready
+      b: v1 Ready
+      Ready=False Undone: a person went back to revision 1; declare something else or `windlass rollout retry` to leave it
+      Stalled=True Undone: a person went back to revision 1; declare something else or `windlass rollout retry` to leave it
+    ");
+    world.set_files('C');
+    assert_snapshot!(ran(&mut world), @"
+    declared C
+    3 Superseded
+    4 Deploy to 3
+    stamp a b with 4
+    a stage 3
+    b stage 3
+    a activate 3
+    a healthy
+    a confirm 3
+    b activate 3
+    b healthy
+    b confirm 3
+    4 Succeeded
+    => to v3; keep
+      a: v3 Ready
+      b: v3 Ready
+      Ready=True Converged: revision 3 runs on 2 of 2 hosts
+    ");
+}
+
+#[test]
+fn declaring_what_it_went_back_to_restarts_nothing() {
+    let mut world = first().declare('B');
+    lost_until_it_went_back(&mut world);
+    world.set_files('A');
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    a lost
+    a goes back by itself
+    declared A
+    2 Superseded
+    => to v1; keep
+      a: v1 Ready
+      b: v1 Ready
+      Ready=True Converged: revision 1 runs on 2 of 2 hosts
+    ");
+}
+
+#[test]
+fn another_leader_takes_it_as_unknown() {
+    let mut world = first().declare('B');
+    world.until_logged("a activate 2");
+    world.take_over();
+    world.go_back("a");
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    term 2
+    a goes back by itself
+    2 Superseded
+    3 Deploy to 2
+    stamp a b with 3
+    a activate 2
+    a healthy
+    a confirm 2
+    b activate 2
+    b healthy
+    b confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
+#[test]
+fn a_verdict_comes_too_late() {
+    let mut world = first().declare('B');
+    world.until_logged("a activate 2");
+    world.go_back("a");
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    a goes back by itself
+    a has gone back
+    2 Halted
+    3 Deploy to 2
+    stamp a b with 3
+    a activate 2
+    a healthy
+    a confirm 2
+    b activate 2
+    b healthy
+    b confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
+#[test]
+fn a_first_deploy_is_tried_once_more_too() {
+    let mut world = World::empty("a b").declare('A');
+    world.until_logged("a activate 1");
+    world.take_over();
+    world.go_back("a");
+    assert_snapshot!(ran(&mut world), @"
+    declared A
+    1 Deploy to 1
+    stamp a b with 1
+    a stage 1
+    b stage 1
+    a activate 1
+    b activate 1
+    term 2
+    a goes back by itself
+    1 Superseded
+    2 Deploy to 1, a in doubt, b in doubt
+    stamp a b with 2
+    a activate 1
+    b healthy
+    a healthy
+    b confirm 1
+    a confirm 1
+    2 Succeeded
+    => to v1; keep
+      a: v1 Ready
+      b: v1 Ready
+      Ready=True Converged: revision 1 runs on 2 of 2 hosts
+    ");
+}
