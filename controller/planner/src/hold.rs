@@ -6,6 +6,7 @@ use windlass_crds::id::HostId;
 use windlass_crds::record::{Hold, HoldCause, Owned, WentBack};
 
 use crate::input::{HostInput, HostView, Inputs, Placement};
+use crate::planted::{Bug, planted};
 use crate::position::{unproven, went_back};
 use crate::target::Aim;
 
@@ -39,6 +40,9 @@ pub(crate) fn unconfirmed(inputs: &Inputs<'_>, aim: &Aim, owned: &mut Owned) {
         }
     }
     let again = owned.went_back.iter().find(|(_, went)| went.sequences.len() >= TRIES);
+    if planted(Bug::TriesForEver) {
+        return;
+    }
     if let (None, Some((host, _))) = (&owned.hold, again) {
         let cause = HoldCause::Unconfirmed { host: host.clone(), revision: wanted };
         owned.hold = Some(Hold { since: inputs.now, cause });

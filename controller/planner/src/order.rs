@@ -7,6 +7,7 @@ use windlass_crds::step::Step;
 
 use crate::input::{Health, HostInput, HostView, Placement};
 use crate::plan::Act;
+use crate::planted::{Bug, planted};
 use crate::position::running;
 use crate::standing::{Context, Need, Standing};
 use crate::target::Aim;
@@ -71,7 +72,8 @@ impl Context<'_> {
     /// nowhere else before that is confirmed.
     pub(crate) fn awaits_another_try(&self, id: &HostId, standing: &Standing) -> bool {
         let forward = self.target.is_some_and(|target| switches_to(standing.need.acts(), target.number));
-        forward && !self.went_back.is_empty() && !self.went_back.contains_key(id)
+        let another = !self.went_back.is_empty() && !self.went_back.contains_key(id);
+        forward && another && !planted(Bug::OthersGoOn)
     }
 }
 

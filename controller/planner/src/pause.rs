@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use windlass_crds::id::HostId;
 
 use crate::input::{HostInput, HostView, Placement};
-use crate::position::{switched_to, unproven};
+use crate::position::{switched_to, unproven, went_back};
 use crate::standing::{Context, Need, Standing};
 use crate::target::Aim;
 
@@ -29,7 +29,8 @@ impl Context<'_> {
             Aim::Back { blocked, .. } | Aim::Nothing { blocked } => {
                 unproven(seen) || seen.unit.revision() == Some(blocked.revision)
             }
-            _ => unproven(seen) && switched_to(seen) == self.aim.revision(),
+            // What the host has taken back is not begun any more.
+            _ => went_back(seen).is_none() && unproven(seen) && switched_to(seen) == self.aim.revision(),
         };
         !begun
     }

@@ -18,6 +18,10 @@ pub enum Bug {
     RowsLie,
     /// Planner: a host is worked on that is in nobody's records.
     HostsUnclaimed,
+    /// Planner: what a host has taken back by itself is tried there for ever.
+    TriesForEver,
+    /// Planner: what a host has taken back by itself goes to the next one.
+    OthersGoOn,
     /// Engine: who owns what is not recorded.
     OwnedForgotten,
     /// Engine: what is missing in a new list is not taken for deleted.
@@ -34,7 +38,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AllHostsAtOnce,
         Self::NothingIsBlocked,
         Self::NobodyJudges,
@@ -42,6 +46,8 @@ impl Bug {
         Self::NeverDone,
         Self::RowsLie,
         Self::HostsUnclaimed,
+        Self::TriesForEver,
+        Self::OthersGoOn,
         Self::OwnedForgotten,
         Self::ListsAddOnly,
         Self::VerdictForgotten,

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
-use windlass_crds::id::{Sequence, ServiceKey};
-use windlass_crds::record::Owned;
+use windlass_crds::id::{HostId, Sequence, ServiceKey};
+use windlass_crds::record::{Owned, WentBack};
 use windlass_crds::step::{Step, StepError};
 use windlass_hosts::fleet::Order;
 use windlass_hosts::memory::MemoryFleet;
@@ -48,6 +48,8 @@ struct Seen {
 pub struct Issued {
     owned: bool,
     blocked: bool,
+    /// Another host has taken back the same by itself, and comes first.
+    too_soon: bool,
     /// Where the service was placed.
     placed: BTreeSet<String>,
 }
@@ -71,7 +73,7 @@ impl Oracle {
     /// What is recorded at the moment in which a step is decided on.
     pub async fn issued(&self, target: &Target, order: &Order) -> Issued {
         let Some(truth) = self.truth.get() else {
-            return Issued { owned: true, blocked: false, placed: BTreeSet::new() };
+            return Issued { owned: true, blocked: false, too_soon: false, placed: BTreeSet::new() };
         };
         let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
         let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
@@ -81,8 +83,12 @@ impl Oracle {
         }
         let blocked = activates(&order.step)
             && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
+        let another = |(host, went): (&HostId, &WentBack)| {
+            *host != target.id && activates(&order.step) && order.step.revision() == Some(went.revision)
+        };
+        let too_soon = owned.went_back.iter().any(another) && !owned.went_back.contains_key(&target.id);
         let placed = self.seen().allowed.get(&order.service).map(|(_, placed)| placed.clone()).unwrap_or_default();
-        Issued { owned: owned.hosts.contains_key(&target.id), blocked, placed }
+        Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon, placed }
     }
 
     /// A step was done, or not.
@@ -101,7 +107,10 @@ impl Oracle {
         if acted && issued.blocked {
             self.history.violated(format_args!("{step} on {host} for {}, which is blocked", order.service));
         }
-        self.count_down(order, issued);
+        if acted && issued.too_soon {
+            self.history.violated(format_args!("{step} on {host} for {}, which another host took back", order.service));
+        }
+        self.count_down(target, order, issued);
         self.look(&target.address, &order.service);
     }
 
@@ -137,7 +146,7 @@ impl Oracle {
 
     /// Never more hosts are down by our hand than may be, of those that it was placed on when the step was decided on
     /// and still is: whoever leaves it is taken down in any case.
-    fn count_down(&self, order: &Order, issued: &Issued) {
+    fn count_down(&self, target: &Target, order: &Order, issued: &Issued) {
         if !matches!(order.step, Step::Activate { .. } | Step::Revert { .. } | Step::Stop) {
             return;
         }
@@ -146,7 +155,8 @@ impl Oracle {
         let well = |address: &String| !ill.contains(&(address.clone(), order.service.clone()));
         let counts = |address: &String| placed.contains(address) && issued.placed.contains(address) && well(address);
         let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
-        if down.len() > allowed {
+        // Others may have been cut off while it was placed elsewhere.
+        if down.len() > allowed && down.contains(&target.address) {
             let down = down.join(", ");
             self.history.violated(format_args!("{} may have {allowed} hosts down, and has {down}", order.service));
         }

@@ -1,11 +1,13 @@
 //! How a run ends: faults stop, and the fleet has to come to where the declarations say, and to stay there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::RevisionNumber;
 use windlass_crds::observation::{HostObservation, UnitFile};
+use windlass_crds::request::Request;
 use windlass_crds::status::{HostState, ServiceStatus, condition};
 use windlass_hosts::memory::{Behaviour, Edit, HostChange, Link};
 use windlass_store::Scope;
@@ -23,6 +25,9 @@ const LOOKED_AT: Duration = Duration::from_secs(90);
 
 /// So often it is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
+
+/// So many calls are told of those that should not have been.
+const MOST_TOLD: usize = 6;
 
 /// A second look finds the same, so that it is not merely passing through.
 const LOOKS: u32 = 3;
@@ -81,8 +86,10 @@ impl World {
     async fn comes_there(&self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let mut looks = 0;
+        let mut resumed = BTreeSet::new();
         while looks < LOOKS {
             sleep(GLANCE).await;
+            self.resume_neighbours(&mut resumed).await?;
             let why = self.not_yet().await?;
             looks = if why.is_none() { looks + 1 } else { 0 };
             if let Some(why) = why.filter(|_| Instant::now() >= deadline) {
@@ -94,12 +101,27 @@ impl World {
         Ok(true)
     }
 
+    /// What could not be confirmed since another service kept everybody from the host is resumed by a person, once.
+    async fn resume_neighbours(&self, resumed: &mut BTreeSet<usize>) -> anyhow::Result<()> {
+        for (number, model) in self.services.iter().enumerate() {
+            let Some(status) = self.status(&model.key).await? else { continue };
+            let ready = condition(&status.conditions, ConditionType::Ready);
+            let held = ready.is_some_and(|ready| ready.reason == Reason::Unconfirmed);
+            let severed = self.hosts.iter().any(|host| self.ground.fleet.is_severed(host));
+            if held && !severed && model.quality != Quality::Severing && resumed.insert(number) {
+                self.ask(number, &Request::Resume).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn rests(&self) -> anyhow::Result<()> {
         let (revision, changes) = (self.ground.store.revision(), self.ground.fleet.changes().len());
         sleep(REST).await;
         let (writes, calls) = (self.ground.store.revision() - revision, self.ground.fleet.changes());
         if writes > 0 || calls.len() > changes {
-            let last = calls.get(changes..).unwrap_or_default().join("; ");
+            let last = calls.get(changes..).unwrap_or_default();
+            let last = last.iter().take(MOST_TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
             let now = self.truth.list(&Scope::state()).await?;
             let written = now.entries.iter().filter(|entry| entry.mod_revision.0 > revision.cast_unsigned());
             let written: Vec<String> =
@@ -164,7 +186,11 @@ impl World {
             }
             return Ok(self.differs(model, status.target));
         }
-        let told = matches!(reason, Reason::RolledBack | Reason::FirstDeployUnhealthy | Reason::Unhealthy);
+        let told = match model.quality {
+            // Nobody knows whether it is well.
+            Quality::Severing => reason == Reason::Unconfirmed,
+            _ => matches!(reason, Reason::RolledBack | Reason::FirstDeployUnhealthy | Reason::Unhealthy),
+        };
         if good || !told {
             return Ok(Some(format!("a bad version is {reason}, ready: {good}")));
         }

@@ -338,6 +338,10 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
         _ => (Edit::Behave(Behaviour::crashes_after(Duration::from_secs(2))), false),
     };
     let key = world.services[service].key.clone();
+    if world.ground.fleet.is_severed(address) {
+        // Nor does anybody else get there.
+        return;
+    }
     world.tell(format_args!("{address}: somebody: {edit:?} of {key}"));
     if matches!(edit, Edit::Behave(_)) {
         let found = world.ground.fleet.peek(address, &key).service;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -36,11 +37,13 @@ pub enum Quality {
     Deaf,
     /// systemd cannot start it.
     Unstartable,
+    /// It works, and keeps everybody from its host.
+    Severing,
 }
 
 impl Quality {
     /// Those that are not good.
-    pub const BAD: [Self; 4] = [Self::Unwell, Self::Exits, Self::Deaf, Self::Unstartable];
+    pub const BAD: [Self; 5] = [Self::Unwell, Self::Exits, Self::Deaf, Self::Unstartable, Self::Severing];
 
     fn behaviour(self) -> Behaviour {
         match self {
@@ -49,6 +52,7 @@ impl Quality {
             Self::Exits => Behaviour::exits_at_once(),
             Self::Deaf => Behaviour::never_listens(),
             Self::Unstartable => Behaviour::start_fails(),
+            Self::Severing => Behaviour::severs(),
         }
     }
 }
@@ -92,7 +96,7 @@ pub struct World {
     pub copies: Vec<Vec<u8>>,
     /// Where programs have fallen ill by themselves.
     pub ill: BTreeSet<(String, ServiceKey)>,
-    requests: u64,
+    requests: AtomicU64,
 }
 
 impl World {
@@ -122,7 +126,7 @@ impl World {
             hosts,
             copies: Vec::new(),
             ill: BTreeSet::new(),
-            requests: 0,
+            requests: AtomicU64::new(0),
         };
         world.lay_out(services).await?;
         Ok(world)
@@ -217,11 +221,11 @@ impl World {
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn ask(&mut self, service: usize, request: &Request) -> anyhow::Result<()> {
-        self.requests += 1;
+    pub async fn ask(&self, service: usize, request: &Request) -> anyhow::Result<()> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let key = ResourceKey::Service(self.services[service].key.clone());
         self.tell(format_args!("asked {} of {key}", request.name()));
-        let id = format!("{:06}", self.requests).parse()?;
+        let id = format!("{number:06}").parse()?;
         self.truth.request(&key, &id, serde_json::to_vec(request)?).await?;
         Ok(())
     }

@@ -336,6 +336,9 @@ impl Host {
     /// Whether a service's program runs, and answers well where it has a port.
     pub(super) fn serves(&self, service: &ServiceKey, now: Moment) -> bool {
         let Some((life, age)) = self.services.get(service).and_then(|held| held.alive(now)) else { return false };
+        if self.is_severed(now) {
+            return false;
+        }
         let Some(port) = life.program.spec.port() else { return now >= self.up };
         let well = life.behaviour.status_at(age).is_some_and(|status| (200..400).contains(&status));
         let ours = !self.is_occupied(port) && self.listener_on(port, now).is_some_and(|(key, ..)| key == service);
@@ -380,6 +383,11 @@ impl Held {
             Run::Idle { .. } => None,
             Run::Alive(life) => life.age(now).map(|age| (&**life, age)),
         }
+    }
+
+    /// Whether its program keeps everybody from the host once it runs.
+    pub(super) fn severs(&self) -> bool {
+        matches!(&self.run, Run::Alive(life) if life.behaviour.severs)
     }
 
     /// Keeps what the program has logged, when it is about to end for good.
@@ -534,8 +542,8 @@ impl Held {
             Edit::Kill => self.kill(now),
             Edit::LoseFence => {
                 self.sequence = Sequence::default();
+                // The timer is none of it, and knows from the link to what is good that nobody has confirmed anything.
                 self.steps.clear();
-                self.armed = None;
                 self.last = None;
             }
             Edit::Wipe => {

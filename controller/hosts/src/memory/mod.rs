@@ -24,7 +24,7 @@ pub use host::HostSettings;
 pub use world::Timing;
 
 use faults::Waiting;
-use host::Host;
+use host::{Held, Host};
 use world::World;
 
 mod behaviour;
@@ -177,6 +177,11 @@ impl MemoryFleet {
     /// Whether a service's program runs there and answers well.
     pub fn serves(&self, address: &str, service: &ServiceKey) -> bool {
         self.with(|world, now| host(world, address).serves(service, now))
+    }
+
+    /// Whether a program that runs there, or will at the end of a boot, keeps everybody from it.
+    pub fn is_severed(&self, address: &str) -> bool {
+        self.with(|world, _| host(world, address).services.values().any(Held::severs))
     }
 
     /// The addresses of hosts that served a confirmed revision until a step of ours, and do not serve now.

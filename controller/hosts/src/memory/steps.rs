@@ -216,11 +216,6 @@ impl Held {
         Err(StepError::NotStaged { revision, detail })
     }
 
-    /// Whether a revision is as it was staged, to the last file.
-    pub(super) fn is_whole(&self, revision: RevisionNumber) -> bool {
-        self.check_staged(revision, Scrutiny::Full).is_ok()
-    }
-
     /// Whether what runs is this revision, and was switched to with success.
     fn check_activated(&self, revision: RevisionNumber) -> Result<(), StepError> {
         let switched = |verb: &Verb| {

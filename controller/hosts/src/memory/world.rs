@@ -277,17 +277,16 @@ impl World {
             return;
         }
         match armed.back {
-            None => {
-                (held.last, held.enabled) = (Some(Verb::Stop), false);
-                held.stop_run(at, false);
-            }
-            Some(back) if held.is_whole(back) => {
+            // That somebody has edited its files can be put right once the host can be reached.
+            Some(back) if held.staged(back).is_some_and(|(staged, _)| !staged.changed) => {
                 (held.last, held.unit, held.needs_reload) = (Some(Verb::Revert), UnitFile::Revision(back), false);
                 held.enabled = true;
                 self.start_at(address, service, at);
             }
-            // What was damaged meanwhile is no better than what runs.
-            Some(_) => {}
+            Some(_) | None => {
+                (held.last, held.enabled) = (Some(Verb::Stop), false);
+                held.stop_run(at, false);
+            }
         }
     }
 

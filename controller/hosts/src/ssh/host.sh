@@ -1115,11 +1115,20 @@ go_back_unconfirmed() {
     trap '' HUP PIPE
     name "$1"
     token=$2
+    make_fence
     # A step that holds it has an end of its own, and is tried for again.
     take_lock 60
-    read -r at revision back <"$fence/armed" || exit 1
-    if [ "$at" = "$token" ]; then
-        sequence=${token%-*}
+    sequence=${token%-*}
+    if [ ! -e "$fence/armed" ]; then
+        # Somebody has lost the records. What is not what was confirmed last is not confirmed.
+        find_good
+        read_installed
+        number=$installed
+        case $number in
+        '' | - | "$good_number") ;;
+        *) back_to "${good_number:-0}" "$3" ;;
+        esac
+    elif read -r at revision back <"$fence/armed" && [ "$at" = "$token" ]; then
         number=$(plain "$revision")
         if was_switched; then
             void
@@ -1159,20 +1168,16 @@ void() {
     sync "$fence/steps/activate" "$fence/steps/revert" 2>/dev/null || sync
 }
 
-# back_to NUMBER SECONDS: the switch to what was confirmed last; a stop where that is nothing. What was damaged
-# meanwhile is no better than what runs.
+# back_to NUMBER SECONDS: the switch to what was confirmed last, though somebody may have edited its files: that can be
+# put right once the host can be reached. A stop where there is nothing that systemd could start.
 back_to() {
     echo "nobody has confirmed revision $number in time: going back to ${1#0}"
-    if [ "$1" = 0 ]; then
+    if [ "$1" = 0 ] || ! check_revision "$1"; then
         decides stop
         control "$2" stop "$unit"
         # It would cut the host off again at the next boot. systemd remembers what it found there.
         rm -f "$wants/$unit"
         reload
-        return
-    fi
-    if ! check_revision "$1" || ! is_as_listed "$release" || [ -n "$(hashes_differ "$release" '')" ]; then
-        echo "revision $1 was changed: staying at $number"
         return
     fi
     decides revert

@@ -224,6 +224,17 @@ fn a_verdict_comes_too_late() {
 }
 
 #[test]
+fn a_first_deploy_that_goes_back_again_is_held_up_too() {
+    let mut world = World::empty("a b").declare('A');
+    for _ in 0..2 {
+        world.until_logged("a activate 1");
+        world.take_over();
+        world.go_back("a");
+    }
+    assert_snapshot!(ran(&mut world), @"");
+}
+
+#[test]
 fn a_first_deploy_is_tried_once_more_too() {
     let mut world = World::empty("a b").declare('A');
     world.until_logged("a activate 1");
