@@ -95,6 +95,9 @@ pub struct OwnedHost {
     /// Which machine it was, once it has been seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineId>,
+    /// Something was confirmed there, when it was last seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
     /// Machines that were found there before and are out of reach since the address leads to another one: whatever
     /// they run was left behind. The last one last; until somebody declares the Service again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

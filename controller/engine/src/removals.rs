@@ -88,7 +88,10 @@ mod tests {
             let id: HostId = word.parse().expect(word);
             let target = windlass_crds::host::Target::inline(&"root@198.18.0.1".parse().expect("a destination"));
             let target = target.expect("it is inline");
-            owned.hosts.insert(id, windlass_crds::record::OwnedHost { target, machine: None, former: Vec::new() });
+            owned.hosts.insert(
+                id,
+                windlass_crds::record::OwnedHost { target, machine: None, former: Vec::new(), confirmed: false },
+            );
         }
         owned
     }

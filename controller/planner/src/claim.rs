@@ -85,7 +85,12 @@ pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> C
         if placed {
             let former = owned.hosts.remove(id).map(|before| before.former).unwrap_or_default();
             let former = former.into_iter().filter(|machine| !known(inputs, id, machine)).collect();
-            let claimed = OwnedHost { target: host.target.clone(), machine: Some(machine.clone()), former };
+            let claimed = OwnedHost {
+                target: host.target.clone(),
+                machine: Some(machine.clone()),
+                former,
+                confirmed: seen.service.good.is_some(),
+            };
             if !planted(Bug::HostsUnclaimed) {
                 owned.hosts.insert(id.clone(), claimed);
             }
@@ -120,7 +125,8 @@ fn left(
     let fate = match elsewhere_by_address(before, host).filter(|place| !inputs.hosts.contains_key(place)) {
         Some(place) if !elsewhere => {
             let target = Target { id: place.clone(), ..before.target.clone() };
-            let old = OwnedHost { target, machine: Some(machine.clone()), former: Vec::new() };
+            let old =
+                OwnedHost { target, machine: Some(machine.clone()), former: Vec::new(), confirmed: before.confirmed };
             owned.hosts.insert(place.clone(), old);
             Fate::Removed(place)
         }

@@ -129,7 +129,9 @@ impl Context<'_> {
 
     /// Whether a host that nobody sees carried a healthy revision, as far as the records say.
     fn carried(&self, id: &HostId) -> bool {
-        self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty()
+        // While some hosts have yet to confirm anything, others may have.
+        let owned = self.inputs.owned;
+        owned.hosts.get(id).is_some_and(|host| host.confirmed || !owned.good.is_empty())
     }
 
     fn unseen(&self, id: &HostId, state: HostState, message: impl Into<String>) -> Standing {

@@ -68,8 +68,10 @@ async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
         world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?;
     }
     world.settles().await?;
-    if plot.percent(50) && world.ground.history.violations().is_empty() {
-        let service = plot.within(0..world.services.len() as u64) as usize;
+    let service = plot.within(0..world.services.len() as u64) as usize;
+    // What is held up is not put right either.
+    let held = world.services[service].quality == Quality::Severing;
+    if plot.percent(50) && !held && world.ground.history.violations().is_empty() {
         let address = plot.pick(&world.hosts).clone();
         drift(world, service, &address, plot);
         world.settles().await?;

@@ -154,6 +154,7 @@ impl World {
                 target: target(name),
                 machine: Some(machine.id.parse().expect("hexadecimal")),
                 former: Vec::new(),
+                confirmed: machine.seen.good.is_some(),
             };
             let never_seen = machine.seen.unit.revision().is_none() && machine.link != Link::Up;
             if !never_seen {
