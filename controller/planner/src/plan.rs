@@ -435,10 +435,13 @@ impl Context<'_> {
             }
             return self.end(last, standings);
         }
-        if self.held(standings) {
+        if self.hold.is_some() && *self.aim != Aim::Removed && allowed.is_empty() {
             // What nobody may go on with by himself is no rollout any more: hosts are not stamped for it.
-            let over = self.hold.is_some() && self.active.is_some() && !busy;
+            let over = self.active.is_some() && !busy;
             return if over { RolloutChange::Close(RolloutState::Halted) } else { RolloutChange::Keep };
+        }
+        if self.held(standings) {
+            return RolloutChange::Keep;
         }
         let spent = |(id, standing): (&HostId, &Standing)| self.spent(id, standing) && !self.waits(id, standing);
         let highest = self.highest_seen();

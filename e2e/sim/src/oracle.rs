@@ -37,6 +37,8 @@ struct Seen {
     good: BTreeSet<Spot>,
     /// Where a program has fallen ill by itself: it is up and down by turns, and nobody can know when.
     ill: BTreeSet<Spot>,
+    /// Hosts that a service was to leave: who comes back in the next moment is as unknown to it as any other.
+    left: BTreeSet<Spot>,
     /// Releases that do not work.
     bad: BTreeSet<ReleaseDigest>,
     /// How many hosts of a service may be down, and where it is placed.
@@ -107,7 +109,9 @@ impl Oracle {
         if acted && issued.blocked {
             self.history.violated(format_args!("{step} on {host} for {}, which is blocked", order.service));
         }
-        if acted && issued.too_soon {
+        // What cuts its host off gives no answer.
+        let tried = acted || matches!(outcome, Err(StepError::Contact { .. }));
+        if tried && issued.too_soon {
             self.history.violated(format_args!("{step} on {host} for {}, which another host took back", order.service));
         }
         self.count_down(target, order, issued);
@@ -151,9 +155,14 @@ impl Oracle {
             return;
         }
         let (allowed, placed) = self.seen().allowed.get(&order.service).cloned().unwrap_or_default();
-        let ill = self.seen().ill.clone();
-        let well = |address: &String| !ill.contains(&(address.clone(), order.service.clone()));
-        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address) && well(address);
+        let fleet = &self.fleet;
+        let mut seen = self.seen();
+        seen.left.retain(|(address, service)| !fleet.serves(address, service));
+        let known = |address: &String| {
+            let spot = (address.clone(), order.service.clone());
+            !seen.ill.contains(&spot) && !seen.left.contains(&spot)
+        };
+        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address) && known(address);
         let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
         // Others may have been cut off while it was placed elsewhere.
         if down.len() > allowed && down.contains(&target.address) {
@@ -179,7 +188,11 @@ impl Oracle {
 
     /// A service is placed on these hosts, of which so many may be down.
     pub fn allow(&self, service: &ServiceKey, most: usize, placed: BTreeSet<String>) {
-        self.seen().allowed.insert(service.clone(), (most, placed));
+        let mut seen = self.seen();
+        let before = seen.allowed.insert(service.clone(), (most, placed.clone()));
+        let left = before.into_iter().flat_map(|(_, before)| before).filter(|address| !placed.contains(address));
+        let left: Vec<Spot> = left.map(|address| (address, service.clone())).collect();
+        seen.left.extend(left);
     }
 
     /// These files do not work.

@@ -1,6 +1,7 @@
 //! Hosts that take back by themselves what nobody has confirmed in time.
 
 use insta::assert_snapshot;
+use windlass_crds::step::{StepError, Verb};
 
 use crate::machine::Link;
 use crate::picture::story;
@@ -79,6 +80,7 @@ fn what_goes_back_again_holds_everything_up() {
     a activate 2
     a lost
     a goes back by itself
+    3 Halted
     => to v2; keep
       a: v1 Pending (it went back by itself: revision 2 was not confirmed in time)
       b: v1 Pending
@@ -89,7 +91,6 @@ fn what_goes_back_again_holds_everything_up() {
     resumed.resume();
     assert_snapshot!(ran(&mut resumed), @"
     resume
-    3 Superseded
     4 Deploy to 2
     stamp a b with 4
     a activate 2
@@ -108,7 +109,6 @@ fn what_goes_back_again_holds_everything_up() {
     undone.undo(1);
     assert_snapshot!(ran(&mut undone), @"
     undo to 1
-    3 Superseded
     => undone to v1; keep
       a: v1 Ready
       b: v1 Ready
@@ -118,7 +118,6 @@ fn what_goes_back_again_holds_everything_up() {
     world.set_files('C');
     assert_snapshot!(ran(&mut world), @"
     declared C
-    3 Superseded
     4 Deploy to 3
     stamp a b with 4
     a stage 3
@@ -231,7 +230,35 @@ fn a_first_deploy_that_goes_back_again_is_held_up_too() {
         world.take_over();
         world.go_back("a");
     }
-    assert_snapshot!(ran(&mut world), @"");
+    assert_snapshot!(ran(&mut world), @"
+    declared A
+    1 Deploy to 1
+    stamp a b with 1
+    a stage 1
+    b stage 1
+    a activate 1
+    b activate 1
+    term 2
+    a goes back by itself
+    1 Superseded
+    2 Deploy to 1, a in doubt, b in doubt
+    stamp a b with 2
+    a activate 1
+    b healthy
+    term 3
+    a goes back by itself
+    2 Superseded
+    3 Deploy to 1, a in doubt, b in doubt
+    stamp a b with 3
+    b healthy
+    b confirm 1
+    3 Halted
+    => to v1; keep
+      a: v1 Pending (it went back by itself: revision 1 was not confirmed in time)
+      b: v1 Ready
+      Ready=False Unconfirmed: a took revision 1 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:00.7Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
+      Stalled=True Unconfirmed: a took revision 1 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:00.7Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
+    ");
 }
 
 #[test]
@@ -264,4 +291,29 @@ fn a_first_deploy_is_tried_once_more_too() {
       b: v1 Ready
       Ready=True Converged: revision 1 runs on 2 of 2 hosts
     ");
+}
+
+/// While a third one has yet to be brought anything, so that no revision was ever confirmed by all of them.
+#[test]
+fn what_two_of_three_had_confirmed_is_not_lost_sight_of() {
+    let mut world = World::empty("a b c").declare('A');
+    let full = |world: &mut World| {
+        let no_room = StepError::NoSpace { detail: "/opt".to_owned() };
+        world.failing.insert(("b".to_owned(), Verb::Stage), no_room);
+        world.turns(1);
+    };
+    while !(world.hosts["a"].confirmed && world.hosts["c"].confirmed) {
+        full(&mut world);
+    }
+    world.set_files('B');
+    while !world.log.iter().any(|line| line == "a activate 2") {
+        full(&mut world);
+    }
+    world.host("a").link = Link::Cut;
+    for _ in 0..30 {
+        full(&mut world);
+    }
+    assert!(world.owned.good.is_empty(), "{:?}", world.owned.good);
+    assert!(world.log.iter().any(|line| line == "c stage 2"), "{}", world.log.join("\n"));
+    assert!(!world.log.iter().any(|line| line == "c activate 2"), "{}", world.log.join("\n"));
 }
