@@ -98,6 +98,10 @@ pub struct OwnedHost {
     /// Something was confirmed there, when it was last seen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
+    /// It was, or may have been, switched, and nothing confirmed was seen to run there since. Kept over whatever becomes
+    /// of the rollout and of the declaration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// Machines that were found there before and are out of reach since the address leads to another one: whatever
     /// they run was left behind. The last one last; until somebody declares the Service again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

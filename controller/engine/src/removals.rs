@@ -90,7 +90,13 @@ mod tests {
             let target = target.expect("it is inline");
             owned.hosts.insert(
                 id,
-                windlass_crds::record::OwnedHost { target, machine: None, former: Vec::new(), confirmed: false },
+                windlass_crds::record::OwnedHost {
+                    target,
+                    machine: None,
+                    former: Vec::new(),
+                    confirmed: false,
+                    in_doubt: false,
+                },
             );
         }
         owned

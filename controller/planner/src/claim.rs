@@ -10,6 +10,7 @@ use windlass_crds::status::HostRow;
 use crate::hold;
 use crate::input::{HostInput, HostView, Inputs, Placement};
 use crate::planted::{Bug, planted};
+use crate::position::unproven;
 use crate::target::Aim;
 
 /// So many former machines of one host are remembered: who replaces a machine more often without declaring anything
@@ -83,14 +84,13 @@ pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> C
             left_behind.extend(left(inputs, (id, host), &before, machine, &mut owned));
         }
         if placed {
-            let former = owned.hosts.remove(id).map(|before| before.former).unwrap_or_default();
+            let before = owned.hosts.remove(id);
+            let in_doubt = before.as_ref().is_some_and(|before| before.in_doubt) && unproven(&seen.service);
+            let former = before.map(|before| before.former).unwrap_or_default();
             let former = former.into_iter().filter(|machine| !known(inputs, id, machine)).collect();
-            let claimed = OwnedHost {
-                target: host.target.clone(),
-                machine: Some(machine.clone()),
-                former,
-                confirmed: seen.service.good.is_some(),
-            };
+            let confirmed = seen.service.good.is_some();
+            let claimed =
+                OwnedHost { target: host.target.clone(), machine: Some(machine.clone()), confirmed, in_doubt, former };
             if !planted(Bug::HostsUnclaimed) {
                 owned.hosts.insert(id.clone(), claimed);
             }
@@ -125,8 +125,13 @@ fn left(
     let fate = match elsewhere_by_address(before, host).filter(|place| !inputs.hosts.contains_key(place)) {
         Some(place) if !elsewhere => {
             let target = Target { id: place.clone(), ..before.target.clone() };
-            let old =
-                OwnedHost { target, machine: Some(machine.clone()), former: Vec::new(), confirmed: before.confirmed };
+            let old = OwnedHost {
+                target,
+                machine: Some(machine.clone()),
+                former: Vec::new(),
+                confirmed: before.confirmed,
+                in_doubt: before.in_doubt,
+            };
             owned.hosts.insert(place.clone(), old);
             Fate::Removed(place)
         }

@@ -148,6 +148,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let acting = change == RolloutChange::Keep && stamp.is_empty() && active.is_some_and(goes_on);
     let actions = if acting { allowed } else { BTreeMap::new() };
     let touch = context.touch(&change, &actions);
+    record::doubt(&mut owned, &touch);
     if let Some(target) = context.target
         && over
         && context.converged(&standings)

@@ -97,6 +97,13 @@ pub fn resume(owned: &mut Owned) {
     owned.went_back.clear();
 }
 
+/// Takes in that hosts are about to be switched, or may have been.
+pub fn doubt(owned: &mut Owned, touched: &BTreeSet<HostId>) {
+    for (id, host) in &mut owned.hosts {
+        host.in_doubt |= touched.contains(id);
+    }
+}
+
 /// Takes in that a step failed on `host` for another reason than health.
 pub fn failed(rollout: &mut Rollout, host: &HostId, failure: StepFailure) {
     rollout.failures.insert(host.clone(), failure);

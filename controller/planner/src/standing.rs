@@ -115,11 +115,10 @@ impl Context<'_> {
         }
     }
 
-    /// Whether the last rollout switched a host, or may have, and did not end well since.
+    /// Whether a rollout switched a host, or may have, and nothing says that it is well since.
     pub(crate) fn touched(&self, id: &HostId) -> bool {
-        self.inputs
-            .rollout
-            .is_some_and(|rollout| rollout.state != RolloutState::Succeeded && rollout.touched.contains(id))
+        let by = |rollout: &Rollout| rollout.state != RolloutState::Succeeded && rollout.touched.contains(id);
+        self.inputs.rollout.is_some_and(by) || self.inputs.owned.hosts.get(id).is_some_and(|host| host.in_doubt)
     }
 
     /// Whether a host that nobody sees may be down by our hand.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, Sequence, ServiceKey};
@@ -37,13 +39,14 @@ struct Seen {
     good: BTreeSet<Spot>,
     /// Where a program has fallen ill by itself: it is up and down by turns, and nobody can know when.
     ill: BTreeSet<Spot>,
-    /// Hosts that a service was to leave: who comes back in the next moment is as unknown to it as any other.
-    left: BTreeSet<Spot>,
     /// Releases that do not work.
     bad: BTreeSet<ReleaseDigest>,
-    /// How many hosts of a service may be down, and where it is placed.
-    allowed: BTreeMap<ServiceKey, (usize, BTreeSet<String>)>,
+    /// How many hosts of a service may be down, and where it is placed since when.
+    allowed: BTreeMap<ServiceKey, (usize, BTreeMap<String, Instant>)>,
 }
+
+/// A host counts that has been one of a service's for so long: what is done on others was decided on before.
+const DECIDED: Duration = Duration::from_secs(15);
 
 /// What was recorded in the store when a step was decided on.
 #[derive(Debug, Clone)]
@@ -52,8 +55,6 @@ pub struct Issued {
     blocked: bool,
     /// Another host has taken back the same by itself, and comes first.
     too_soon: bool,
-    /// Where the service was placed.
-    placed: BTreeSet<String>,
 }
 
 impl Oracle {
@@ -75,7 +76,7 @@ impl Oracle {
     /// What is recorded at the moment in which a step is decided on.
     pub async fn issued(&self, target: &Target, order: &Order) -> Issued {
         let Some(truth) = self.truth.get() else {
-            return Issued { owned: true, blocked: false, too_soon: false, placed: BTreeSet::new() };
+            return Issued { owned: true, blocked: false, too_soon: false };
         };
         let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
         let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
@@ -89,8 +90,7 @@ impl Oracle {
             *host != target.id && activates(&order.step) && order.step.revision() == Some(went.revision)
         };
         let too_soon = owned.went_back.iter().any(another) && !owned.went_back.contains_key(&target.id);
-        let placed = self.seen().allowed.get(&order.service).map(|(_, placed)| placed.clone()).unwrap_or_default();
-        Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon, placed }
+        Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon }
     }
 
     /// A step was done, or not.
@@ -114,7 +114,7 @@ impl Oracle {
         if tried && issued.too_soon {
             self.history.violated(format_args!("{step} on {host} for {}, which another host took back", order.service));
         }
-        self.count_down(target, order, issued);
+        self.count_down(target, order);
         self.look(&target.address, &order.service);
     }
 
@@ -150,19 +150,15 @@ impl Oracle {
 
     /// Never more hosts are down by our hand than may be, of those that it was placed on when the step was decided on
     /// and still is: whoever leaves it is taken down in any case.
-    fn count_down(&self, target: &Target, order: &Order, issued: &Issued) {
+    fn count_down(&self, target: &Target, order: &Order) {
         if !matches!(order.step, Step::Activate { .. } | Step::Revert { .. } | Step::Stop) {
             return;
         }
         let (allowed, placed) = self.seen().allowed.get(&order.service).cloned().unwrap_or_default();
-        let fleet = &self.fleet;
-        let mut seen = self.seen();
-        seen.left.retain(|(address, service)| !fleet.serves(address, service));
-        let known = |address: &String| {
-            let spot = (address.clone(), order.service.clone());
-            !seen.ill.contains(&spot) && !seen.left.contains(&spot)
-        };
-        let counts = |address: &String| placed.contains(address) && issued.placed.contains(address) && known(address);
+        let ill = self.seen().ill.clone();
+        let well = |address: &String| !ill.contains(&(address.clone(), order.service.clone()));
+        let stays = |address: &String| placed.get(address).is_some_and(|since| since.elapsed() >= DECIDED);
+        let counts = |address: &String| stays(address) && well(address);
         let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
         // Others may have been cut off while it was placed elsewhere.
         if down.len() > allowed && down.contains(&target.address) {
@@ -189,10 +185,12 @@ impl Oracle {
     /// A service is placed on these hosts, of which so many may be down.
     pub fn allow(&self, service: &ServiceKey, most: usize, placed: BTreeSet<String>) {
         let mut seen = self.seen();
-        let before = seen.allowed.insert(service.clone(), (most, placed.clone()));
-        let left = before.into_iter().flat_map(|(_, before)| before).filter(|address| !placed.contains(address));
-        let left: Vec<Spot> = left.map(|address| (address, service.clone())).collect();
-        seen.left.extend(left);
+        let (allowed, since) = seen.allowed.entry(service.clone()).or_default();
+        *allowed = most;
+        since.retain(|address, _| placed.contains(address));
+        for address in placed {
+            since.entry(address).or_insert_with(Instant::now);
+        }
     }
 
     /// These files do not work.

@@ -325,7 +325,7 @@ fn a_first_deploy_that_is_unhealthy_is_stopped_and_started_again_when_asked() {
     world.retry();
     assert_snapshot!(ran(world), @r"
     retry
-    3 Deploy to 1
+    3 Deploy to 1, b in doubt
     stamp a b with 3
     b activate 1
     b healthy
@@ -347,7 +347,7 @@ fn a_first_deploy_whose_health_check_was_wrong_is_started_once_that_is_right() {
     world.bad.clear();
     world.spec.health.as_mut().expect("a health section").endpoint = Some("/healthz".to_owned());
     assert_snapshot!(ran(world), @r"
-    3 Deploy to 1
+    3 Deploy to 1, a in doubt
     stamp a with 3
     a activate 1
     a healthy

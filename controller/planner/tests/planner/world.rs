@@ -155,6 +155,7 @@ impl World {
                 machine: Some(machine.id.parse().expect("hexadecimal")),
                 former: Vec::new(),
                 confirmed: machine.seen.good.is_some(),
+                in_doubt: false,
             };
             let never_seen = machine.seen.unit.revision().is_none() && machine.link != Link::Up;
             if !never_seen {
