@@ -49,6 +49,10 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         Reason::Unhealthy => format!("{failed} stays where it is, and is looked at again; nothing is rolled back"),
         Reason::Undone => format!("{running} stays until something else is declared"),
         Reason::Paused => "nothing is begun on hosts until it is resumed; what runs goes on".to_owned(),
+        Reason::Unconfirmed => {
+            "nothing is begun on hosts until somebody says what comes next; what was confirmed before runs on"
+                .to_owned()
+        }
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),
         Reason::HeldBack => {
             format!(
@@ -95,6 +99,9 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         }
         Reason::Undone => format!("`windlass rollout retry {key}` goes forward again"),
         Reason::Paused => format!("`windlass rollout resume {key}` lets it go on"),
+        Reason::Unconfirmed => format!(
+            "see on the host what keeps SSH from it once this runs, and declare something else; `windlass rollout resume {key}` tries the same once more, `windlass rollout undo {key}` goes back everywhere"
+        ),
         Reason::WaitingForApproval => {
             format!(
                 "`windlass rollout approve {key}` lets the next step begin; `windlass rollout abort {key}` goes back"

@@ -175,6 +175,7 @@ impl Why {
                     | Reason::Aborted
                     | Reason::HeldBack
                     | Reason::Paused
+                    | Reason::Unconfirmed
                     | Reason::RemovalNeedsConfirmation
                     | Reason::OwnedByAnother
                     | Reason::HostKeyRejected

@@ -282,6 +282,8 @@ impl World {
                 (held.last, held.unit, held.needs_reload) = (Some(Verb::Revert), UnitFile::Revision(back), false);
                 held.enabled = true;
                 self.start_at(address, service, at);
+                // It runs what was confirmed there.
+                self.untouch(address, service);
             }
             Some(_) | None => {
                 (held.last, held.enabled) = (Some(Verb::Stop), false);

@@ -65,6 +65,13 @@ pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Resu
     }
 }
 
+/// Whether a Service is held up until somebody resumes, by a person or by what happened to it, as far as the records
+/// say.
+fn is_held(inventory: &Inventory, key: &ResourceKey) -> bool {
+    let owned = inventory.get(key).and_then(Resource::owned_record);
+    owned.is_some_and(|owned| owned.paused.is_some() || owned.hold.is_some())
+}
+
 /// Whether a Service is paused, as far as the records say.
 fn is_paused(inventory: &Inventory, key: &ResourceKey) -> bool {
     let owned = inventory.get(key).and_then(Resource::owned_record);

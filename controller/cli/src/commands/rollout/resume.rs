@@ -5,7 +5,7 @@ use windlass_crds::id::ResourceKey;
 use windlass_crds::request::Request;
 
 use super::super::ClientArgs;
-use super::{ask_and_wait, is_paused};
+use super::{ask_and_wait, is_held};
 use crate::exit::Exit;
 use crate::first_steps;
 use crate::inventory::Inventory;
@@ -36,8 +36,8 @@ pub(super) async fn run(args: &ResumeArgs, client: &ClientArgs) -> anyhow::Resul
     let selection = Selection::Named(vec![key.clone()]);
     let inventory = Inventory::read(&store, &selection).await?;
     first_steps::require(&store, &inventory, &selection).await?;
-    if !is_paused(&inventory, &key) {
-        output::line(format_args!("{key} is not paused"))?;
+    if !is_held(&inventory, &key) {
+        output::line(format_args!("{key} is not paused, and nothing holds it up"))?;
         return Ok(Exit::Done);
     }
     // Where a person went back, the older revision is what goes on.
