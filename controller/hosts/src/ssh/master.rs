@@ -241,6 +241,9 @@ fn configuration(target: &Target, known_hosts: &Path) -> Result<String, ContactE
          RequestTTY no\n AddKeysToAgent no\n LogLevel INFO\n StreamLocalBindUnlink yes\n",
         target.port,
     );
+    if let Some(ciphers) = ciphers() {
+        text.push_str(&format!(" Ciphers {ciphers}\n"));
+    }
     if let Some(user) = &target.user {
         if !is_login(user) {
             return Err(wrong("user"));
@@ -262,6 +265,24 @@ fn configuration(target: &Target, known_hosts: &Path) -> Result<String, ContactE
         ));
     }
     Ok(text)
+}
+
+/// What OpenSSH offers by itself since 6.5, in another order: where a processor helps with AES, that takes half of the
+/// time that ChaCha20 does, on both sides.
+const CIPHERS: &str = "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,\
+                       aes192-ctr,aes128-ctr";
+
+/// Which ciphers are offered, where that is not left to ssh: it is where this machine has to compute AES, and where
+/// its kernel holds everybody to FIPS, by which an ssh may refuse a list that names others.
+fn ciphers() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let quick = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let quick = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let quick = false;
+    let held = fs::read_to_string("/proc/sys/crypto/fips_enabled").is_ok_and(|held| held.trim() != "0");
+    (quick && !held).then_some(CIPHERS)
 }
 
 /// What the host is asked to prove: only keys that are pinned, else it may show another one that is its own too.
@@ -400,6 +421,22 @@ mod tests {
         let pinned = changed("/tmp/wl-abcdef/0/known_hosts");
         assert!(pinned.starts_with(&format!("{told}Host key for web1 has changed")), "{pinned}");
         assert!(pinned.contains("ssh-keygen -lf"), "{pinned}");
+    }
+
+    /// An older or another ssh may know fewer; the one here has to take the list, and to offer nothing less than before.
+    #[test]
+    fn the_ciphers_are_those_of_ssh_in_another_order() {
+        let dump = |options: &[&str]| {
+            let output = std::process::Command::new("ssh").args(["-F", "none", "-G"]).args(options).arg("x").output();
+            let output = output.expect("ssh");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let line = text.lines().find_map(|line| line.strip_prefix("ciphers ")).expect("ciphers").to_owned();
+            let mut names: Vec<String> = line.split(',').map(str::to_owned).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(dump(&["-o", &format!("Ciphers={CIPHERS}")]), dump(&[]));
     }
 
     #[test]
