@@ -431,8 +431,10 @@ verb_observe() {
     grep -H '' cluster "fence/$service/seq" "fence/$service/last" "fence/$service/steps"/* \
         "$service/revisions"/*/seal /dev/null 2>/dev/null
     set -f
-    show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts -p Result \
-        -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p DropInPaths || give_up 1 'systemctl show failed'
+    find_running || state=$(show -p ActiveState -p SubState -p MainPID -p ActiveEnterTimestampMonotonic -p NRestarts \
+        -p Result -p ExecMainStatus -p NeedDaemonReload -p UnitFileState -p DropInPaths) ||
+        give_up 1 'systemctl show failed'
+    printf '%s\n' "$state"
     observe_files
     read_installed
     printf 'installed %s\n' "$installed"
@@ -568,13 +570,10 @@ verb_stage() {
         drop_lock
     fi
     [ "$6" = - ] || [ "$(command -v "$6")" = "$7" ] || give_up $BASE "$6 is not $7"
-    for folder in "$home/incoming" "$home/releases" "$home/revisions" "$home/live" "$unit_dir"; do
-        [ -d "$folder" ] || mkdir -p "$folder" || exit 1
-    done
-    [ -n "$small" ] || receive
     build=$home/incoming/build.$$
     [ ! -e "$build" ] || wipe "$build"
-    mkdir "$build" "$build/revision" || exit 1
+    mkdir -p "$build/revision" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
+    [ -n "$small" ] || receive
     if [ -n "$small" ]; then
         (unpack && flush_build && install) 7<&- 9>&-
     else
@@ -1367,7 +1366,40 @@ tell_voided() {
 # is the only one in the unit's group that systemd itself has started, is there, and is as old as our start. So it has
 # not ended since. Asking systemd costs as much as a tenth of the start of a program. Fails where systemd has to be asked.
 find_started() {
-    [ "$started" = "$service" ] && [ $((uptime - started_at)) -le $STILL_NEW ] || return 1
+    [ "$started" = "$service" ] && [ $((uptime - started_at)) -le $STILL_NEW ] && find_main "$started_at"
+}
+
+# The same for a look at what this shell has started, however long ago, where nothing is there of which systemd may
+# have more to tell: it is enabled, its unit is none that came after it was confirmed, and there are no drop-ins, and no
+# other unit of its name, in any folder where systemd looks for them.
+find_running() {
+    [ "$scope" = system ] || return 1
+    case $begun in
+    *" $service="*) at=${begun#*" $service="} ;;
+    *) return 1 ;;
+    esac
+    [ "$wants/$unit" -ef "$unit_file" ] && ! [ "$unit_file" -nt "$fence/steps/confirm" ] || return 1
+    set +f
+    find_more
+    set -f
+    [ -z "$more" ] && find_main "${at%% *}" && state="$state
+DropInPaths="
+}
+
+# Sets `more` to what there is beside the unit file that may say something of the unit; empty where there is nothing.
+find_more() {
+    more=
+    for place in /etc/systemd/system* /run/systemd/system* /run/systemd/transient /run/systemd/generator* \
+        /usr/local/lib/systemd/system /usr/lib/systemd/system /lib/systemd/system; do
+        [ "$place" = "$unit_dir" ] || [ ! -e "$place/$unit" ] || more=$place/$unit
+        for drop_in in "$place"/windlass-*.d "$place/service.d"; do
+            [ ! -e "$drop_in" ] || more=$drop_in
+        done
+    done
+}
+
+# Sets `state` to what systemd would say of a unit whose main process was started at $1 and has not ended since.
+find_main() {
     # This shell is a unit of the same manager, in the slice where units are by default.
     group='' main=''
     while read -r line; do
@@ -1381,15 +1413,15 @@ find_started() {
         read -r status 2>/dev/null <"/proc/$pid/stat" || continue
         # A program's name may hold anything; what follows it are a letter and numbers.
         # shellcheck disable=SC2086
-        set -- ${status##*) }
-        [ "$2" = "$PPID" ] || continue
+        set -- "$1" ${status##*) }
+        [ "$3" = "$PPID" ] || continue
         [ -z "$main" ] || return 1
-        case $1 in
+        case $2 in
         Z | X) return 1 ;;
         esac
-        main=$pid since=${20}
+        main=$pid since=${21}
     done <"$folder/cgroup.procs"
-    [ -n "$main" ] && [ "$since" -le "$started_at" ] || return 1
+    [ -n "$main" ] && [ "$since" -le "$1" ] || return 1
     state="ActiveState=active
 SubState=running
 MainPID=$main
@@ -1542,7 +1574,7 @@ serve() {
     done
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
-    staged='' staged_at=0 staged_under='' started='' started_at=0
+    staged='' staged_at=0 staged_under='' started='' started_at=0 begun=' '
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086
@@ -1593,9 +1625,24 @@ remember() {
         started=$1 staged=
         tell_uptime
         started_at=$uptime
+        forget "$1"
+        begun="$begun$1=$uptime "
         ;;
     sample,* | logs,* | ping,*) ;;
     *) started='' staged='' ;;
+    esac
+    case $verb,$code in
+    stop,* | remove,* | activate,[!0]* | revert,[!0]*) forget "$1" ;;
+    esac
+}
+
+# Takes a service out of those that this shell has started.
+forget() {
+    case $begun in
+    *" $1="*)
+        rest=${begun#*" $1="}
+        begun="${begun%%" $1="*} ${rest#* }"
+        ;;
     esac
 }
 
