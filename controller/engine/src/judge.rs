@@ -1,6 +1,5 @@
 //! Waiting for a verdict: looks at what was switched until it is known whether it is healthy.
 
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_crds::host::Target;
 use windlass_crds::id::ServiceKey;
-use windlass_crds::observation::{HealthAnswer, RunState};
+use windlass_crds::observation::{ActiveState, HealthAnswer, RunState, Sample};
 use windlass_crds::record::Evidence;
 use windlass_crds::service::{HealthTls, ServiceSpec, Transport};
 use windlass_crds::step::ContactError;
@@ -30,9 +29,19 @@ const KNOCK: Duration = Duration::from_millis(20);
 /// The longest pause between two of them (design: 20 to 50 ms for the first second).
 const SLOW_KNOCK: Duration = Duration::from_millis(50);
 
+/// How long the first second is.
+const EAGER_FOR: Duration = Duration::from_secs(1);
+
+/// The longest pause after it (design: 250 ms).
+const PATIENT_KNOCK: Duration = Duration::from_millis(250);
+
 /// A pause is so many times as long as the question took: where that takes long, processors are short, and the program
 /// that is starting needs them more than we do.
-const COURTESY: u32 = 4;
+const COURTESY: u32 = 8;
+
+/// And it is at least this part of the time that the program has been starting: what takes two seconds may be noticed an
+/// eighth of one late, and each question costs the host a millisecond, and a line in sshd's log.
+const PATIENCE_SHARE: u32 = 16;
 
 /// So long it is only asked, and the host not looked at: a program that ends meanwhile is noticed that much later.
 const KNOCKING: Duration = Duration::from_millis(400);
@@ -115,8 +124,56 @@ fn issued(tls: Option<&HealthTls>, target: &Target) -> Issued {
     }
 }
 
+/// What is known of the start of a program that is asked.
+#[derive(Debug)]
+struct Start {
+    /// Since when it is waited for.
+    since: Instant,
+    /// How long it may take.
+    period: Duration,
+    /// Whether it has answered anybody yet.
+    answered: bool,
+}
+
+/// What a look may find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// A program that has not answered anybody yet, and still has time.
+    Silence,
+    /// Anything.
+    Anything,
+}
+
+impl Start {
+    fn now(spec: &ServiceSpec) -> Self {
+        let period = spec.health.as_ref().map_or(Duration::ZERO, |health| health.start_period.duration());
+        Self { since: Instant::now(), period, answered: false }
+    }
+
+    /// Takes in an answer, and says what a look may find beside it.
+    fn hear(&mut self, answer: Option<&HealthAnswer>) -> Expected {
+        match answer {
+            Some(HealthAnswer::Silent { .. }) if !self.answered && self.since.elapsed() < self.period => {
+                Expected::Silence
+            }
+            Some(HealthAnswer::Http { .. } | HealthAnswer::Open) => {
+                self.answered = true;
+                Expected::Anything
+            }
+            _ => Expected::Anything,
+        }
+    }
+
+    /// How long to wait with the next question, where the last one took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        let starting = self.since.elapsed();
+        let longest = if starting < EAGER_FOR { SLOW_KNOCK } else { PATIENT_KNOCK };
+        (took * COURTESY).max(starting / PATIENCE_SHARE).clamp(KNOCK, longest)
+    }
+}
+
 /// Asks a program until it answers at all, for a moment.
-async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question) -> HealthAnswer {
+async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question, start: &Start) -> HealthAnswer {
     let began = Instant::now();
     loop {
         let asked = Instant::now();
@@ -124,19 +181,33 @@ async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question)
         if !matches!(answer, HealthAnswer::Silent { .. }) || began.elapsed() >= KNOCKING {
             return answer;
         }
-        tokio::time::sleep((asked.elapsed() * COURTESY).clamp(KNOCK, SLOW_KNOCK)).await;
+        tokio::time::sleep(start.pause(asked.elapsed())).await;
     }
+}
+
+/// Looks at a program that was asked. While it has never answered, who holds its port says nothing more, and takes the
+/// kernel of the host ten milliseconds to find out: so that is asked only of one that has ended, or is late.
+async fn look<F: Fleet>(fleet: &F, case: &Case<'_>, expected: Expected) -> Result<Sample, ContactError> {
+    let Case { target, service, rules } = case;
+    if expected == Expected::Silence {
+        let sample = fleet.sample(target, service, None).await?;
+        if sample.run.active == ActiveState::Active && sample.run.restarts == 0 {
+            return Ok(sample);
+        }
+    }
+    fleet.sample(target, service, rules.spec.port()).await
 }
 
 /// Looks until it is known whether what runs is healthy.
 pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
-    let Case { target, service, rules } = case;
+    let Case { target, service, rules } = &case;
+    let (target, service) = (*target, *service);
     let spec = &rules.spec;
     // Later the host would take it back by itself, before anybody could confirm it.
     let patience = spec.rollout.progress_deadline.duration().min(verdict_within(spec));
     let deadline = Instant::now() + patience;
     let question = question(rules, target);
-    let port: Option<NonZeroU16> = spec.port();
+    let mut start = Start::now(spec);
     let mut judge = Judge::new(Criteria::of(spec));
     let mut heard = Instant::now();
     let mut asked = Instant::now();
@@ -149,11 +220,11 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
         // much as a tenth of its start.
         let looked = async {
             let answer = match &question {
-                Some(question) => Some(first_answer(fleet, target, question).await),
+                Some(question) => Some(first_answer(fleet, target, question, &start).await),
                 None => None,
             };
-            let sample = fleet.sample(target, service, port).await;
-            (sample, answer)
+            let expected = start.hear(answer.as_ref());
+            (look(fleet, &case, expected).await, answer)
         };
         let (sample, answer) = tokio::select! {
             looked = looked => looked,
@@ -202,5 +273,64 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
             () = tokio::time::sleep(pause) => {}
             () = cancel.cancelled() => return Found::Cancelled,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn start(period: Duration) -> Start {
+        Start { since: Instant::now(), period, answered: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longer_a_start_takes_the_less_often_it_is_asked() {
+        for (at, took, expected) in [
+            // At first as often as the design says, whatever a question takes.
+            (0, 0, 20),
+            (0, 1, 20),
+            (100, 4, 32),
+            (100, 40, 50),
+            (900, 1, 50),
+            // Later a part of what it has taken so far.
+            (1_600, 1, 100),
+            (1_600, 20, 160),
+            (10_000, 1, 250),
+            (10_000, 400, 250),
+        ] {
+            let start = start(Duration::ZERO);
+            tokio::time::advance(milliseconds(at)).await;
+            assert_eq!(
+                start.pause(milliseconds(took)),
+                milliseconds(expected),
+                "at {at} ms, a question took {took} ms"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_port_is_asked_of_all_but_who_still_starts() {
+        let silent = HealthAnswer::Silent { detail: "connection refused".to_owned() };
+        let unwell = HealthAnswer::Http { status: 503, body: String::new() };
+        let unknown = HealthAnswer::Unknown { detail: "no forward".to_owned() };
+        let mut start = start(milliseconds(1_000));
+        assert_eq!(start.hear(None), Expected::Anything, "nobody is asked");
+        assert_eq!(start.hear(Some(&silent)), Expected::Silence);
+        assert_eq!(start.hear(Some(&unknown)), Expected::Anything);
+        assert_eq!(start.hear(Some(&silent)), Expected::Silence, "nothing was heard of it yet");
+        tokio::time::advance(milliseconds(1_000)).await;
+        assert_eq!(start.hear(Some(&silent)), Expected::Anything, "it is late");
+        let mut start = Start { since: Instant::now(), ..start };
+        assert_eq!(start.hear(Some(&unwell)), Expected::Anything);
+        assert_eq!(
+            start.hear(Some(&silent)),
+            Expected::Anything,
+            "good answers are counted, and it has stopped answering"
+        );
     }
 }
