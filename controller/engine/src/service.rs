@@ -57,6 +57,10 @@ const FIRST_ANSWER: Duration = Duration::from_millis(700);
 /// which anybody else does something to a host, and as long as a program takes that starts soon.
 const STILL_NEW: Duration = Duration::from_secs(3);
 
+/// While other hosts are at something, so long is waited for more of them once one is back: each turn is a commit, for
+/// which the store waits for its disk, and a plan of all hosts. Short beside any restart.
+const TOGETHER: Duration = Duration::from_millis(15);
+
 /// A host out of reach is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -613,6 +617,22 @@ impl<'a, F: Fleet> Turn<'a, F> {
         Next::After(Pace { plan, spec, declared, lost, now: self.controller.now() }.pause())
     }
 
+    /// Takes in what else is back by now, and what comes in a moment where other hosts are at something: it is decided
+    /// on in the same turn, and recorded in the same commit.
+    async fn take_in_more(&mut self) {
+        let until = Instant::now() + TOGETHER;
+        loop {
+            let next = self.out.next();
+            let returned = if self.busy.is_empty() {
+                next.now_or_never().flatten()
+            } else {
+                tokio::time::timeout_at(until, next).await.ok().flatten()
+            };
+            let Some(returned) = returned else { return };
+            self.take_in(returned);
+        }
+    }
+
     /// Waits until something comes back from a host, or something else is wanted.
     async fn wait(&mut self, fingerprint: &crate::cache::Fingerprint) {
         let mut changes = self.controller.cache.changes();
@@ -637,10 +657,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     if let Some(returned) = returned {
                         self.take_in(returned);
                     }
-                    // What else is back by now is decided on in the same turn, and recorded in the same commit.
-                    while let Some(Some(returned)) = self.out.next().now_or_never() {
-                        self.take_in(returned);
-                    }
+                    self.take_in_more().await;
                     return;
                 }
                 _ = changes.changed() => {}
