@@ -705,20 +705,31 @@ thin_out() {
 
 # The unit and the environment, and the seal over them. Where they did not travel they are a revision's that is here.
 take_texts() {
+    texts=
     if [ ! -f revision/unit ]; then
         trouble=$BASE
         find_texts || give_up $BASE 'no revision here has that unit'
+        # What compares the manifest copies them too. Only the service is to see what may be in its environment.
+        if [ "$base" = keep ]; then
+            cp -p "$texts/unit" "$texts/env" revision || exit 1
+        else
+            umask 077
+            : >revision/env || exit 1
+            umask 022
+        fi
     fi
     printf '%s\n' "$release $unit_sum $env_sum" >revision/seal || exit 1
 }
 
+# Sets `texts` to a revision that has both.
 find_texts() {
     set +f
     for at in "$home"/revisions/*; do
         read -r _ sums 2>/dev/null <"$at/seal" || continue
-        [ "$sums" != "$unit_sum $env_sum" ] || { cp -p "$at/unit" "$at/env" revision && return 0; }
+        if [ "$sums" = "$unit_sum $env_sum" ] && [ -f "$at/unit" ] && [ -f "$at/env" ]; then texts=$at; fi
     done
-    return 1
+    set -f
+    [ -n "$texts" ]
 }
 
 # Every path, size, mode and time of what was unpacked, against the manifest. What a base does not vouch for is to be
@@ -735,6 +746,7 @@ check_unpacked() {
     "$release") set -- part=edit meta/edit part=base vouches= "$home/releases/$base.manifest" ;;
     *) set -- part=edit meta/edit part=base vouches=1 "$home/releases/$base.manifest" ;;
     esac
+    [ -z "$texts" ] || set -- "$@" part=unit "$texts/unit" part=env "$texts/env"
     awk "$compare" new="$manifest" "$@" part=found "$describes/$release.list" >sums 2>bad ||
         { head -n 5 bad | sed 's/^/err differs: /' && exit "$trouble"; }
 }
@@ -782,6 +794,8 @@ compare='
         next
     }
     part == "wanted" { want($0, 0); next }
+    part == "unit" { print > "revision/unit"; next }
+    part == "env" { print > "revision/env"; next }
     part == "found" && FNR == 1 { if (0 in added) add(added[0]); delete added[0] }
     $0 in files { delete missing[$0]; next }
     $2 == "-" { next }
