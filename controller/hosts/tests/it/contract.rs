@@ -533,7 +533,7 @@ async fn what_is_not_staged_is_not_activated<S: Stand>(case: Case<'_, S>) {
     assert!(!case.look(Scrutiny::Quick).await.present);
 }
 
-async fn a_hand_is_seen_and_undone<S: Stand>(case: Case<'_, S>) {
+pub(crate) async fn a_hand_is_seen_and_undone<S: Stand>(case: Case<'_, S>) {
     let release = case.releases.server("1", 3);
     case.deploy(1, 1, &release).await;
     for (sequence, hand) in

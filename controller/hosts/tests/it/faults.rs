@@ -12,7 +12,7 @@ use windlass_hosts::SshFleet;
 use windlass_hosts::fleet::{Fleet, Look, Material, Probe, Question, Scrutiny, Seen};
 use windlass_testbed::{Host, Spare, Testbed};
 
-use crate::contract::{Case, Stand, revision};
+use crate::contract::{Case, Stand, a_hand_is_seen_and_undone, revision};
 use crate::real::{Login, target};
 
 /// How long a program may take to answer on a busy machine.
@@ -298,6 +298,15 @@ async fn damage_is_found_and_mended(login: &Login<'_>) {
     case.activate(6, 2).await.expect("activate");
     assert!(case.look(Scrutiny::Quick).await.drift.is_empty());
     case.remove(7, DataFate::Purge).await.expect("remove");
+}
+
+/// With one shell, which has started what it looks at: it asks systemd only where that may have more to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_started_it_sees_a_hand_too() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    a_hand_is_seen_and_undone(Case::new(&login, "handled")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
