@@ -42,10 +42,12 @@ pub enum Staged {
     No,
 }
 
-/// The last switch that the host has a record of, whichever way.
+/// The last switch that the host has a record of, whichever way, since the service was last taken off it.
 fn last_record(seen: &ServiceObservation) -> Option<&StepRecord> {
+    let removed = seen.steps.get(&Verb::Remove).filter(|record| record.state == StepState::Ok);
     let records = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| seen.steps.get(&verb));
-    records.max_by_key(|record| record.sequence)
+    let since = records.filter(|record| removed.is_none_or(|removed| record.sequence > removed.sequence));
+    since.max_by_key(|record| record.sequence)
 }
 
 /// The last switch of the host, whichever way: its sequence, where to, and how it ended. One that the host has taken

@@ -37,7 +37,7 @@ pub(super) async fn run(args: &ResumeArgs, client: &ClientArgs) -> anyhow::Resul
     let inventory = Inventory::read(&store, &selection).await?;
     first_steps::require(&store, &inventory, &selection).await?;
     if !is_held(&inventory, &key) {
-        output::line(format_args!("{key} is not paused, and nothing holds it up"))?;
+        output::line(format_args!("{key} is not paused"))?;
         return Ok(Exit::Done);
     }
     // Where a person went back, the older revision is what goes on.
