@@ -1,12 +1,13 @@
 //! The history on a disk: one file of redb.
 //!
 //! ```text
-//! changes   revision -> checksum, created, version, lease, author, key
-//! values    revision -> checksum, value
+//! changes   revision -> checksum, created, version, lease, author, key, value where it is small
+//! values    revision -> checksum, value where it is large
 //! leases    number   -> seconds
 //! state     name     -> number
 //! ```
-//! Values lie apart from the rest, so that a start reads little. Each commit is one flush. redb checks its pages only
+//! Large values lie apart from the rest, so that a start reads little; small ones do not, so that a put writes few pages.
+//! Each commit is one flush. redb checks its pages only
 //! when a file is opened; so each record carries a checksum of its own, and damage is told wherever it is read.
 //!
 //! A commit that failed may be in the file all the same: all of it, or nothing. Until the next one nobody sees it, for
@@ -30,7 +31,8 @@ use redb::{Database, ReadableDatabase as _, TableDefinition, WriteTransaction};
 use self::file::StoreFile;
 pub use self::file::{Closed, Medium, OpenError};
 use self::handle::Handle;
-use self::record::{decode, encode, place, revision, seal, unseal};
+use self::opening::{LAYOUT, Opened};
+use self::record::{decode, encode, is_apart, place, revision, seal, unseal};
 use self::view::Reading;
 use super::backend::{Backend, BackendError, Batch, DefragmentError, Meta, Size, State, View};
 use super::model::{Change, Revision};
@@ -63,6 +65,8 @@ struct Acknowledged {
     state: State,
     /// Whether the file may have something beside it.
     in_doubt: bool,
+    /// Whether the file has the layout that is written.
+    is_latest: bool,
 }
 
 impl Acknowledged {
@@ -80,6 +84,7 @@ impl Acknowledged {
             (self.state.compacted, self.state.revision) = (compacted, revision);
         }
         self.in_doubt = false;
+        self.is_latest = true;
     }
 }
 
@@ -124,9 +129,9 @@ impl Disk {
     }
 
     fn of(file: Arc<dyn Medium>, path: &Path) -> Result<Self, OpenError> {
-        let (database, last, state) = opening::open_store(&file, path)?;
+        let Opened { database, last, state, is_latest } = opening::open_store(&file, path)?;
         let handle = Handle::new(Arc::clone(&file), database);
-        let acknowledged = Mutex::new(Acknowledged { last, state, in_doubt: false });
+        let acknowledged = Mutex::new(Acknowledged { last, state, in_doubt: false, is_latest });
         Ok(Self { path: path.to_owned(), file, handle, acknowledged })
     }
 
@@ -152,9 +157,9 @@ impl Backend for Disk {
         let end = place(Revision { main: acknowledged.last + 1, sub: 0 });
         self.handle.with(|database| {
             for entry in database.begin_read()?.open_table(CHANGES)?.range(..end)? {
-                let (at, meta) = entry?;
+                let (at, sealed) = entry?;
                 let at = revision(at.value());
-                each(at, decode(at, meta.value())?);
+                each(at, decode(at, sealed.value())?.meta()?);
             }
             Ok(())
         })?;
@@ -183,9 +188,13 @@ impl Backend for Disk {
 
     fn values(&self, at: &[Revision]) -> Result<Vec<Bytes>, BackendError> {
         self.handle.read(|read| {
-            let table = read.open_table(VALUES)?;
+            let (changes, values) = (read.open_table(CHANGES)?, read.open_table(VALUES)?);
             let value = |at: &Revision| {
-                let sealed = table.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
+                let sealed = changes.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
+                if let Some(value) = decode(*at, sealed.value())?.value {
+                    return Ok(Bytes::copy_from_slice(value));
+                }
+                let sealed = values.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
                 Ok(Bytes::copy_from_slice(unseal(*at, sealed.value())?))
             };
             at.iter().map(value).collect()
@@ -233,17 +242,17 @@ fn write(database: &Database, batch: &Batch, acknowledged: &Acknowledged) -> Res
         settle(&write, acknowledged)?;
     }
     {
-        let (mut changes, mut values) = (write.open_table(CHANGES)?, write.open_table(VALUES)?);
+        let mut changes = write.open_table(CHANGES)?;
         for (at, (meta, value)) in &batch.changes {
-            changes.insert(place(*at), &encode(*at, meta)[..])?;
-            if meta.version > 0 {
-                values.insert(place(*at), &seal(*at, value)[..])?;
-            }
+            changes.insert(place(*at), &encode(*at, meta, value)[..])?;
         }
         for at in &batch.forgotten {
             changes.remove(place(*at))?;
-            values.remove(place(*at))?;
         }
+    }
+    write_values(&write, batch)?;
+    if !acknowledged.is_latest {
+        write.open_table(STATE)?.insert("layout", LAYOUT)?;
     }
     if !batch.leases.is_empty() {
         let mut leases = write.open_table(LEASES)?;
@@ -262,9 +271,25 @@ fn write(database: &Database, batch: &Batch, acknowledged: &Acknowledged) -> Res
     Ok(write.commit()?)
 }
 
+/// Writes the values that lie apart, and takes out those that are forgotten.
+fn write_values(write: &WriteTransaction, batch: &Batch) -> Result<(), BackendError> {
+    let mut apart = batch.changes.iter().filter(|(_, (meta, value))| is_apart(meta, value)).peekable();
+    if apart.peek().is_none() && batch.forgotten.is_empty() {
+        return Ok(());
+    }
+    let mut values = write.open_table(VALUES)?;
+    for (at, (_, value)) in apart {
+        values.insert(place(*at), &seal(*at, value)[..])?;
+    }
+    for at in &batch.forgotten {
+        values.remove(place(*at))?;
+    }
+    Ok(())
+}
+
 /// Takes out what a commit that failed has left.
 fn settle(write: &WriteTransaction, acknowledged: &Acknowledged) -> Result<(), BackendError> {
-    let Acknowledged { last, state: State { revision, compacted, leases }, in_doubt: _ } = acknowledged;
+    let Acknowledged { last, state: State { revision, compacted, leases }, in_doubt: _, is_latest: _ } = acknowledged;
     let begin = place(Revision { main: last + 1, sub: 0 });
     write.open_table(CHANGES)?.retain_in(begin.., |_, _| false)?;
     write.open_table(VALUES)?.retain_in(begin.., |_, _| false)?;

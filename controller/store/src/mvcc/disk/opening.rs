@@ -15,8 +15,23 @@ use super::{CHANGES, LEASES, STATE, VALUES};
 use crate::mvcc::backend::{BackendError, State};
 use crate::mvcc::model::LeaseNumber;
 
-/// What the file's layout is called; another one is refused.
-const LAYOUT: i64 = 1;
+/// What the layout is called that is written.
+pub(super) const LAYOUT: i64 = 2;
+
+/// The layout before, in which every value lies apart: it is read as it is, and the first write makes it the latest. Any
+/// other is refused.
+const BEFORE: i64 = 1;
+
+/// A store that was opened.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    /// Its last change's revision.
+    pub(super) last: i64,
+    /// What there is beside changes.
+    pub(super) state: State,
+    /// Whether it has the layout that is written.
+    pub(super) is_latest: bool,
+}
 
 /// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is a tenth of that; the
 /// kernel keeps the rest at hand.
@@ -46,11 +61,11 @@ pub(super) fn fill(file: Arc<dyn Medium>, path: &Path) -> Result<(), OpenError> 
     made.map_err(|error| told(error, path))
 }
 
-/// Opens a store; with its last change's revision, and what there is beside changes.
+/// Opens a store.
 ///
 /// Whether it is whole is found out before anything is written: redb would repair it, and repairs damage by going back
 /// to the commit before.
-pub(super) fn open_store(file: &Arc<dyn Medium>, path: &Path) -> Result<(Database, i64, State), OpenError> {
+pub(super) fn open_store(file: &Arc<dyn Medium>, path: &Path) -> Result<Opened, OpenError> {
     let opened = (|| {
         if file.len()? == 0 {
             return Err(BackendError::Damaged("it is empty, which a store never is".to_owned()));
@@ -71,8 +86,8 @@ pub(super) fn open_store(file: &Arc<dyn Medium>, path: &Path) -> Result<(Databas
             }
         }
     })();
-    let (database, (last, state)) = opened.map_err(|error| told(error, path))?;
-    Ok((database, last, state))
+    let (database, (last, state, is_latest)) = opened.map_err(|error| told(error, path))?;
+    Ok(Opened { database, last, state, is_latest })
 }
 
 /// redb says that it may panic on a damaged file.
@@ -82,17 +97,18 @@ fn unless_it_panics<T>(open: impl FnOnce() -> Result<T, BackendError>) -> Result
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(panicked)
 }
 
-fn look_at(database: &Database) -> Result<(i64, State), BackendError> {
+fn look_at(database: &Database) -> Result<(i64, State, bool), BackendError> {
     let read = database.begin_read()?;
     let state = read.open_table(STATE)?;
     let number = |name: &str| Ok::<_, BackendError>(state.get(name)?.map(|number| number.value()));
-    match number("layout")? {
-        Some(LAYOUT) => {}
+    let is_latest = match number("layout")? {
+        Some(LAYOUT) => true,
+        Some(BEFORE) => false,
         Some(other) => {
             return Err(BackendError::Damaged(format!("its layout is {other}, and this program knows {LAYOUT}")));
         }
         None => return Err(BackendError::Damaged("it does not say which layout it has".to_owned())),
-    }
+    };
     let last = read.open_table(CHANGES)?.last()?.map_or(0, |(at, _)| revision(at.value()).main);
     read.open_table(VALUES)?;
     let mut leases = BTreeMap::new();
@@ -101,7 +117,7 @@ fn look_at(database: &Database) -> Result<(i64, State), BackendError> {
         leases.insert(LeaseNumber(number.value()), seconds.value());
     }
     let (revision, compacted) = (number("revision")?.unwrap_or_default(), number("compacted")?.unwrap_or_default());
-    Ok((last, State { revision, compacted, leases }))
+    Ok((last, State { revision, compacted, leases }, is_latest))
 }
 
 fn told(error: BackendError, path: &Path) -> OpenError {

@@ -42,17 +42,20 @@ pub(super) fn changes(
     let (changes, values) = (read.open_table(CHANGES)?, read.open_table(VALUES)?);
     let mut piece = Piece::new(most, most_bytes);
     for entry in changes.range(place(Revision { main: from, sub: 0 })..)? {
-        let (at, meta) = entry?;
+        let (at, sealed) = entry?;
         let at = revision(at.value());
         if piece.ends_before(at) {
             break;
         }
-        let meta = decode(at, meta.value())?;
-        let value = match values.get(place(at))? {
-            Some(sealed) => Bytes::copy_from_slice(unseal(at, sealed.value())?),
-            None => Bytes::new(),
+        let record = decode(at, sealed.value())?;
+        let value = match record.value {
+            Some(value) => Bytes::copy_from_slice(value),
+            None => match values.get(place(at))? {
+                Some(sealed) => Bytes::copy_from_slice(unseal(at, sealed.value())?),
+                None => Bytes::new(),
+            },
         };
-        piece.push(meta.into_change(at, value));
+        piece.push(record.meta()?.into_change(at, value));
     }
     Ok(piece.changes)
 }

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use redb::ReadableDatabase as _;
 use windlass_store::mvcc::{Change, Disk, Engine, KeyRange, KeyValue, OpenError, Range, Refusal, Request};
 
 use super::{NOW, everything, on_disk, one, put};
@@ -245,6 +246,90 @@ proptest! {
             }
         }
     }
+}
+
+/// What is in a file of the layout before, where each value lay apart from its change.
+fn file_of_the_layout_before(path: &Path, key: &str, value: &str) {
+    let (changes, values) = (
+        redb::TableDefinition::<[u8; 16], &[u8]>::new("changes"),
+        redb::TableDefinition::<[u8; 16], &[u8]>::new("values"),
+    );
+    let leases = redb::TableDefinition::<i64, i64>::new("leases");
+    let state = redb::TableDefinition::<&str, i64>::new("state");
+    let place: [u8; 16] = [2_i64.to_be_bytes(), 0_i64.to_be_bytes()].concat().try_into().expect("sixteen bytes");
+    let sealed = |record: &[u8]| {
+        let sum = crc32fast::hash(&[&place, record].concat());
+        [&sum.to_le_bytes()[..], record].concat()
+    };
+    let numbers = [2_i64, 1, 0].map(i64::to_le_bytes).concat();
+    let change = [&numbers[..], &3_u16.to_le_bytes(), b"ana", key.as_bytes()].concat();
+    let database = redb::Database::create(path).expect("made");
+    let write = database.begin_write().expect("begun");
+    write.open_table(changes).expect("opened").insert(place, &sealed(&change)[..]).expect("written");
+    write.open_table(values).expect("opened").insert(place, &sealed(value.as_bytes())[..]).expect("written");
+    write.open_table(leases).expect("opened");
+    write.open_table(state).expect("opened").insert("layout", 1).expect("written");
+    write.commit().expect("written");
+}
+
+fn layout(path: &Path) -> i64 {
+    let database = redb::Database::open(path).expect("a file");
+    let read = database.begin_read().expect("begun");
+    let state = read.open_table(redb::TableDefinition::<&str, i64>::new("state")).expect("opened");
+    state.get("layout").expect("readable").expect("it is there").value()
+}
+
+#[test]
+fn a_store_of_the_layout_before_is_read_and_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    file_of_the_layout_before(&path, "old", "1");
+    let check = |engine: &Engine, expected: &[(&str, &str)]| {
+        let (_, found) = engine.range(&Range::of(everything())).expect("readable");
+        let found: Vec<_> = found.pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(key, value)| ((*key).to_owned().into(), (*value).to_owned().into())).collect();
+        assert_eq!(found, expected);
+        let first = engine.history(1, 1, usize::MAX).expect("readable").changes.remove(0);
+        assert_eq!((&first.pair.value[..], first.author.as_deref()), (&b"1"[..], Some("ana")));
+    };
+    check(&on_disk(&path), &[("old", "1")]);
+    assert_eq!(layout(&path), 1, "who only reads changes nothing");
+    let engine = on_disk(&path);
+    one(&engine, Request::Put(put("new", "2"))).expect("put");
+    check(&engine, &[("new", "2"), ("old", "1")]);
+    drop(engine);
+    assert_eq!(layout(&path), 2, "the program before refuses it");
+    check(&on_disk(&path), &[("new", "2"), ("old", "1")]);
+}
+
+#[test]
+fn values_of_every_length_are_kept_and_forgotten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let engine = on_disk(&path);
+    // Small ones lie with their change, up to a kilobyte.
+    let values: Vec<String> = [0, 1, 1023, 1024, 1025, 5000, 100_000].map(|length| "v".repeat(length)).into();
+    let check = |engine: &Engine| {
+        let (_, found) = engine.range(&Range::of(everything())).expect("readable");
+        assert!(found.pairs.iter().map(|pair| &pair.value[..]).eq(values.iter().map(String::as_bytes)));
+        let history = engine.history(1, 99, usize::MAX).expect("readable").changes;
+        assert!(history.iter().map(|change| &change.pair.value[..]).eq(values.iter().map(String::as_bytes)));
+    };
+    for (key, value) in values.iter().enumerate() {
+        one(&engine, Request::Put(put(&key.to_string(), value))).expect("put");
+    }
+    check(&engine);
+    drop(engine);
+    let engine = on_disk(&path);
+    check(&engine);
+    for key in 0..values.len() {
+        one(&engine, Request::Put(put(&key.to_string(), ""))).expect("put");
+    }
+    engine.compact(engine.revision()).expect("compacted");
+    while engine.forget_some().expect("forgotten") {}
+    let room = engine.room().expect("readable");
+    assert!(room.used < 100_000, "nothing is left of what was there before: {room:?}");
 }
 
 #[test]
