@@ -4,7 +4,9 @@ use std::fs::{DirBuilder, File};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -83,6 +85,23 @@ enum StoreKind {
     Etcd,
 }
 
+/// What tells glibc to have one heap for all threads. Where each has one of its own, what it has freed is of no use to
+/// the others, and a store of 10,000 declarations takes 35 MB more.
+const ONE_HEAP: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+
+/// Begins this program anew, as the same process, with one heap: glibc asks for that only when a program begins.
+fn have_one_heap() {
+    let (name, value) = ONE_HEAP;
+    if std::env::var_os(name).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    if let (Ok(program), Some(called)) = (std::env::current_exe(), arguments.next()) {
+        // Where that is not possible it goes on as it is.
+        let _ = Command::new(program).arg0(called).args(arguments).env(name, value).exec();
+    }
+}
+
 pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Result<Exit> {
     if args.list_checkpoints {
         for checkpoint in Checkpoint::ALL {
@@ -90,6 +109,7 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
         }
         return Ok(Exit::Done);
     }
+    have_one_heap();
     let store = args.store(connection)?;
     let data_dir = connection.data_dir()?;
     let _lock = claim(&data_dir)?;

@@ -33,9 +33,9 @@ pub(super) struct Opened {
     pub(super) is_latest: bool,
 }
 
-/// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is a tenth of that; the
+/// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is little less; the
 /// kernel keeps the rest at hand.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 2 << 20;
 
 fn builder() -> Builder {
     let mut builder = Database::builder();
