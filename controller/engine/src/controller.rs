@@ -93,8 +93,9 @@ pub struct Identity {
 pub struct Memory {
     /// The last look at its source.
     pub scan: Option<Scan>,
-    /// Where its hosts led to when last something was wanted of them: what is kept here was found there.
-    pub targets: BTreeMap<HostId, Target>,
+    /// Where its hosts led to when last something was wanted of them: what is kept here was found there. Most Services
+    /// have one host, and a map keeps room for eleven: so it holds what is small.
+    pub targets: BTreeMap<HostId, Arc<Target>>,
     /// What its hosts were like.
     pub views: BTreeMap<HostId, HostView>,
     /// How it answered there.

@@ -321,10 +321,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
     /// the old one taken for it, the records would lose the way there, and what it runs would run on unseen.
     fn follow(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>) {
         for (id, (target, _)) in placements {
-            if self.memory.targets.get(id) == Some(target) {
+            if self.memory.targets.get(id).is_some_and(|before| **before == *target) {
                 continue;
             }
-            if self.memory.targets.insert(id.clone(), target.clone()).is_some() {
+            if self.memory.targets.insert(id.clone(), Arc::new(target.clone())).is_some() {
                 self.looking.remove(id);
                 self.views.remove(id);
                 self.seen_at.remove(id);
@@ -349,7 +349,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 }
             }
             Returned::Host(target, answered) => {
-                let mut stays = self.memory.targets.get(&target.id) == Some(&*target);
+                let mut stays = self.memory.targets.get(&target.id).is_some_and(|now| **now == *target);
                 match &answered {
                     Answered::Look(_) => {}
                     Answered::Pulse(question, _) => {
