@@ -189,7 +189,7 @@ impl Backend for Disk {
     fn values(&self, at: &[Revision]) -> Result<Vec<Bytes>, BackendError> {
         self.handle.read(|read| {
             let (changes, values) = (read.open_table(CHANGES)?, read.open_table(VALUES)?);
-            let value = |at: &Revision| {
+            let value = |at: &Revision| -> Result<Bytes, BackendError> {
                 let sealed = changes.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
                 if let Some(value) = decode(*at, sealed.value())?.value {
                     return Ok(Bytes::copy_from_slice(value));
@@ -197,7 +197,14 @@ impl Backend for Disk {
                 let sealed = values.get(place(*at))?.ok_or(BackendError::Gone(*at))?;
                 Ok(Bytes::copy_from_slice(unseal(*at, sealed.value())?))
             };
-            at.iter().map(value).collect()
+            // In the order in which they lie there: so no page is read twice, however few of them are kept in memory.
+            let mut order: Vec<usize> = (0..at.len()).collect();
+            order.sort_unstable_by_key(|index| at[*index]);
+            let mut found = vec![Bytes::new(); at.len()];
+            for index in order {
+                found[index] = value(&at[index])?;
+            }
+            Ok(found)
         })
     }
 

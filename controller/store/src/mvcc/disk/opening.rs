@@ -33,9 +33,9 @@ pub(super) struct Opened {
     pub(super) is_latest: bool,
 }
 
-/// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is little less; the
+/// Bytes of the file that are kept in memory. The hot part of a store of 10,000 declarations is a fifth of that; the
 /// kernel keeps the rest at hand.
-const CACHE: usize = 2 << 20;
+const CACHE: usize = 8 << 20;
 
 fn builder() -> Builder {
     let mut builder = Database::builder();
