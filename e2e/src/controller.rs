@@ -91,6 +91,11 @@ impl Controller {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Where it logs.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()

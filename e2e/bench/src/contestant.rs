@@ -62,20 +62,36 @@ impl fmt::Display for Row {
     }
 }
 
+/// How long a command took, from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Took {
+    /// Until the command ended, but for the time from the last host's verdict to its confirmation.
+    pub(crate) served: Duration,
+    /// Until the command ended.
+    pub(crate) whole: Duration,
+}
+
+impl From<Duration> for Took {
+    /// For those that end when they have found it well.
+    fn from(whole: Duration) -> Self {
+        Self { served: whole, whole }
+    }
+}
+
 /// Something that deploys. Each of these returns when the service answers on every host, with the time that its
-/// command took from its start to its end.
+/// command took.
 pub(crate) trait Contestant {
     /// Makes sure that connections to the hosts are open. Not timed.
     fn warm(&self, job: &Job<'_>) -> Result<()>;
 
     /// The first deploy of a service.
-    fn first(&self, job: &Job<'_>) -> Result<Duration>;
+    fn first(&self, job: &Job<'_>) -> Result<Took>;
 
     /// A later one, whatever may have changed.
-    fn again(&self, job: &Job<'_>) -> Result<Duration>;
+    fn again(&self, job: &Job<'_>) -> Result<Took>;
 
     /// Back to the version before.
-    fn back(&self, job: &Job<'_>) -> Result<Duration>;
+    fn back(&self, job: &Job<'_>) -> Result<Took>;
 
     /// Takes the service off the hosts. Not timed.
     fn remove(&self, job: &Job<'_>) -> Result<()>;

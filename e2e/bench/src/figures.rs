@@ -86,7 +86,7 @@ fn wire(ground: &Ground, windlass: &Windlass, report: &mut Report) -> Result<()>
         let Counters { logins, sessions, received, sent } = counters;
         let kilobytes = |bytes: u64| bytes as f64 / 1000.0;
         format!(
-            "{logins} login, {sessions} sessions, {:.1} kB to the host, {:.1} kB back",
+            "{logins} logins, {sessions} sessions, {:.1} kB to the host, {:.1} kB back",
             kilobytes(*received),
             kilobytes(*sent)
         )
@@ -94,8 +94,8 @@ fn wire(ground: &Ground, windlass: &Windlass, report: &mut Report) -> Result<()>
     report.figures.push(Figure {
         what: "one changed file on one host, connecting included".to_owned(),
         found: told(&by_windlass),
-        target: "1 login, 3 sessions, 15 kB".to_owned(),
-        met: Some(by_windlass.logins <= 1 && by_windlass.sessions <= 3 && by_windlass.received <= 15_000),
+        target: "1 login, 3 sessions, 15 kB, and a login of 6 kB that confirms".to_owned(),
+        met: Some(by_windlass.logins <= 2 && by_windlass.sessions <= 4 && by_windlass.received <= 21_000),
     });
     report.figures.push(Figure::told("the same by rsync", told(&by_rsync)));
     Ok(())

@@ -54,9 +54,10 @@ impl Ground {
     /// Windlass.
     ///
     /// # Errors
-    /// When it is not built.
+    /// When it is not built, or its controller is stopped.
     pub(crate) fn windlass(&self) -> Result<Windlass> {
-        Windlass::new(self.world.dir(), &self.world.etcd.endpoint())
+        let log = self.controller(|controller| controller.log_file().to_owned())?;
+        Windlass::new(self.world.dir(), &self.world.etcd.endpoint(), &log)
     }
 
     /// rsync over ssh.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::contestant::{Contestant, Job, Row};
+use crate::contestant::{Contestant, Job, Row, Took};
 use crate::ground::Ground;
 use crate::machine;
 use crate::rsync::Style;
@@ -30,8 +30,10 @@ pub(crate) struct Wanted {
 pub(crate) struct Race {
     /// With how many hosts.
     pub(crate) hosts: u8,
-    /// Times of Windlass and of rsync, step by step and in one script.
+    /// Times of Windlass and of rsync, step by step and in one script, without the confirmations.
     pub(crate) rows: BTreeMap<Row, [Samples; 3]>,
+    /// Times of Windlass with them.
+    pub(crate) confirmed: BTreeMap<Row, Samples>,
 }
 
 /// Runs these rows `rounds` times, all in turn.
@@ -44,6 +46,7 @@ pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32, wanted: &Wanted) -> R
     let contestants: [(&str, &dyn Contestant); 3] = [("windlass", &windlass), ("rsync", &steps), ("fused", &fused)];
     let hosts_used = ground.hosts(hosts);
     let mut rows: BTreeMap<Row, [Samples; 3]> = BTreeMap::new();
+    let mut confirmed: BTreeMap<Row, Samples> = BTreeMap::new();
     // Before the first round, so that no tree is so young that it would be read twice.
     let mut fresh = Vec::new();
     for round in 0..rounds {
@@ -77,26 +80,24 @@ pub(crate) fn run(ground: &Ground, hosts: u8, rounds: u32, wanted: &Wanted) -> R
                     .with_context(|| format!("{name}, {hosts} hosts, {row}, round {round}"))?;
                 if wanted.laps {
                     let busy = machine::busy()?.saturating_sub(before);
-                    eprintln!("{hosts} hosts, {row}: {name} {}, processors {}", milliseconds(took), milliseconds(busy));
+                    let [served, whole, busy] = [took.served, took.whole, busy].map(milliseconds);
+                    eprintln!("{hosts} hosts, {row}: {name} {served}, to its end {whole}, processors {busy}");
                 }
-                rows.entry(row).or_default()[index].push(took);
+                rows.entry(row).or_default()[index].push(took.served);
+                if index == 0 {
+                    confirmed.entry(row).or_default().push(took.whole);
+                }
             }
         }
     }
     for (index, (_, contestant)) in contestants.iter().enumerate() {
         contestant.remove(&job(index))?;
     }
-    Ok(Race { hosts, rows })
+    Ok(Race { hosts, rows, confirmed })
 }
 
 /// One of them does one row once, and is checked from outside.
-fn lap(
-    ground: &Ground,
-    contestant: &dyn Contestant,
-    job: &Job<'_>,
-    row: Row,
-    round: u32,
-) -> Result<std::time::Duration> {
+fn lap(ground: &Ground, contestant: &dyn Contestant, job: &Job<'_>, row: Row, round: u32) -> Result<Took> {
     let version = round.to_string();
     match row {
         Row::Cold => {

@@ -75,9 +75,11 @@ impl Report {
         format!("{}; {} rounds; {} s in all.\n", self.machine.told(), self.rounds, self.took.as_secs())
     }
 
-    fn race_table(&self) -> Vec<[String; 8]> {
+    fn race_table(&self) -> Vec<[String; 9]> {
         let (windlass, rsync) = ("Windlass: median (spread)", "rsync: median (spread)");
-        let head = ["hosts, row", windlass, rsync, "ratio", "target", "", "rsync in one script", "ratio to that"];
+        let confirmed = "Windlass, confirmed by new logins";
+        let head =
+            ["hosts, row", windlass, rsync, "ratio", "target", "", "rsync in one script", "ratio to that", confirmed];
         let mut table = vec![head.map(str::to_owned)];
         for race in &self.races {
             for (row, [windlass, rsync, fused]) in &race.rows {
@@ -93,6 +95,7 @@ impl Report {
                     verdict(row.target().map(|target| ratio <= target)),
                     fused.to_string(),
                     format!("{:.2}", to(fused)),
+                    race.confirmed.get(row).map_or(String::new(), Samples::to_string),
                 ]);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use windlass_testbed::Host;
 
-use crate::contestant::{Contestant, Job, timed};
+use crate::contestant::{Contestant, Job, Took, timed};
 
 /// How the script goes about a deploy; see there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,16 +72,16 @@ impl Contestant for Rsync {
         Ok(())
     }
 
-    fn first(&self, job: &Job<'_>) -> Result<Duration> {
-        self.deploy(job)
+    fn first(&self, job: &Job<'_>) -> Result<Took> {
+        self.deploy(job).map(Took::from)
     }
 
-    fn again(&self, job: &Job<'_>) -> Result<Duration> {
-        self.deploy(job)
+    fn again(&self, job: &Job<'_>) -> Result<Took> {
+        self.deploy(job).map(Took::from)
     }
 
-    fn back(&self, job: &Job<'_>) -> Result<Duration> {
-        timed(self.script(&["rollback", job.name, &job.port.to_string()], job.hosts))
+    fn back(&self, job: &Job<'_>) -> Result<Took> {
+        timed(self.script(&["rollback", job.name, &job.port.to_string()], job.hosts)).map(Took::from)
     }
 
     fn remove(&self, job: &Job<'_>) -> Result<()> {

@@ -1,14 +1,17 @@
 //! Windlass, as a person uses it: its commands, while a controller runs.
 
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde_json::json;
 use windlass_e2e::{Declaration, binary};
 
-use crate::contestant::{Contestant, Job, timed};
+use crate::contestant::{Contestant, Job, Took, timed};
 
 /// Windlass.
 #[derive(Debug)]
@@ -16,11 +19,36 @@ pub(crate) struct Windlass {
     program: PathBuf,
     dir: PathBuf,
     endpoint: String,
+    /// Where its controller logs.
+    log: PathBuf,
 }
 
 impl Windlass {
-    pub(crate) fn new(dir: &Path, endpoint: &str) -> Result<Self> {
-        Ok(Self { program: binary("windlass")?, dir: dir.to_owned(), endpoint: endpoint.to_owned() })
+    pub(crate) fn new(dir: &Path, endpoint: &str, log: &Path) -> Result<Self> {
+        let (dir, endpoint, log) = (dir.to_owned(), endpoint.to_owned(), log.to_owned());
+        Ok(Self { program: binary("windlass")?, dir, endpoint, log })
+    }
+
+    /// Runs a command that deploys a job. When the service was well on the last host, and when the last host had heard
+    /// by a login of its own that it may keep what it was brought, is what the controller has logged of it.
+    fn deploys(&self, job: &Job<'_>, arguments: &[&str]) -> Result<Took> {
+        let known = fs::metadata(&self.log).context("the controller's log")?.len();
+        let whole = timed(self.command(arguments))?;
+        let mut told = String::new();
+        let mut log = fs::File::open(&self.log).context("the controller's log")?;
+        log.seek(SeekFrom::Start(known)).context("the controller's log")?;
+        log.read_to_string(&mut told).context("the controller's log")?;
+        let last = |what: &str, more: &str| {
+            let of_it = format!(": {what} service=default/{} ", job.name);
+            let lines = told.lines().filter(|line| line.contains(&of_it) && line.contains(more));
+            lines.filter_map(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok()).max()
+        };
+        // Where nothing was switched, nothing was judged and nothing confirmed.
+        let confirming = match (last("healthy", ""), last("step done", " step=confirm ")) {
+            (Some(well), Some(confirmed)) => confirmed.duration_since(well).unsigned_abs(),
+            _ => Duration::ZERO,
+        };
+        Ok(Took { served: whole.saturating_sub(confirming), whole })
     }
 
     /// A command of it.
@@ -62,18 +90,18 @@ impl Contestant for Windlass {
         timed(self.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())).map(drop)
     }
 
-    fn first(&self, job: &Job<'_>) -> Result<Duration> {
+    fn first(&self, job: &Job<'_>) -> Result<Took> {
         let file = self.dir.join(format!("{}.json", job.name));
-        std::fs::write(&file, Self::declaration(job).text()).context("writing a declaration")?;
-        timed(self.command(&["apply", "-f", &file.to_string_lossy(), "--wait"]))
+        fs::write(&file, Self::declaration(job).text()).context("writing a declaration")?;
+        self.deploys(job, &["apply", "-f", &file.to_string_lossy(), "--wait"])
     }
 
-    fn again(&self, job: &Job<'_>) -> Result<Duration> {
-        timed(self.command(&["reconcile", &Self::service(job), "--wait"]))
+    fn again(&self, job: &Job<'_>) -> Result<Took> {
+        self.deploys(job, &["reconcile", &Self::service(job), "--wait"])
     }
 
-    fn back(&self, job: &Job<'_>) -> Result<Duration> {
-        timed(self.command(&["rollout", "undo", &Self::service(job), "--wait"]))
+    fn back(&self, job: &Job<'_>) -> Result<Took> {
+        self.deploys(job, &["rollout", "undo", &Self::service(job), "--wait"])
     }
 
     fn remove(&self, job: &Job<'_>) -> Result<()> {
