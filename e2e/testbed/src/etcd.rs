@@ -1,4 +1,4 @@
-//! A real etcd of one member, killed, frozen and started again by tests. Needs no root.
+//! A real etcd, of one member or of several, killed, frozen and started again by tests. Needs no root.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -88,7 +88,7 @@ pub struct Login {
 }
 
 /// What an etcd is like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EtcdOptions {
     /// Which etcd.
     pub version: EtcdVersion,
@@ -104,17 +104,38 @@ impl From<EtcdVersion> for EtcdOptions {
 
 /// A running etcd with data, address and ports of its own. Dropping it ends it; should this
 /// process be killed, etcd goes with it.
+///
+/// What is done to it is done to each of its members, unless it says otherwise.
 #[derive(Debug)]
 pub struct Etcd {
     version: EtcdVersion,
     address: Ipv4Addr,
-    port: u16,
+    members: Vec<Member>,
     certificates: Option<Certificates>,
     transport: Transport,
     durability: Durability,
     login: Mutex<Option<Login>>,
-    process: Mutex<Option<Process>>,
     dir: TempDir,
+}
+
+/// One process of an etcd.
+#[derive(Debug)]
+struct Member {
+    /// Its name, which is that of its folder too.
+    name: String,
+    /// Clients' port; the other members' is the next one.
+    port: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl Member {
+    fn new(index: usize) -> Self {
+        Self { name: format!("testbed{index}"), port: own_ports(), process: Mutex::new(None) }
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Etcd {
@@ -131,7 +152,19 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub fn start_with(options: impl Into<EtcdOptions>, durability: Durability) -> Result<Self> {
-        let EtcdOptions { version, transport } = options.into();
+        Self::start_members(options.into(), durability, 1)
+    }
+
+    /// Starts an empty cluster of three, which goes on when one of them is lost, and waits until each answers.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub fn cluster(version: EtcdVersion) -> Result<Self> {
+        Self::start_members(version.into(), Durability::Unsynced, 3)
+    }
+
+    fn start_members(options: EtcdOptions, durability: Durability, members: usize) -> Result<Self> {
+        let EtcdOptions { version, transport } = options;
         for name in ["etcd", "etcdctl"] {
             let program = version.program(name);
             if !program.exists() {
@@ -148,19 +181,22 @@ impl Etcd {
         let mut etcd = Self {
             version,
             address,
-            port: 0,
+            members: Vec::new(),
             certificates,
             transport,
             durability,
             login: Mutex::new(None),
-            process: Mutex::new(None),
             dir,
         };
         for attempt in 1.. {
-            etcd.port = own_ports();
+            etcd.members = (0..members).map(Member::new).collect();
             match etcd.restart() {
                 Err(_) if attempt < PORT_TRIES && etcd.log().contains("address already in use") => {
-                    fs::remove_dir_all(etcd.dir.path().join("data")).context("starting anew")?;
+                    for member in &etcd.members {
+                        member.process().take();
+                        // The one that could not have its port may have got no further.
+                        let _ = fs::remove_dir_all(etcd.data(member));
+                    }
                     fs::write(etcd.log_file(), "").context("starting anew")?;
                 }
                 done => {
@@ -177,14 +213,14 @@ impl Etcd {
         self.version
     }
 
-    /// The URLs that clients connect to; there is one.
+    /// The URLs that clients connect to, one a member.
     pub fn endpoints(&self) -> Vec<String> {
-        vec![self.endpoint()]
+        self.members.iter().map(|member| self.url(member)).collect()
     }
 
-    /// The URL that clients connect to.
+    /// The URL that clients connect to; where there are several members, that of the first.
     pub fn endpoint(&self) -> String {
-        format!("{}://{}:{}", self.scheme(), self.address, self.port)
+        self.url(&self.members[0])
     }
 
     /// The certificates, where there is TLS.
@@ -264,8 +300,10 @@ impl Etcd {
 
     /// The variables that make `etcdctl` talk to it.
     pub fn etcdctl_environment(&self) -> Vec<(String, String)> {
-        let mut variables =
-            vec![("ETCDCTL_API".to_owned(), "3".to_owned()), ("ETCDCTL_ENDPOINTS".to_owned(), self.endpoint())];
+        let mut variables = vec![
+            ("ETCDCTL_API".to_owned(), "3".to_owned()),
+            ("ETCDCTL_ENDPOINTS".to_owned(), self.endpoints().join(",")),
+        ];
         if let Some(tls) = &self.certificates {
             let files =
                 [("ETCDCTL_CACERT", &tls.authority), ("ETCDCTL_CERT", &tls.client), ("ETCDCTL_KEY", &tls.client_key)];
@@ -302,26 +340,64 @@ impl Etcd {
 
     /// Kills etcd with SIGKILL. What it acknowledged is there after [`Etcd::restart`].
     pub fn kill9(&self) {
-        self.process().take();
+        for member in &self.members {
+            member.process().take();
+        }
     }
 
-    /// Starts etcd on the same data and port, killing it first if it runs, and waits until it
+    /// Kills the member that leads with SIGKILL, and says which URL was its.
+    ///
+    /// # Errors
+    /// When none leads, or etcd does not answer.
+    pub fn kill_leader(&self) -> Result<String> {
+        for member in self.members.iter().filter(|member| member.process().is_some()) {
+            let endpoint = self.url(member);
+            let mut command = self.etcdctl_command();
+            command.env("ETCDCTL_ENDPOINTS", &endpoint).args(["endpoint", "status", "--write-out=fields"]);
+            let status = finish(command, None)?.into_stdout("etcdctl endpoint status")?;
+            let field = |name: &str| {
+                status.lines().find_map(|line| line.trim().strip_prefix(&format!("\"{name}\" : ")).map(str::to_owned))
+            };
+            let id = field("MemberID").with_context(|| format!("no member id in {status}"))?;
+            if field("Leader").as_ref() == Some(&id) {
+                member.process().take();
+                return Ok(endpoint);
+            }
+        }
+        bail!("no member of etcd leads")
+    }
+
+    /// Starts etcd on the same data and ports, killing it first if it runs, and waits until it
     /// answers.
     ///
     /// # Errors
     /// When it does not answer in time; the error ends with the tail of its log.
     pub fn restart(&self) -> Result<()> {
-        let mut process = self.process();
-        process.take();
-        let process = process.insert(Process::start(self.command()?, self.dir.path())?);
-        let deadline = Instant::now() + START_DEADLINE;
-        while !self.answers()? {
-            let ended = process.ended();
-            if ended || Instant::now() > deadline {
-                let why = if ended { "ended while it started" } else { "does not answer in time" };
-                bail!("etcd {:?} {why}:\n{}", self.version, tail(&self.log_file()));
+        self.kill9();
+        self.start_missing()
+    }
+
+    /// Starts the members that do not run on their data and ports, and waits until each answers.
+    ///
+    /// # Errors
+    /// When one does not answer in time; the error ends with the tail of the log.
+    pub fn start_missing(&self) -> Result<()> {
+        for member in &self.members {
+            let mut process = member.process();
+            if process.is_none() {
+                *process = Some(Process::start(self.command(member)?, self.dir.path())?);
             }
-            sleep(POLL);
+        }
+        let deadline = Instant::now() + START_DEADLINE;
+        for member in &self.members {
+            while !self.answers(member)? {
+                let ended = member.process().as_mut().is_none_or(Process::ended);
+                if ended || Instant::now() > deadline {
+                    let why = if ended { "ended while it started" } else { "does not answer in time" };
+                    bail!("etcd {:?} {why}:\n{}", self.version, tail(&self.log_file()));
+                }
+                sleep(POLL);
+            }
         }
         Ok(())
     }
@@ -343,13 +419,24 @@ impl Etcd {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let process = self.process();
-        let process = process.as_ref().context("etcd is not running")?;
-        kill_process(process.id(), signal).context("sending etcd a signal")
+        for member in &self.members {
+            let process = member.process();
+            let process = process.as_ref().context("etcd is not running")?;
+            kill_process(process.id(), signal).context("sending etcd a signal")?;
+        }
+        Ok(())
     }
 
-    fn process(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    fn url(&self, member: &Member) -> String {
+        format!("{}://{}:{}", self.scheme(), self.address, member.port)
+    }
+
+    fn peer_url(&self, member: &Member) -> String {
+        format!("http://{}:{}", self.address, member.port + 1)
+    }
+
+    fn data(&self, member: &Member) -> PathBuf {
+        self.dir.path().join(&member.name)
     }
 
     fn scheme(&self) -> &'static str {
@@ -363,16 +450,19 @@ impl Etcd {
         self.dir.path().join("log")
     }
 
-    fn answers(&self) -> Result<bool> {
-        let health = ["endpoint", "health", "--dial-timeout=1s", "--command-timeout=1s"];
+    fn answers(&self, member: &Member) -> Result<bool> {
         // Without a listener etcdctl would wait out its second.
-        Ok(std::net::TcpStream::connect((self.address, self.port)).is_ok()
-            && self.try_etcdctl(&health, None)?.success())
+        if std::net::TcpStream::connect((self.address, member.port)).is_err() {
+            return Ok(false);
+        }
+        let mut health = self.etcdctl_command();
+        health.env("ETCDCTL_ENDPOINTS", self.url(member));
+        health.args(["endpoint", "health", "--dial-timeout=1s", "--command-timeout=1s"]);
+        Ok(finish(health, None)?.success())
     }
 
-    fn command(&self) -> Result<Command> {
-        let client_url = self.endpoint();
-        let peer_url = format!("http://{}:{}", self.address, self.port + 1);
+    fn command(&self, member: &Member) -> Result<Command> {
+        let (client_url, peer_url) = (self.url(member), self.peer_url(member));
         let log = File::options().create(true).append(true).open(self.log_file());
         let log = log.context("opening etcd's log")?;
         let mut command = Command::new(self.version.program("etcd"));
@@ -382,16 +472,20 @@ impl Etcd {
                 command.env_remove(name);
             }
         }
-        command.args(["--name", "testbed", "--logger=zap", "--log-level=warn", "--bcrypt-cost=4"]);
-        // A cluster of one elects itself; the defaults make it wait a second first.
-        command.args(["--heartbeat-interval=20", "--election-timeout=200"]);
+        command.args(["--name", &member.name, "--logger=zap", "--log-level=warn", "--bcrypt-cost=4"]);
+        if self.members.len() == 1 {
+            // A cluster of one elects itself; the defaults make it wait a second first.
+            command.args(["--heartbeat-interval=20", "--election-timeout=200"]);
+        }
         if self.durability == Durability::Unsynced {
             command.arg("--unsafe-no-fsync");
         }
-        command.arg("--data-dir").arg(self.dir.path().join("data"));
+        command.arg("--data-dir").arg(self.data(member));
         command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        command.args(["--initial-cluster", &format!("testbed={peer_url}")]);
+        let cluster: Vec<String> =
+            self.members.iter().map(|member| format!("{}={}", member.name, self.peer_url(member))).collect();
+        command.args(["--initial-cluster", &cluster.join(",")]);
         if let Some(tls) = &self.certificates {
             command.arg("--cert-file").arg(&tls.server).arg("--key-file").arg(&tls.server_key);
             if self.transport == Transport::MutualTls {

@@ -309,6 +309,8 @@ impl Host {
         command.args(["--link-journal=no", "--resolv-conf=off", "--timezone=off"]);
         command.arg(format!("--machine={id}")).arg(format!("--hostname={}", self.name));
         command.arg(format!("--network-namespace-path=/run/netns/{id}"));
+        // As on any machine, its root may change its links: the namespace is its own.
+        command.arg("--capability=CAP_NET_ADMIN");
         command.arg("--directory").arg(self.root());
         command.stdin(Stdio::null());
         command.stdout(console.try_clone().context("sharing the console")?).stderr(console);

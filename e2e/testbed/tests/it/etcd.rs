@@ -128,6 +128,33 @@ fn an_etcd_without_listener_refuses_at_once() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_cluster_of_three_outlives_its_leader() -> Result<()> {
+    check(|version| {
+        let etcd = Etcd::cluster(version)?;
+        assert_eq!(etcd.endpoints().len(), 3);
+        etcd.etcdctl(&["put", "key", "value"])?;
+        let lost = etcd.kill_leader()?;
+        assert!(etcd.endpoints().contains(&lost), "{lost}");
+        let others: Vec<String> = etcd.endpoints().into_iter().filter(|endpoint| *endpoint != lost).collect();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let put = || etcd.try_etcdctl(&["put", "key", "another"], None);
+        while !put()?.success() {
+            assert!(Instant::now() < deadline, "no other one leads");
+        }
+        // By those that are left, and by the lost one once it has come back.
+        for endpoint in others.iter().chain([&lost]) {
+            if *endpoint == lost {
+                etcd.start_missing()?;
+            }
+            let mut etcdctl = etcd.etcdctl_command();
+            etcdctl.env("ETCDCTL_ENDPOINTS", endpoint);
+            assert_eq!(get(etcdctl)?, Ok("key\nanother\n".to_owned()), "{endpoint}");
+        }
+        Ok(())
+    })
+}
+
 /// The process that the test below kills: it starts an etcd, tells, and waits to be killed.
 #[test]
 fn victim() -> Result<()> {
