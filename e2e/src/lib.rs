@@ -7,9 +7,11 @@
 
 mod collector;
 mod command;
+mod connections;
 mod controller;
 mod declare;
 mod etcd_fields;
+mod gate;
 mod http;
 mod prober;
 mod program;
@@ -19,8 +21,10 @@ mod world;
 
 pub use collector::{Collector, Span};
 pub use command::{Ran, USER_OF_HOME, binary};
+pub use connections::Connection;
 pub use controller::{Controller, Serve};
 pub use declare::{Broken, Declaration, broken_values, host, service, zone};
+pub use gate::Gate;
 pub use http::{Answer, get};
 pub use prober::{Answers, Prober};
 pub use program::Program;

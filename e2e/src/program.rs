@@ -60,6 +60,15 @@ impl Program {
         self.put("server.py", &format!("{deaf}{}", server(version, 200, "")))
     }
 
+    /// A version that is well, and has its host start a unit first.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn starting(&self, version: &str, unit: &str) -> Result<()> {
+        let start = format!("import subprocess\n\nsubprocess.run(['systemctl', 'start', '{unit}'], check=True)\n");
+        self.put("server.py", &format!("{start}{}", server(version, 200, "")))
+    }
+
     /// A version that ends as soon as it starts.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use windlass_testbed::{Etcd, EtcdVersion, Host, Testbed};
 
 use crate::command::{Ran, binary, windlass, windlass_at_home, windlass_on_terminal};
+use crate::connections::{Connection, break_connections};
 use crate::controller::{Controller, Serve};
 use crate::declare::{self, Declaration};
 use crate::etcd_fields::{Version, store_revision, version};
@@ -160,7 +161,7 @@ impl World {
     /// When it cannot be started.
     pub fn start(&self, serve: &Serve) -> Result<Controller> {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);
-        let listen = SocketAddr::new(self.etcd_address()?, port);
+        let listen = SocketAddr::new(self.etcd_address()?.ip(), port);
         let environment = if serve.embedded || self.embedded {
             let port = self.ports.fetch_add(1, Ordering::Relaxed);
             vec![("WINDLASS_ETCD_LISTEN".to_owned(), SocketAddr::new(listen.ip(), port).to_string())]
@@ -388,8 +389,21 @@ impl World {
 
     /// Starts asking every host all the while.
     pub fn probe(&self, port: u16) -> Prober {
-        let hosts = self.hosts.iter().map(|host| (host.name().to_owned(), self.address(host, port)));
+        self.probe_on(&self.hosts, port)
+    }
+
+    /// Starts asking these hosts all the while.
+    pub fn probe_on<'host>(&self, hosts: impl IntoIterator<Item = &'host Host>, port: u16) -> Prober {
+        let hosts = hosts.into_iter().map(|host| (host.name().to_owned(), self.address(host, port)));
         Prober::start(hosts.collect())
+    }
+
+    /// Breaks the connections that this world's controllers have to a host, and says how many there were.
+    ///
+    /// # Errors
+    /// When a process cannot be killed.
+    pub fn break_connections(&self, host: &Host, which: Connection) -> Result<usize> {
+        break_connections(self.dir(), host.address(), which)
     }
 
     // Commands
@@ -437,7 +451,7 @@ impl World {
         if self.embedded {
             return vec![("WINDLASS_DATA_DIR".to_owned(), self.dir().join(SERVE).display().to_string())];
         }
-        let mut environment = vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoint())];
+        let mut environment = vec![("WINDLASS_ENDPOINTS".to_owned(), self.etcd.endpoints().join(","))];
         if let Some(tls) = self.etcd.certificates() {
             let files = [("CACERT", &tls.authority), ("CERT", &tls.client), ("KEY", &tls.client_key)];
             environment.extend(files.map(|(name, file)| (format!("WINDLASS_{name}"), file.display().to_string())));
@@ -470,12 +484,14 @@ impl World {
         String::from_utf8(output.stdout).context("etcdctl writes UTF-8")
     }
 
-    /// The loopback address that etcd has for itself in this process.
-    fn etcd_address(&self) -> Result<IpAddr> {
+    /// Where etcd listens, at a loopback address that it has for itself in this process.
+    ///
+    /// # Errors
+    /// Never, but for a mistake of ours.
+    pub fn etcd_address(&self) -> Result<SocketAddr> {
         let endpoint = self.etcd.endpoint();
         let authority = endpoint.split("://").nth(1).context("no address in etcd's endpoint")?;
-        let address: SocketAddr = authority.parse().context("etcd's endpoint is no address")?;
-        Ok(address.ip())
+        authority.parse().context("etcd's endpoint is no address")
     }
 
     fn version(&self, path: &str, at: Option<u64>) -> Result<Option<Version>> {

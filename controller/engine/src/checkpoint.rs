@@ -1,11 +1,14 @@
-//! The named steps of a rollout, at each of which a test kills the controller.
+//! The named steps of a rollout, at each of which a test kills the controller, or puts it to sleep.
 //!
 //! A controller that was started with `WINDLASS_CHECKPOINT=<name>:<file>` writes the file and kills itself with
-//! SIGKILL the first time that it reaches the step. It can harm nobody but the controller itself.
+//! SIGKILL the first time that it reaches the step. With `WINDLASS_CHECKPOINT=sleep@<name>:<file>` it stops itself with
+//! SIGSTOP instead, and does the step once it is told to go on. It can harm nobody but the controller itself.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::process::Signal;
 
 macro_rules! checkpoints {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
@@ -74,27 +77,39 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// Where this process is to die, and the file that says that it did.
-fn chosen() -> Option<&'static (String, PathBuf)> {
-    static CHOSEN: OnceLock<Option<(String, PathBuf)>> = OnceLock::new();
+/// Where this process is to end or to sleep, and the file that says that it did.
+#[derive(Debug)]
+struct Wish {
+    name: String,
+    signal: Signal,
+    file: PathBuf,
+}
+
+fn chosen() -> Option<&'static Wish> {
+    static CHOSEN: OnceLock<Option<Wish>> = OnceLock::new();
     let read = || {
         let wish = std::env::var("WINDLASS_CHECKPOINT").ok()?;
         let (name, file) = wish.split_once(':')?;
-        Some((name.to_owned(), PathBuf::from(file)))
+        let (name, signal) = match name.strip_prefix("sleep@") {
+            Some(name) => (name, Signal::STOP),
+            None => (name, Signal::KILL),
+        };
+        Some(Wish { name: name.to_owned(), signal, file: PathBuf::from(file) })
     };
     CHOSEN.get_or_init(read).as_ref()
 }
 
-/// Says that a step is reached; the process ends here where a test asked for it.
+/// Says that a step is reached; the process ends or sleeps here where a test asked for it.
 pub fn reached(checkpoint: Checkpoint) {
     /// Errands run side by side: the second that arrives must not empty the file that the first has written.
-    static FIRST: Mutex<()> = Mutex::new(());
-    let Some((name, file)) = chosen() else { return };
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let Some(Wish { name, signal, file }) = chosen() else { return };
     if name != checkpoint.name() {
         return;
     }
-    let _alone = FIRST.lock();
-    if std::fs::write(file, name).is_ok() {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*done && std::fs::write(file, name).is_ok() {
+        *done = true;
+        let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use windlass_e2e::{Serve, World, eventually, holds, within};
+use windlass_testbed::Host;
 
 use crate::{PORT, Running};
 
@@ -52,6 +54,71 @@ fn a_standby_takes_over_within_twenty_seconds() -> Result<()> {
     })?;
     standby.check_alive()?;
     ensure!(standby.get("/readyz")?.body.to_lowercase().contains("standby"), "{:?}", standby.get("/readyz")?);
+    world.passed()
+}
+
+/// The number that a host's fence lets nothing below through.
+fn fence(host: &Host) -> Result<u64> {
+    let text = host.read_file("/opt/windlass/fence/default.web/seq")?;
+    text.trim().parse().with_context(|| format!("a fence that says {text:?}"))
+}
+
+/// A leader is put to sleep between its decision to switch a host and the call that does it. A standby takes over and goes
+/// back; then the other wakes up in the middle of that call. It must not get through: neither on the host that was taken
+/// back, nor on the one that its successor had nothing to do on but to stamp it.
+#[test]
+fn a_leader_that_wakes_up_in_mid_step_is_refused() -> Result<()> {
+    let canary = json!({"steps": [1, "100%"], "bake": "1s", "promotion": "approved"});
+    let change = |web: windlass_e2e::Declaration| {
+        web.with("/spec/rollout/strategy", "canary").with("/spec/rollout/canary", canary)
+    };
+    let Running { world, controller, program, .. } = Running::changed(World::new(3)?, change)?;
+    let prober = world.probe(PORT);
+    let [web1, web2, web3] = world.hosts.as_slice() else { anyhow::bail!("three hosts") };
+    program.good("v2")?;
+    eventually("the canary waits for a person", || {
+        world.service("web")?.expect("Reconciling", "True", "WaitingForApproval")?;
+        world.expect_version([web1], PORT, "v2")
+    })?;
+    controller.stop(Duration::from_secs(30))?;
+
+    let marker = world.dir().join("asleep");
+    let checkpoint = Some(("sleep@before-activate".to_owned(), marker.clone()));
+    let mut sleeper = world.start(&Serve { name: "sleeper", checkpoint, ..Serve::default() })?;
+    sleeper.wait_until_up()?;
+    sleeper.wait_until_leading(TAKEOVER)?;
+    let mut standby = world.start(&Serve { name: "standby", ..Serve::default() })?;
+    standby.wait_until_up()?;
+    world.windlass(&["rollout", "approve", "service/web", "--revision", "2"])?.expect(0)?;
+    eventually("it sleeps, about to switch the second host", || {
+        ensure!(marker.exists() && sleeper.sleeps()?, "not yet");
+        Ok(())
+    })?;
+    let before = [fence(web1)?, fence(web2)?, fence(web3)?];
+    world.windlass(&["rollout", "abort", "service/web"])?.expect(0)?;
+    standby.wait_until_leading(TAKEOVER)?;
+    let gone_back = || {
+        world.service("web")?.expect("Ready", "False", "Aborted")?;
+        world.expect_version(&world.hosts, PORT, "v1")
+    };
+    eventually("everything is back", gone_back)?;
+    for (host, before) in [web1, web2, web3].into_iter().zip(before) {
+        let now = fence(host)?;
+        ensure!(now > before, "{} was not stamped: {before}, then {now}", host.name());
+    }
+
+    sleeper.thaw()?;
+    eventually("it says that it leads no longer", || {
+        let answer = sleeper.get("/readyz")?;
+        ensure!(answer.body.to_lowercase().contains("standby"), "/readyz says {answer:?}");
+        Ok(())
+    })?;
+    holds(Duration::from_secs(5), "nothing comes of what it was about to do", gone_back)?;
+    ensure!(world.starts("web", "v2")? == [1, 0, 0], "{:?}", world.starts("web", "v2")?);
+    let answers = prober.finish();
+    ensure!(answers.most_down_at_once() <= 1, "{}", answers.summary());
+    sleeper.check_alive()?;
+    standby.check_alive()?;
     world.passed()
 }
 
