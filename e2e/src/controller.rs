@@ -19,7 +19,7 @@ use crate::wait::within;
 pub struct Serve {
     /// What its data directory and its log are called.
     pub name: &'static str,
-    /// The step at which it kills itself, or with `sleep@` before it goes to sleep, and the file that it writes then.
+    /// The step at which it kills itself, or with `hold@` before it waits, and the file that it writes then.
     pub checkpoint: Option<(String, PathBuf)>,
     /// More arguments.
     pub arguments: Vec<String>,
@@ -181,15 +181,6 @@ impl Controller {
     /// When it has ended.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT)
-    }
-
-    /// Whether it is stopped in its tracks.
-    ///
-    /// # Errors
-    /// When it has ended.
-    pub fn sleeps(&self) -> Result<bool> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).context("looking at it")?;
-        Ok(status.lines().any(|line| line.starts_with("State:\tT")))
     }
 
     /// Waits until it has killed itself with SIGKILL.

@@ -1,14 +1,13 @@
-//! The named steps of a rollout, at each of which a test kills the controller, or puts it to sleep.
+//! The named steps of a rollout, at each of which a test kills the controller, or holds it.
 //!
 //! A controller that was started with `WINDLASS_CHECKPOINT=<name>:<file>` writes the file and kills itself with
-//! SIGKILL the first time that it reaches the step. With `WINDLASS_CHECKPOINT=sleep@<name>:<file>` it stops itself with
-//! SIGSTOP instead, and does the step once it is told to go on. It can harm nobody but the controller itself.
+//! SIGKILL the first time that it reaches the step. With `WINDLASS_CHECKPOINT=hold@<name>:<file>` it writes the file, and
+//! goes on with the step once somebody has taken the file away. It can harm nobody but the controller itself.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
-
-use rustix::process::Signal;
+use std::time::Duration;
 
 macro_rules! checkpoints {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
@@ -77,39 +76,61 @@ impl fmt::Display for Checkpoint {
     }
 }
 
-/// Where this process is to end or to sleep, and the file that says that it did.
+/// What is to happen at a step, and the file that says that it does.
 #[derive(Debug)]
 struct Wish {
     name: String,
-    signal: Signal,
+    end: End,
     file: PathBuf,
 }
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The process dies.
+    Killed,
+    /// The step waits until the file is gone.
+    Held,
+}
+
+/// Between two looks for the file.
+const POLL: Duration = Duration::from_millis(5);
 
 fn chosen() -> Option<&'static Wish> {
     static CHOSEN: OnceLock<Option<Wish>> = OnceLock::new();
     let read = || {
         let wish = std::env::var("WINDLASS_CHECKPOINT").ok()?;
         let (name, file) = wish.split_once(':')?;
-        let (name, signal) = match name.strip_prefix("sleep@") {
-            Some(name) => (name, Signal::STOP),
-            None => (name, Signal::KILL),
+        let (name, end) = match name.strip_prefix("hold@") {
+            Some(name) => (name, End::Held),
+            None => (name, End::Killed),
         };
-        Some(Wish { name: name.to_owned(), signal, file: PathBuf::from(file) })
+        Some(Wish { name: name.to_owned(), end, file: PathBuf::from(file) })
     };
     CHOSEN.get_or_init(read).as_ref()
 }
 
-/// Says that a step is reached; the process ends or sleeps here where a test asked for it.
+/// Says that a step is reached; the process ends or waits here where a test asked for it.
 pub fn reached(checkpoint: Checkpoint) {
     /// Errands run side by side: the second that arrives must not empty the file that the first has written.
     static DONE: Mutex<bool> = Mutex::new(false);
-    let Some(Wish { name, signal, file }) = chosen() else { return };
+    let Some(Wish { name, end, file }) = chosen() else { return };
     if name != checkpoint.name() {
         return;
     }
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*done && std::fs::write(file, name).is_ok() {
-        *done = true;
-        let _ = rustix::process::kill_process(rustix::process::getpid(), *signal);
+    if *done || std::fs::write(file, name).is_err() {
+        return;
+    }
+    *done = true;
+    match end {
+        End::Killed => {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        // The thread waits and not the task, so that nothing can come between this and the step.
+        End::Held => {
+            while file.exists() {
+                std::thread::sleep(POLL);
+            }
+        }
     }
 }

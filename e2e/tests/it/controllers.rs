@@ -82,18 +82,21 @@ fn a_leader_that_wakes_up_in_mid_step_is_refused() -> Result<()> {
     })?;
     controller.stop(Duration::from_secs(30))?;
 
-    let marker = world.dir().join("asleep");
-    let checkpoint = Some(("sleep@before-activate".to_owned(), marker.clone()));
+    let marker = world.dir().join("held");
+    let checkpoint = Some(("hold@before-activate".to_owned(), marker.clone()));
     let mut sleeper = world.start(&Serve { name: "sleeper", checkpoint, ..Serve::default() })?;
     sleeper.wait_until_up()?;
     sleeper.wait_until_leading(TAKEOVER)?;
     let mut standby = world.start(&Serve { name: "standby", ..Serve::default() })?;
     standby.wait_until_up()?;
     world.windlass(&["rollout", "approve", "service/web", "--revision", "2"])?.expect(0)?;
-    eventually("it sleeps, about to switch the second host", || {
-        ensure!(marker.exists() && sleeper.sleeps()?, "not yet");
+    eventually("it is about to switch the second host", || {
+        ensure!(marker.exists(), "not yet");
         Ok(())
     })?;
+    sleeper.freeze()?;
+    // As if it had fallen asleep just there.
+    std::fs::remove_file(&marker)?;
     let before = [fence(web1)?, fence(web2)?, fence(web3)?];
     world.windlass(&["rollout", "abort", "service/web"])?.expect(0)?;
     standby.wait_until_leading(TAKEOVER)?;

@@ -4,7 +4,6 @@
 
 mod adopt;
 mod apply;
-mod bad_input;
 mod connection;
 mod describe;
 mod diff;
@@ -18,6 +17,7 @@ mod removal;
 mod roles;
 mod rollout;
 mod serve;
+mod shown;
 mod terminal;
 mod told;
 mod wait;

@@ -1,0 +1,49 @@
+//! `docs/bad-input.md` and `docs/faults.md` name tests in each row, and the tests are there.
+
+use std::path::{Path, PathBuf};
+
+/// Every Rust file below a folder, without what was built.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() && entry.file_name().is_none_or(|name| name != "target" && name != ".git") {
+            sources(&entry, found);
+        } else if entry.extension().is_some_and(|end| end == "rs") {
+            found.push(entry);
+        }
+    }
+}
+
+/// Makes sure that the last cell of each row of a document's tables is a list of tests, and that they are there.
+fn check(document: &str, least: usize) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let table = std::fs::read_to_string(root.join("docs").join(document)).expect("the table");
+    let mut files = Vec::new();
+    for folder in ["crds", "controller", "e2e"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let code: Vec<String> = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---")).collect();
+    let rows: Vec<&str> = rows.into_iter().filter(|row| !row.ends_with("| shown by |")).collect();
+    assert!(rows.len() >= least, "the reader of {document} finds {} rows", rows.len());
+    for row in rows {
+        let (_, cell) = row.trim_end_matches(" |").rsplit_once("| ").unwrap_or_else(|| panic!("one cell: {row}"));
+        for name in cell.split(", ") {
+            let name = name.strip_prefix('`').and_then(|name| name.strip_suffix('`'));
+            let name = name.unwrap_or_else(|| panic!("no test in the last cell of {row}"));
+            let definition = format!("fn {name}");
+            let defines =
+                |text: &String| text.contains(&format!("{definition}(")) || text.contains(&format!("{definition}<"));
+            assert!(code.iter().any(defines), "there is no test {name}: {row}");
+        }
+    }
+}
+
+#[test]
+fn each_mistake_is_shown_by_a_test() {
+    check("bad-input.md", 26);
+}
+
+#[test]
+fn each_fault_is_shown_by_a_test() {
+    check("faults.md", 30);
+}
