@@ -386,7 +386,15 @@ impl Told<'_> {
 
     /// How far a rollout has come, and what it waits for.
     fn rolling_out(&self) -> Why {
-        let progress = self.progress();
+        let mut progress = self.progress();
+        if !self.owned.went_back.is_empty() {
+            let names: Vec<String> = self.owned.went_back.keys().map(ToString::to_string).collect();
+            let revision = self.aim.revision().unwrap_or_default();
+            progress.push_str(&format!(
+                "; {} took revision {revision} back, unconfirmed: it is tried once more there, and nowhere else before",
+                names.join(", ")
+            ));
+        }
         let Some((canary, stage)) = self.canary else { return (Reason::RollingOut, progress) };
         let CanaryStatus { step, steps, .. } = canary.status(stage);
         let (reason, more) = match stage {

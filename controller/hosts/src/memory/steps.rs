@@ -218,11 +218,10 @@ impl Held {
 
     /// Whether what runs is this revision, and was switched to with success.
     fn check_activated(&self, revision: RevisionNumber) -> Result<(), StepError> {
-        let switched = |verb: &Verb| {
-            let record = self.steps.get(verb);
-            record.is_some_and(|record| record.revision == revision && record.state == StepState::Ok)
-        };
-        let detail = if !SWITCHING.iter().any(switched) {
+        // Only the last switch counts, whichever way it was.
+        let last = SWITCHING.iter().filter_map(|verb| self.steps.get(verb)).max_by_key(|record| record.sequence);
+        let switched = last.is_some_and(|record| record.revision == revision && record.state == StepState::Ok);
+        let detail = if !switched {
             "no record says that it was activated"
         } else if self.unit.revision() != Some(revision) {
             "the unit is another one"

@@ -276,7 +276,7 @@ impl World {
         if !held.void(&armed) {
             return;
         }
-        match armed.back {
+        match held.good.or(armed.back) {
             // That somebody has edited its files can be put right once the host can be reached.
             Some(back) if held.staged(back).is_some_and(|(staged, _)| !staged.changed) => {
                 (held.last, held.unit, held.needs_reload) = (Some(Verb::Revert), UnitFile::Revision(back), false);
@@ -439,16 +439,13 @@ impl Held {
     /// Voids an activation, so that no confirmation is taken any more; says whether there is anything to go back from:
     /// the unit is still at what was activated, and nobody has confirmed it.
     fn void(&mut self, armed: &Armed) -> bool {
-        let confirmed = self.steps.get(&Verb::Confirm).is_some_and(|record| {
-            record.state == StepState::Ok && record.revision == armed.revision && record.sequence >= armed.sequence
-        });
-        if confirmed || self.unit.revision() != Some(armed.revision) {
+        // By this activation, or by one before that was overtaken.
+        let Some(runs) = self.unit.revision().filter(|runs| Some(*runs) != self.good.or(armed.back)) else {
             return false;
-        }
+        };
         for verb in [Verb::Activate, Verb::Revert] {
             if let Some(record) = self.steps.get_mut(&verb)
-                && record.sequence == armed.sequence
-                && record.revision == armed.revision
+                && record.revision == runs
                 && matches!(record.state, StepState::Ok | StepState::Begun)
             {
                 record.state = StepState::Voided;

@@ -1028,21 +1028,27 @@ start() {
 # time counts from the boot, for clocks that are wrong then. Each has a name of its own, so systemd never has to read one
 # again, and starts what is there without a reload.
 
-# What `armed` says where nothing is: a sequence and a time.
+# What `armed` says where nothing is: a sequence and a time. Then come the revision, what is gone back to, and in which
+# boot, how long after its beginning and for how many seconds it was armed.
 unarmed=$nothing-000000000000
+unarmed_record="$unarmed $nothing $nothing 00000000-0000-0000-0000-000000000000 000000000000 000000"
 
 # arm SECONDS LIMIT: sets `token`, empty where what is switched to is what would be gone back to. The codes are a step's.
 arm() {
     token=''
     find_good
     [ "$good_number" != "$number" ] || return 0
-    [ -e "$fence/armed" ] || put_new "$fence/armed" "$unarmed $nothing $nothing"
+    # In a shell of its own: where there is no room, that is for the caller to say.
+    [ -e "$fence/armed" ] || (put_new "$fence/armed" "$unarmed_record") || return 1
     # By a second too early, for all that systemd promises of the calendar.
     due=000000000000$(($(date +%s) + $1 + 1))
     due=${due#"${due%????????????}"}
     token=$sequence-$due
     write_timer "$1" "$2" || return 1
-    printf '%s %s %020d\n' "$token" "$revision" "${good_number:-0}" 1<>"$fence/armed" || return 1
+    read -r boot </proc/sys/kernel/random/boot_id
+    tell_uptime
+    printf '%s %s %020d %s %012d %06d\n' "$token" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
+        1<>"$fence/armed" || return 1
     sync "$unit_dir/$deadman$token.service" "$unit_dir/$deadman$token.timer" "$fence/armed" "$timers" "$unit_dir" \
         2>/dev/null || sync
     control 20 start "$deadman$token.timer"
@@ -1061,31 +1067,42 @@ write_timer() {
         printf 'ExecStart=%s "%s" deadman %s' "$program" "$quoted" "$scope"
         quote "$dir"
         printf ' "%s" "%s" %s %s %s\n' "$quoted" "$shell" "$service" "$token" "$2"
-        # It fails where it could not have the lock.
-        printf '%s\n' Restart=on-failure RestartSec=10
         if [ -n "${XDG_CONFIG_HOME-}" ]; then
-            quote "$XDG_CONFIG_HOME"
+            quote "$XDG_CONFIG_HOME" '\$'
             printf 'Environment="XDG_CONFIG_HOME=%s"\n' "$quoted"
         fi
+        # It fails where it could not have the lock, or not go back.
+        printf '%s\n' Restart=on-failure RestartSec=10
     } >"$unit_dir/$deadman$token.service" || return 1
-    printf '%s\n' '[Unit]' "Description=Whether the activation of $service is confirmed in time" '[Timer]' \
+    # The system's timers with a time of day wait by default for clocks to be set by the network, which may be what is
+    # broken.
+    waits=
+    [ "$scope" != system ] || waits='DefaultDependencies=no
+Requires=sysinit.target
+After=sysinit.target
+Conflicts=shutdown.target
+Before=timers.target shutdown.target'
+    printf '%s\n' '[Unit]' "Description=Whether the activation of $service is confirmed in time" "$waits" '[Timer]' \
         "OnCalendar=@${due#"${due%%[!0]*}"}" "OnActiveSec=$(($1 + 1))" AccuracySec=100ms Persistent=yes \
         '[Install]' WantedBy=timers.target >"$unit_dir/$deadman$token.timer" || return 1
     ln -sf "../$deadman$token.timer" "$timers/$deadman$token.timer"
 }
 
-# A path as it is written in a unit between double quotes. Sets `quoted`.
+# A path as it is written in a unit between double quotes: a dollar is doubled in a command, and $2 elsewhere. Sets
+# `quoted`.
 quote() {
     quoted=$1
     case $1 in
-    *[\\\"\$%]*) quoted=$(printf '%s\n' "$1" | sed -e 's/[\\"]/\\&/g' -e 's/%/%%/g' -e 's/\$/$$/g') ;;
+    *[\\\"\$%]*)
+        quoted=$(printf '%s\n' "$1" | sed -e 's/[\\"]/\\&/g' -e 's/%/%%/g' -e "s/\\\$/${2:-\$\$}/g")
+        ;;
     esac
 }
 
 # Nothing is waited for any more. Under the lock.
 disarm() {
     [ -e "$fence/armed" ] || return 0
-    printf '%s\n' "$unarmed $nothing $nothing" 1<>"$fence/armed"
+    printf '%s\n' "$unarmed_record" 1<>"$fence/armed"
 }
 
 # Stops this service's timers, and takes them away with all that belongs to them.
@@ -1131,24 +1148,18 @@ go_back_unconfirmed() {
     make_fence
     # A step that holds it has an end of its own, and is tried for again.
     take_lock 60
-    sequence=${token%-*}
-    if [ ! -e "$fence/armed" ]; then
-        # Somebody has lost the records. What is not what was confirmed last is not confirmed.
-        find_good
-        read_installed
-        number=$installed
-        case $number in
-        '' | - | "$good_number") ;;
-        *) back_to "${good_number:-0}" "$3" ;;
-        esac
-    elif read -r at revision back <"$fence/armed" && [ "$at" = "$token" ]; then
-        number=$(plain "$revision")
-        if was_switched; then
+    # Where somebody has lost the records, what is not what was confirmed last is not confirmed.
+    at=$token back=$nothing boot='' since=0 seconds=0
+    [ ! -e "$fence/armed" ] || read -r at _ back boot since seconds <"$fence/armed" || exit 1
+    if [ "$at" = "$token" ]; then
+        is_due || exit 1
+        if is_unconfirmed; then
             void
-            back_to "$(plain "$back")" "$3"
+            # Tried again until it is done.
+            back_to "$3" || exit 1
         fi
         disarm
-        sync "$fence/armed" "$fence/last" 2>/dev/null || sync
+        sync "$fence/armed" "$fence/last" "$wants" 2>/dev/null || sync
     fi
     put_away "$deadman$token"
     # Since the last boot, or reload, systemd may hold on to what it was told to start.
@@ -1161,42 +1172,56 @@ plain() {
     printf '%s\n' "${digits:-0}"
 }
 
-# Whether the unit is still at what was activated, and no confirmation of that is recorded: one that lost power may have
-# got no further.
-was_switched() {
-    read -r at state _ about <"$fence/steps/confirm" || return 1
-    [ "$state $about" != "ok $revision" ] || [ "$at" -lt "$sequence" ] || return 1
+# Whether its time is up by the clock that nobody sets, in the boot in which it was armed. The other one may have jumped.
+is_due() {
+    read -r now </proc/sys/kernel/random/boot_id
+    [ "$now" = "$boot" ] || return 0
+    tell_uptime
+    [ $((uptime - $(plain "$since"))) -ge $(($(plain "$seconds") * 100)) ]
+}
+
+# Whether the unit is at what nobody has confirmed, by this activation or by one before that was overtaken. Sets `number`
+# to that, and `good_number` to what is gone back to.
+is_unconfirmed() {
     read_installed
-    [ "$installed" = "$number" ]
+    number=$installed
+    find_good
+    [ -n "$good_number" ] || [ "$back" = "$nothing" ] || good_number=$(plain "$back")
+    case $number in
+    '' | - | "$good_number") return 1 ;;
+    esac
 }
 
 # From now on no confirmation is taken. What is known to have failed stays so.
 void() {
     for step in activate revert; do
         read -r at state _ about <"$fence/steps/$step" || continue
-        case $state,$at,$about in
-        ok,"$sequence,$revision" | begun,"$sequence,$revision") record "$step" void 0 ;;
+        [ "$(plain "$about")" = "$number" ] || continue
+        case $state in
+        ok | begun) printf '%s %-5s %03d %s\n' "$at" void 0 "$about" 1<>"$fence/steps/$step" ;;
         esac
     done
     sync "$fence/steps/activate" "$fence/steps/revert" 2>/dev/null || sync
 }
 
-# back_to NUMBER SECONDS: the switch to what was confirmed last, though somebody may have edited its files: that can be
-# put right once the host can be reached. A stop where there is nothing that systemd could start.
+# back_to SECONDS: the switch to what was confirmed last, though somebody may have edited its files: that can be put right
+# once the host can be reached. A stop where there is nothing that systemd could start.
 back_to() {
-    echo "nobody has confirmed revision $number in time: going back to ${1#0}"
-    if [ "$1" = 0 ] || ! check_revision "$1"; then
+    if [ -z "$good_number" ] || ! check_revision "$good_number"; then
+        echo "nobody has confirmed revision $number in time, and there is nothing to go back to: stopping it"
         decides stop
-        control "$2" stop "$unit"
+        control "$1" stop "$unit" || return
         # It would cut the host off again at the next boot. systemd remembers what it found there.
-        rm -f "$wants/$unit"
+        rm -f "$wants/$unit" || return
         reload
         return
     fi
+    echo "nobody has confirmed revision $number in time: going back to $good_number"
     decides revert
-    number=$1
+    number=$good_number
     put_unit "$number" || return
-    start_unit "$2"
+    # Whatever comes of its start, it is what was well before, and systemd goes on trying.
+    start_unit "$1"
     after_switch
     sync "$home/live" 2>/dev/null || sync
 }
@@ -1209,11 +1234,11 @@ verb_confirm() {
     cluster=$2 sequence=$3 revision=$4 number=$5
     begin_step confirm "$6"
     shift 6
-    activated=
-    for verb in activate revert; do
-        read -r _ state _ about <"$fence/steps/$verb" || continue
-        [ "$state $about" != "ok $revision" ] || activated=1
-    done
+    # Only the last switch counts, whichever way it was.
+    read -r at state _ about <"$fence/steps/activate" || at=$nothing state=none about=''
+    read -r later other _ beside <"$fence/steps/revert" || later=$nothing
+    [ "$later" -lt "$at" ] || { state=$other about=$beside; }
+    [ "$state $about" = "ok $revision" ] && activated=1 || activated=
     read_installed
     if [ -z "$activated" ] || [ "$installed" != "$number" ]; then
         printf 'err no activation of %s is recorded as done, or the unit is at %s\n' "$number" "${installed:-nothing}"
@@ -1231,7 +1256,7 @@ verb_confirm() {
     fi
     clear_away "$number" "$@"
     clear_timers
-    [ ! -e "$fence/armed" ] || sync "$fence/armed" 2>/dev/null || sync
+    [ ! -e "$fence/armed" ] || sync "$fence/armed" "$home" 2>/dev/null || sync
     end_step 0
 }
 
@@ -1372,7 +1397,7 @@ verb_sample() {
 tell_voided() {
     [ -e "$fence/armed" ] || return 0
     read -r at state _ <"$fence/steps/activate" && read -r later other _ <"$fence/steps/revert" || return 0
-    [ "$later" -le "$at" ] || state=$other
+    [ "$later" -lt "$at" ] || state=$other
     [ "$state" != void ] || echo voided
 }
 

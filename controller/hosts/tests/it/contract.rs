@@ -186,6 +186,7 @@ cases! {
     what_is_confirmed_in_time_stays
     a_first_activation_that_nobody_confirms_is_stopped
     a_revert_is_no_longer_waited_for
+    what_was_gone_back_to_once_confirms_nothing_later
     a_confirmation_clears_away
     a_removal_keeps_fence_and_data
     a_purge_takes_the_data_too
@@ -415,28 +416,53 @@ async fn what_is_confirmed_in_time_stays<S: Stand>(mut case: Case<'_, S>) {
     assert_eq!(again, Err(StepError::Voided { revision: revision(1) }));
 }
 
-async fn a_first_activation_that_nobody_confirms_is_stopped<S: Stand>(mut case: Case<'_, S>) {
-    let one = case.releases.server("1", 0);
-    case.confirm_within = Duration::from_secs(1);
-    case.stage(1, 1, &one, &[]).await.expect("stage");
-    case.activate(1, 1).await.expect("activate");
+/// Looks until the host has taken back its last switch by itself, where there was nothing to go back to.
+async fn until_voided_and_stopped<S: Stand>(case: &Case<'_, S>) -> ServiceObservation {
     let stopped = async {
         loop {
             let seen = case.look(Scrutiny::Quick).await;
             let voided = seen.steps.get(&Verb::Activate).is_some_and(|record| record.state == StepState::Voided);
-            if voided && seen.run.active == ActiveState::Inactive {
+            if voided && seen.run.active == ActiveState::Inactive && !seen.run.enabled {
                 return seen;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let seen = tokio::time::timeout(GOES_BACK, stopped).await.expect("it is stopped by the host itself");
+    tokio::time::timeout(GOES_BACK, stopped).await.expect("it is stopped by the host itself")
+}
+
+async fn a_first_activation_that_nobody_confirms_is_stopped<S: Stand>(mut case: Case<'_, S>) {
+    let one = case.releases.server("1", 0);
+    case.confirm_within = Duration::from_secs(1);
+    case.stage(1, 1, &one, &[]).await.expect("stage");
+    case.activate(1, 1).await.expect("activate");
+    let seen = until_voided_and_stopped(&case).await;
     assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(1)), None));
     assert!(!seen.run.enabled, "and does not come back at the next boot");
     assert!(!seen.drift.contains(&Drift::Stopped), "nobody else did that: {seen:?}");
     case.confirm_within = Duration::from_secs(600);
     case.activate(2, 1).await.expect("activate anew");
     case.confirm(2, 1, &[]).await.expect("confirm");
+}
+
+/// A revision that was gone back to before the service was removed, and whose number is another's now.
+async fn what_was_gone_back_to_once_confirms_nothing_later<S: Stand>(mut case: Case<'_, S>) {
+    let (one, two) = (case.releases.server("1", 0), case.releases.server("2", 0));
+    case.deploy(1, 1, &one).await;
+    case.stage(2, 2, &two, &[&one]).await.expect("stage");
+    case.activate(2, 2).await.expect("activate");
+    case.confirm(2, 2, &[1]).await.expect("confirm");
+    case.revert(3, 1).await.expect("revert");
+    case.confirm(3, 1, &[]).await.expect("confirm");
+    case.remove(4, DataFate::Keep).await.expect("remove");
+    case.confirm_within = Duration::from_secs(1);
+    case.stage(5, 1, &two, &[]).await.expect("stage");
+    case.activate(5, 1).await.expect("activate");
+    let seen = until_voided_and_stopped(&case).await;
+    assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(1)), None));
+    let late = case.confirm(6, 1, &[]).await;
+    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    assert_eq!(case.look(Scrutiny::Quick).await.good, None);
 }
 
 async fn a_revert_is_no_longer_waited_for<S: Stand>(mut case: Case<'_, S>) {

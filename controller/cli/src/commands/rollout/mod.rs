@@ -69,7 +69,7 @@ pub(super) async fn run(args: &RolloutArgs, client: &ClientArgs) -> anyhow::Resu
 /// say.
 fn is_held(inventory: &Inventory, key: &ResourceKey) -> bool {
     let owned = inventory.get(key).and_then(Resource::owned_record);
-    owned.is_some_and(|owned| owned.paused.is_some() || owned.hold.is_some())
+    owned.is_some_and(|owned| owned.paused.is_some() || owned.hold.is_some() || !owned.went_back.is_empty())
 }
 
 /// Whether a Service is paused, as far as the records say.
