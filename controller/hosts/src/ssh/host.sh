@@ -1130,7 +1130,8 @@ $unit_dir/$at.service
 $stamps/stamp-$at.timer"
     done
     # shellcheck disable=SC2086
-    control 20 stop --no-block $names 2>/dev/null
+    # Before the files go: one that goes off without them would be a failed unit for ever.
+    control 20 stop $names 2>/dev/null
     # Paths may hold spaces.
     old=$IFS
     IFS='
