@@ -101,6 +101,8 @@ pub enum Reason {
     FirstDeployUnhealthy,
     /// A host took the declared revision back by itself twice, since nobody could confirm it in time.
     Unconfirmed,
+    /// Many hosts turned unhealthy within a minute without anything having been done there.
+    MassUnhealthy,
     /// A step failed for another reason than health; the rollout waits before it tries again.
     StepFailed,
     /// No progress for `progressDeadline`.

@@ -47,6 +47,10 @@ pub struct Owned {
     /// Nothing more is begun on any host, because of what happened there, until a person resumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// When a person last let it go on after hosts had turned unhealthy: what ailed by then is known, and holds nothing up
+    /// again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Timestamp>,
     /// Hosts that were taken back alone, within `maxFailures`: which revisions they are not brought again by
     /// themselves, and how those turned out there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -83,6 +87,13 @@ pub enum HoldCause {
         host: HostId,
         /// Which revision.
         revision: RevisionNumber,
+    },
+    /// Many hosts turned unhealthy within a minute, and nothing had been done there: going on or back may make it worse.
+    MassUnhealthy {
+        /// Which hosts.
+        hosts: BTreeSet<HostId>,
+        /// Of how many.
+        of: usize,
     },
 }
 

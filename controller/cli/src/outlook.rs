@@ -53,6 +53,9 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
             "nothing is begun on hosts until somebody says what comes next; what was confirmed before runs on"
                 .to_owned()
         }
+        Reason::MassUnhealthy => {
+            "nothing is switched on hosts, neither on nor back, until somebody says so; what runs goes on".to_owned()
+        }
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),
         Reason::HeldBack => {
             format!(
@@ -101,6 +104,9 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         Reason::Paused => format!("`windlass rollout resume {key}` lets it go on"),
         Reason::Unconfirmed => format!(
             "see on the host what keeps SSH from it once this runs, and declare something else; `windlass rollout resume {key}` tries the same once more, `windlass rollout undo {key}` goes back everywhere"
+        ),
+        Reason::MassUnhealthy => format!(
+            "find out what those hosts have in common that Windlass did not do; then `windlass rollout resume {key}` lets it go on, or `windlass rollout undo {key}` goes back"
         ),
         Reason::WaitingForApproval => {
             format!(

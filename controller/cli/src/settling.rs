@@ -176,6 +176,7 @@ impl Why {
                     | Reason::HeldBack
                     | Reason::Paused
                     | Reason::Unconfirmed
+                    | Reason::MassUnhealthy
                     | Reason::RemovalNeedsConfirmation
                     | Reason::OwnedByAnother
                     | Reason::HostKeyRejected

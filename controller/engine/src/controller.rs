@@ -100,6 +100,8 @@ pub struct Memory {
     pub views: BTreeMap<HostId, HostView>,
     /// How it answered there.
     pub health: BTreeMap<HostId, Pulse>,
+    /// Where what is confirmed there was seen well: since when it ails, if it does.
+    pub ill_since: BTreeMap<HostId, Option<Timestamp>>,
     /// When every file was last read there.
     pub read_through: BTreeMap<HostId, Instant>,
 }

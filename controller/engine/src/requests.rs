@@ -9,7 +9,7 @@ use windlass_crds::request::Request;
 use windlass_planner::abort::{self, Abort, Unaborted};
 use windlass_planner::canary::{self, Unapproved};
 use windlass_planner::input::{Goal, Inputs};
-use windlass_planner::record::block;
+use windlass_planner::record::{accept_illness, block};
 use windlass_planner::target::Aim;
 use windlass_store::{Key, RequestId, Write};
 
@@ -146,7 +146,7 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             Ok(Request::Reconcile) => asked.look = true,
             Ok(Request::Retry) => {
                 asked.look = true;
-                windlass_planner::record::retry(subject.owned);
+                windlass_planner::record::retry(subject.owned, subject.inputs.now);
             }
             Ok(Request::ConfirmRemoval { hosts }) => {
                 let meant = |host: &&HostId| hosts.is_empty() || hosts.contains(*host);
@@ -161,7 +161,7 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
             Ok(Request::Pause) => subject.owned.paused = subject.owned.paused.or(Some(subject.inputs.now)),
             Ok(Request::Resume) => {
                 subject.owned.paused = None;
-                windlass_planner::record::resume(subject.owned);
+                windlass_planner::record::resume(subject.owned, subject.inputs.now);
             }
             Ok(Request::Abort) => {
                 if let Err(why) = end(subject) {
@@ -250,6 +250,7 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
         Some(to) if to == declared.number => {
             // Back to what is declared: nothing stands in its way any more.
             subject.owned.blocked.clear();
+            accept_illness(subject.owned, subject.inputs.now);
             return Ok(());
         }
         Some(to) => to,
@@ -264,5 +265,6 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
         cause: BlockCause::Undone { to },
     };
     block(subject.owned, blocked);
+    accept_illness(subject.owned, subject.inputs.now);
     Ok(())
 }

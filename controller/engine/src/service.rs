@@ -27,7 +27,9 @@ use windlass_crds::id::{HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::HostObservation;
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
+use windlass_crds::step::Step;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
+use windlass_planner::hold::ails;
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::position::unproven;
@@ -107,6 +109,8 @@ struct Turn<'a, F> {
     asking: BTreeMap<HostId, u64>,
     /// Questions that were asked in this reconcile.
     questions: u64,
+    /// When the next question is due.
+    ask_at: Option<Instant>,
     looking: BTreeSet<HostId>,
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
     /// What was seen in this reconcile.
@@ -163,6 +167,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             scanning: false,
             asking: BTreeMap::new(),
             questions: 0,
+            ask_at: None,
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -330,6 +335,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.seen_at.remove(id);
                 self.memory.views.remove(id);
                 self.memory.health.remove(id);
+                self.memory.ill_since.remove(id);
                 self.memory.read_through.remove(id);
             }
         }
@@ -391,8 +397,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 if !self.knows_what_came(&host, sequence, &acts, &outcome) {
                     self.views.remove(&host);
                 }
-                // What it answered before it was switched says nothing any more.
-                self.memory.health.remove(&host);
+                let brought = |act: &Act| matches!(act, Act::Step(Step::Stage { .. }));
+                if !acts.iter().all(brought) {
+                    // What it answered before it was switched says nothing any more.
+                    self.memory.health.remove(&host);
+                }
                 self.ended.push((host, sequence, outcome));
             }
         }
@@ -424,10 +433,13 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn ask(&mut self, scene: &Scene, plan: &Plan, rollout: Option<&Rollout>) {
         // A rollout that waits for a person may do so for days, and a canary is watched.
         let held = matches!(plan.report.work, Work::Held | Work::Waiting);
-        if !held && rollout.is_some_and(|rollout| rollout.state == RolloutState::Active) {
-            return;
-        }
+        // One that goes on asks only where it has not come to: it stops when many fall ill there.
+        let goes_on = rollout.filter(|rollout| rollout.state == RolloutState::Active && !held);
+        self.ask_at = None;
         for (id, (target, placement)) in &scene.placements {
+            if self.busy.contains_key(id) || goes_on.is_some_and(|rollout| rollout.touched.contains(id)) {
+                continue;
+            }
             let confirmed = match self.views.get(id) {
                 Some(HostView::Seen(seen)) => {
                     seen.service.good.filter(|_| seen.service.good == seen.service.unit.revision())
@@ -438,8 +450,12 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let Some(rules) = scene.rules(plan, revision, id) else { continue };
             let before = self.memory.health.get(id).cloned();
             let Some(interval) = pulse_interval(&rules.spec, plan) else { continue };
-            let due = Controller::<F>::pulse_due(interval, before.as_ref());
-            if *placement != Placement::Placed || !due || self.asking.contains_key(id) {
+            if *placement != Placement::Placed || self.asking.contains_key(id) {
+                continue;
+            }
+            if !Controller::<F>::pulse_due(interval, before.as_ref()) {
+                let due = before.map(|before| before.at + interval);
+                self.ask_at = self.ask_at.into_iter().chain(due).min();
                 continue;
             }
             self.questions += 1;
@@ -486,6 +502,27 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
     }
 
+    /// Takes in since when hosts ail that were well.
+    fn notice(&mut self, scene: &Scene, hosts: &mut BTreeMap<HostId, HostInput>) {
+        self.memory.ill_since.retain(|id, _| hosts.contains_key(id));
+        let asked = scene.accepted.as_ref().is_some_and(|accepted| accepted.spec.health.is_some());
+        for (id, host) in hosts {
+            match ails(host) {
+                // That it runs is not all there is to being well, where it can be asked.
+                Some(false) if host.health == Health::Well || !asked => {
+                    self.memory.ill_since.insert(id.clone(), None);
+                }
+                Some(true) => {
+                    if let Some(since) = self.memory.ill_since.get_mut(id) {
+                        since.get_or_insert_with(|| self.controller.now());
+                    }
+                }
+                Some(false) | None => {}
+            }
+            host.ill_since = self.memory.ill_since.get(id).copied().flatten();
+        }
+    }
+
     fn hosts(&self, scene: &Scene) -> BTreeMap<HostId, HostInput> {
         let input = |(id, (target, placement)): (&HostId, &(Target, Placement))| {
             let view = match self.busy.get(id) {
@@ -499,7 +536,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 None => Health::Unknown,
             };
             let (placement, group) = (placement.clone(), scene.groups.get(id).cloned());
-            (id.clone(), HostInput { target: target.clone(), placement, view, health, group })
+            (id.clone(), HostInput { target: target.clone(), placement, view, health, ill_since: None, group })
         };
         scene.placements.iter().map(input).collect()
     }
@@ -514,7 +551,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Takes in what people asked and what came back from hosts, then plans.
     fn decide(&mut self, scene: &Scene) -> (Plan, Option<Rollout>) {
-        let hosts = self.hosts(scene);
+        let mut hosts = self.hosts(scene);
+        self.notice(scene, &mut hosts);
         let mut owned = scene.owned.clone();
         let mut rollout = scene.rollout.clone();
         if scene.view.declared.is_some() && scene.complaint.is_none() {
@@ -637,7 +675,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
     async fn wait(&mut self, fingerprint: &crate::cache::Fingerprint) {
         let mut changes = self.controller.cache.changes();
         let again = tokio::time::sleep(TRY_AGAIN);
-        tokio::pin!(again);
+        let ask = tokio::time::sleep_until(self.ask_at.unwrap_or_else(|| Instant::now() + TRY_AGAIN));
+        tokio::pin!(again, ask);
         loop {
             if self.controller.cache.fingerprint(self.key) != *fingerprint {
                 // A verdict may take long, and what it is about may not be wanted any more. Steps are never cut.
@@ -661,6 +700,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     return;
                 }
                 _ = changes.changed() => {}
+                () = &mut ask, if self.ask_at.is_some() => return,
                 () = self.stop.cancelled(), if !self.busy.is_empty() && !self.stopping => {
                     self.stopping = true;
                     self.busy.values().for_each(|(_, cancel)| cancel.cancel());

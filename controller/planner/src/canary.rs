@@ -181,7 +181,9 @@ impl Canary<'_> {
         match found {
             Found::OutOfSight(hosts) | Found::Doubtful(hosts) => Stage::Unsure(hosts),
             // Nothing is begun in a pause, not even a step.
-            Found::Working | Found::Well if context.inputs.owned.paused.is_some() => Stage::Held,
+            Found::Working | Found::Well if context.inputs.owned.paused.is_some() || context.hold.is_some() => {
+                Stage::Held
+            }
             Found::Working | Found::Well => Stage::Next(next),
         }
     }
@@ -303,7 +305,7 @@ pub fn approve(
         target,
         active: None,
         canary: None,
-        hold: inputs.owned.hold.as_ref(),
+        hold: inputs.owned.hold.clone(),
         went_back: &inputs.owned.went_back,
     };
     context.canary = context.find_canary();

@@ -90,6 +90,8 @@ pub struct HostInput {
     pub view: HostView,
     /// How the Service on it answered when it was last asked, outside any rollout.
     pub health: Health,
+    /// Since when what is confirmed there ails; none where it was never seen well under this controller.
+    pub ill_since: Option<Timestamp>,
     /// Its zone, or its value of the label, where `rollout.order` names one and it has one.
     pub group: Option<String>,
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use windlass_crds::id::HostId;
+use windlass_crds::step::Step;
 
 use crate::input::{HostInput, HostView, Placement};
+use crate::plan::Act;
 use crate::position::{switched_to, unproven, went_back};
 use crate::standing::{Context, Need, Standing};
 use crate::target::Aim;
@@ -12,8 +14,9 @@ use crate::target::Aim;
 impl Context<'_> {
     /// Whether what a host needs waits until a person resumes.
     ///
-    /// What was begun on a host is brought to its end, and what was found unhealthy is taken back where it runs. A
-    /// removal by a deleted declaration is a person's own act, and goes on.
+    /// What was begun on a host is brought to its end, and what was found unhealthy is taken back where it runs; but
+    /// where many hosts turned unhealthy together nothing is switched either way. A removal by a deleted declaration is a
+    /// person's own act, and goes on.
     pub(crate) fn waits(&self, id: &HostId, standing: &Standing) -> bool {
         let held = self.inputs.owned.paused.is_some() || self.hold.is_some();
         if !held || standing.need == Need::Nothing || *self.aim == Aim::Removed {
@@ -24,6 +27,11 @@ impl Context<'_> {
         else {
             return true;
         };
+        if self.stands_still() {
+            let found_out = |act: &Act| matches!(act, Act::Judge { .. } | Act::Step(Step::Confirm { .. }));
+            let acts = standing.need.acts();
+            return acts.is_empty() || !acts.iter().all(found_out);
+        }
         let seen = &seen.service;
         let begun = match self.aim {
             Aim::Back { blocked, .. } | Aim::Nothing { blocked } => {

@@ -122,12 +122,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);
     let (hold, went_back) = (owned.hold.clone(), owned.went_back.clone());
-    let mut context =
-        Context { inputs, aim: &choice.aim, target, active, canary: None, hold: hold.as_ref(), went_back: &went_back };
+    let mut context = Context { inputs, aim: &choice.aim, target, active, canary: None, hold, went_back: &went_back };
     context.canary = context.find_canary();
-    if let (Some(fallen), Some(target)) = (context.fallen(), target) {
-        return taken_back(inputs, target, fallen);
-    }
     let mut standings = BTreeMap::new();
     for (id, host) in inputs.hosts {
         let standing = match twins.get(id) {
@@ -137,6 +133,16 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         standings.insert(id.clone(), standing);
     }
     context.keep_serving(&mut standings);
+    // Before anything is taken back: what has fallen may have fallen with the others.
+    if context.hold.is_none() {
+        context.hold = context.mass_unhealthy(&standings);
+        owned.hold.clone_from(&context.hold);
+    }
+    if !context.stands_still()
+        && let (Some(fallen), Some(target)) = (context.fallen(), target)
+    {
+        return taken_back(inputs, target, fallen);
+    }
     let stage = context.canary.as_ref().map(|canary| canary.stage(&context, &standings));
     let over = stage.as_ref().is_none_or(|stage| *stage == Stage::Done);
     let allowed = context.allow(&standings);

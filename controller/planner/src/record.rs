@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::record::{
-    BlockCause, Blocked, Evidence, Owned, Purpose, Revision, Rollout, RolloutState, StepFailure, Verdict,
+    BlockCause, Blocked, Evidence, HoldCause, Owned, Purpose, Revision, Rollout, RolloutState, StepFailure, Verdict,
 };
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::StepError;
@@ -85,16 +85,24 @@ pub fn block(owned: &mut Owned, blocked: Blocked) {
 }
 
 /// Lets everything that was blocked be deployed again, everywhere.
-pub fn retry(owned: &mut Owned) {
+pub fn retry(owned: &mut Owned, now: Timestamp) {
     owned.blocked.clear();
     owned.held_back.clear();
-    resume(owned);
+    resume(owned, now);
 }
 
 /// Lets everything go on that a person, or what happened there, has held up.
-pub fn resume(owned: &mut Owned) {
+pub fn resume(owned: &mut Owned, now: Timestamp) {
+    accept_illness(owned, now);
     owned.hold = None;
     owned.went_back.clear();
+}
+
+/// Takes in that a person has seen which hosts turned unhealthy, and has said what comes next.
+pub fn accept_illness(owned: &mut Owned, now: Timestamp) {
+    if owned.hold.take_if(|hold| matches!(hold.cause, HoldCause::MassUnhealthy { .. })).is_some() {
+        owned.resumed = Some(now);
+    }
 }
 
 /// Takes in that hosts are about to be switched, or may have been.

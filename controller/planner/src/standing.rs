@@ -91,7 +91,7 @@ pub(crate) struct Context<'a> {
     /// The canary by which it gets there, where it does so by one.
     pub(crate) canary: Option<Canary<'a>>,
     /// What holds everything up until a person resumes.
-    pub(crate) hold: Option<&'a Hold>,
+    pub(crate) hold: Option<Hold>,
     /// Hosts that have taken the target back by themselves, and not confirmed it since.
     pub(crate) went_back: &'a BTreeMap<HostId, WentBack>,
 }

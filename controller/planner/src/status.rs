@@ -1,6 +1,6 @@
 //! What is said of a Service: the rows of its hosts and its conditions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
@@ -12,6 +12,9 @@ use crate::canary::{Canary, Stage};
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::position::running;
 use crate::target::Aim;
+
+/// So many hosts are named of those that turned unhealthy together.
+const NAMED: usize = 5;
 
 /// What to say of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +93,15 @@ fn held_back(owned: &Owned, revision: RevisionNumber) -> Option<Failure> {
         let evidence = held.get(&revision)?.clone();
         Some(Failure { revision, host: host.clone(), evidence })
     })
+}
+
+/// The names of hosts, the first few where they are many.
+fn some_of(hosts: &BTreeSet<HostId>) -> String {
+    let names: Vec<String> = hosts.iter().take(NAMED).map(ToString::to_string).collect();
+    match hosts.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 struct Told<'a> {
@@ -365,6 +377,14 @@ impl Told<'_> {
                     "{host} took revision {revision} back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since {since}: declare something else, `windlass rollout resume {service}` tries it again, `windlass rollout undo {service}` goes back everywhere"
                 );
                 (Reason::Unconfirmed, message)
+            }
+            HoldCause::MassUnhealthy { hosts, of } => {
+                let message = format!(
+                    "{} of {of} hosts turned unhealthy within a minute, and nothing had been done there: {}; nothing is switched on any host since {since}, neither on nor back: `windlass rollout resume {service}` lets it go on, `windlass rollout undo {service}` goes back",
+                    hosts.len(),
+                    some_of(hosts)
+                );
+                (Reason::MassUnhealthy, message)
             }
         })
     }

@@ -101,14 +101,19 @@ impl World {
         Ok(true)
     }
 
-    /// What could not be confirmed since another service kept everybody from the host is resumed by a person, once.
-    async fn resume_neighbours(&self, resumed: &mut BTreeSet<usize>) -> anyhow::Result<()> {
+    /// What could not be confirmed since another service kept everybody from the host is resumed by a person, once
+    /// each time, for that service may come back; what stands still since hosts fell ill together, as often as it does.
+    async fn resume_neighbours(&self, resumed: &mut BTreeSet<(usize, String)>) -> anyhow::Result<()> {
         for (number, model) in self.services.iter().enumerate() {
             let Some(status) = self.status(&model.key).await? else { continue };
             let ready = condition(&status.conditions, ConditionType::Ready);
             let held = ready.is_some_and(|ready| ready.reason == Reason::Unconfirmed);
+            if ready.is_some_and(|ready| ready.reason == Reason::MassUnhealthy) {
+                self.ask(number, &Request::Resume).await?;
+            }
             let severed = self.hosts.iter().any(|host| self.ground.fleet.is_severed(host));
-            if held && !severed && model.quality != Quality::Severing && resumed.insert(number) {
+            let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();
+            if held && !severed && model.quality != Quality::Severing && resumed.insert((number, message)) {
                 self.ask(number, &Request::Resume).await?;
             }
         }

@@ -7,7 +7,7 @@ use windlass_crds::id::RevisionNumber;
 use windlass_crds::record::{RolloutState, Verdict};
 use windlass_crds::request::Request;
 use windlass_crds::status::condition;
-use windlass_hosts::memory::Behaviour;
+use windlass_hosts::memory::{Behaviour, Edit};
 use windlass_store::{Key, Scope, Section};
 
 use crate::world::{World, resource};
@@ -228,6 +228,39 @@ async fn everything_at_once() -> anyhow::Result<()> {
     world.write("server.py", "print(2)");
     world.settles_at("web", Reason::Converged, 2).await?;
     assert_eq!(world.fleet.max_down(&World::key("web")), 3);
+    world.stop().await
+}
+
+/// Hosts that nothing was done on are asked how they are while others are worked on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_stands_still_when_many_others_fall_ill() -> anyhow::Result<()> {
+    let world = World::start(&["web1", "web2", "web3", "web4", "web5"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    let text = world.declared("web").await?.replace("startPeriod: 5s", "startPeriod: 3600s");
+    world.store.declare(&resource(WEB), text.into()).await?;
+    // The verdict on it takes until somebody lets it come.
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::healthy_after(Duration::from_secs(3600)),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print(2)");
+    world.until("the first host to be switched", async || world.revisions("web") == [2, 1, 1, 1, 1]).await?;
+    let behave = |host: &str, behaviour| world.fleet.edit(host, &World::key("web"), Edit::Behave(behaviour));
+    for host in ["web3", "web4", "web5"] {
+        behave(host, Behaviour::unhealthy(500));
+    }
+    let held = async || matches!(world.owned("web").await, Ok(owned) if owned.hold.is_some());
+    world.until("it to stand still", held).await?;
+    // What was begun there is found out, and no other host is begun.
+    behave("web1", Behaviour::default());
+    world.settles("web", Reason::MassUnhealthy).await?;
+    assert_eq!(world.revisions("web"), [2, 1, 1, 1, 1]);
+    assert_eq!(world.owned("web").await?.good, [RevisionNumber(1)]);
+    world.fleet.choose_behaviours(|_| Behaviour::default());
+    world.ask(WEB, &Request::Resume).await?;
+    world.settles_at("web", Reason::Converged, 2).await?;
     world.stop().await
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{RevisionNumber, Sequence};
 use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, StepRecord, StepState, UnitFile};
@@ -37,6 +38,10 @@ pub(crate) struct Machine {
     pub(crate) link: Link,
     pub(crate) seen: ServiceObservation,
     pub(crate) health: Health,
+    /// What is confirmed there has been seen well.
+    pub(crate) was_well: bool,
+    /// Since when it is not any more.
+    pub(crate) ill_since: Option<Timestamp>,
     pub(crate) errand: Option<Errand>,
     /// What was confirmed there last has not been switched away from since.
     pub(crate) confirmed: bool,
@@ -56,6 +61,8 @@ impl Machine {
             link: Link::Up,
             seen: ServiceObservation::default(),
             health: Health::Unknown,
+            was_well: false,
+            ill_since: None,
             errand: None,
             confirmed: false,
             taken_down: false,

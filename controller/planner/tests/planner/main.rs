@@ -5,6 +5,7 @@ mod canary;
 mod deadman;
 mod drift;
 mod faults;
+mod hold;
 mod machine;
 mod moved;
 mod notation;

@@ -2,6 +2,7 @@
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
+use windlass_crds::condition::Reason;
 use windlass_crds::record::Purpose;
 use windlass_crds::service::Strategy as Manners;
 use windlass_crds::step::{StepError, Verb};
@@ -190,6 +191,12 @@ fn happen(world: &mut World, event: &Event) {
 fn end(world: &mut World) -> Plan {
     let mut end = world.settle();
     for _ in 0..NAMES.len() {
+        if end.report.findings.iter().any(|finding| finding.reason == Reason::MassUnhealthy) {
+            // What was out of sight had fallen ill.
+            world.resume();
+            end = world.settle();
+            continue;
+        }
         let waits = end.report.canary.as_ref().is_some_and(|canary| canary.waiting_since.is_some());
         let Some(revision) = end.aim.revision().filter(|_| waits) else { return end };
         world.approve(revision.0, None);

@@ -9,13 +9,14 @@ use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::{HostFacts, HostObservation, Scope};
 use windlass_crds::record::{
-    Accepted, CanaryProgress, Evidence, Owned, OwnedHost, Purpose, Revision, Rollout, RolloutState,
+    Accepted, CanaryProgress, Evidence, HoldCause, Owned, OwnedHost, Purpose, Revision, Rollout, RolloutState,
 };
 use windlass_crds::record::{SourceOrigin, StepFailure};
 use windlass_crds::service::{Canary, CanaryStep, Health as Probe, MaxUnavailable, Network, Promotion, Runtime};
 use windlass_crds::service::{RuntimeTarget, ServiceSpec, Source, Strategy};
 use windlass_crds::span::Span;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
+use windlass_planner::hold::ails;
 use windlass_planner::input::RemovalGate;
 use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
@@ -244,12 +245,13 @@ impl World {
             cause,
         };
         record::block(&mut self.owned, blocked);
+        record::accept_illness(&mut self.owned, self.now);
         self.log.push(format!("undo to {to}"));
     }
 
     /// A person wants what is blocked to be tried again.
     pub(crate) fn retry(&mut self) {
-        record::retry(&mut self.owned);
+        record::retry(&mut self.owned, self.now);
         self.log.push("retry".to_owned());
     }
 
@@ -342,7 +344,7 @@ impl World {
     /// And lets it go on.
     pub(crate) fn resume(&mut self) {
         self.owned.paused = None;
-        record::resume(&mut self.owned);
+        record::resume(&mut self.owned, self.now);
         self.log.push("resume".to_owned());
     }
 
@@ -408,6 +410,7 @@ impl World {
                     placement,
                     view,
                     health: machine.health.clone(),
+                    ill_since: machine.ill_since,
                     group: self.groups.get(name).cloned(),
                 },
             )
@@ -437,8 +440,22 @@ impl World {
         })
     }
 
+    /// Takes in since when what was well ails, as the engine does.
+    fn notice(&mut self) {
+        let ails: BTreeMap<HostId, Option<bool>> =
+            self.with_inputs(|inputs| inputs.hosts.iter().map(|(id, host)| (id.clone(), ails(host))).collect());
+        for (name, machine) in &mut self.hosts {
+            match ails.get(&host_id(name)).copied().flatten() {
+                Some(false) => (machine.was_well, machine.ill_since) = (true, None),
+                Some(true) if machine.was_well => machine.ill_since = machine.ill_since.or(Some(self.now)),
+                Some(true) | None => {}
+            }
+        }
+    }
+
     /// Plans, checks what must hold of every plan, records, and sends out errands.
     pub(crate) fn turn(&mut self) -> Plan {
+        self.notice();
         let plan = self.plan();
         self.check(&plan);
         self.now += SignedDuration::from_millis(100);
@@ -547,6 +564,11 @@ impl World {
             let at_rest = unit.is_some() && machine.confirmed && !taken_back;
             let held = self.owned.paused.is_some() || plan.owned.hold.is_some();
             assert!(!(held && self.declared && at_rest), "{id} is begun in a pause");
+            let stands_still = plan.owned.hold.as_ref();
+            let stands_still =
+                stands_still.is_some_and(|hold| matches!(hold.cause, HoldCause::MassUnhealthy { .. })) && self.declared;
+            let changes = |act: &Act| !matches!(act, Act::Judge { .. } | Act::Step(Step::Confirm { .. }));
+            assert!(!(stands_still && acts.iter().any(changes)), "{id} is changed while hosts fall ill");
             assert!(machine.errand.is_none(), "{id} is busy");
             assert_eq!(machine.link, Link::Up, "{id} was not seen");
             assert!(!matches!(machine.placement, Placement::Refused(_)), "{id} is refused");
