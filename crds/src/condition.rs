@@ -103,6 +103,8 @@ pub enum Reason {
     Unconfirmed,
     /// Many hosts turned unhealthy within a minute without anything having been done there.
     MassUnhealthy,
+    /// The same was put right on a host again and again, and is changed each time.
+    Flapping,
     /// A step failed for another reason than health; the rollout waits before it tries again.
     StepFailed,
     /// No progress for `progressDeadline`.

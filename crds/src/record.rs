@@ -51,6 +51,9 @@ pub struct Owned {
     /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Timestamp>,
+    /// What was put right on hosts lately by itself.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub repairs: BTreeMap<HostId, Repairs>,
     /// Hosts that were taken back alone, within `maxFailures`: which revisions they are not brought again by
     /// themselves, and how those turned out there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,6 +68,20 @@ pub struct WentBack {
     pub revision: RevisionNumber,
     /// Under which sequences it had been switched to it.
     pub sequences: BTreeSet<Sequence>,
+}
+
+/// How often the same was put right on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repairs {
+    /// While it ran this revision.
+    pub revision: RevisionNumber,
+    /// What was found changed there, as it is told.
+    pub what: String,
+    /// Under which sequence it was put right last, if that has come to its end.
+    pub under: Sequence,
+    /// When it was begun, the last few times, the latest last.
+    pub times: Vec<Timestamp>,
 }
 
 /// What holds a service up on all of its hosts: a rollout neither goes on nor back.

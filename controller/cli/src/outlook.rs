@@ -56,6 +56,9 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         Reason::MassUnhealthy => {
             "nothing is switched on hosts, neither on nor back, until somebody says so; what runs goes on".to_owned()
         }
+        Reason::Flapping => {
+            "what is changed there again and again is left as it is, for an hour after the first of the repairs; everything else goes on".to_owned()
+        }
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),
         Reason::HeldBack => {
             format!(
@@ -105,6 +108,9 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         Reason::Unconfirmed => format!(
             "see on the host what keeps SSH from it once this runs, and declare something else; `windlass rollout resume {key}` tries the same once more, `windlass rollout undo {key}` goes back everywhere"
         ),
+        Reason::Flapping => {
+            format!("find out what changes it on that host; `windlass rollout resume {key}` repairs it once more")
+        }
         Reason::MassUnhealthy => format!(
             "find out what those hosts have in common that Windlass did not do; then `windlass rollout resume {key}` lets it go on, or `windlass rollout undo {key}` goes back"
         ),

@@ -177,6 +177,7 @@ impl Why {
                     | Reason::Paused
                     | Reason::Unconfirmed
                     | Reason::MassUnhealthy
+                    | Reason::Flapping
                     | Reason::RemovalNeedsConfirmation
                     | Reason::OwnedByAnother
                     | Reason::HostKeyRejected

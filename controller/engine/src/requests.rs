@@ -218,6 +218,7 @@ fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
     match subject.aim {
         Aim::Declared(_) | Aim::Back { .. } | Aim::Undone { .. } => {
             subject.owned.restart = Some(subject.since);
+            subject.owned.repairs.clear();
             Ok(())
         }
         Aim::Nothing { .. } | Aim::Stay { .. } => {

@@ -7,6 +7,7 @@ use windlass_crds::id::{Destination, HostId, MachineId};
 use windlass_crds::record::{Owned, OwnedHost, Revision};
 use windlass_crds::status::HostRow;
 
+use crate::flap;
 use crate::hold;
 use crate::input::{HostInput, HostView, Inputs, Placement};
 use crate::planted::{Bug, planted};
@@ -61,6 +62,9 @@ pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> C
     let mut owned = inputs.owned.clone();
     release(inputs, aim, &mut owned);
     hold::unconfirmed(inputs, aim, &mut owned);
+    flap::forget(&mut owned, aim.revision(), |id| {
+        inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced)
+    });
     let mut left_behind = Vec::new();
     if let Some(new) = new {
         owned.last_revision = new.number;

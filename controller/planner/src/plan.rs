@@ -155,6 +155,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let actions = if acting { allowed } else { BTreeMap::new() };
     let touch = context.touch(&change, &actions);
     record::doubt(&mut owned, &touch);
+    context.note_repairs(&mut owned, &actions, &touch);
     if let Some(target) = context.target
         && over
         && context.converged(&standings)

@@ -96,6 +96,7 @@ pub fn resume(owned: &mut Owned, now: Timestamp) {
     accept_illness(owned, now);
     owned.hold = None;
     owned.went_back.clear();
+    owned.repairs.clear();
 }
 
 /// Takes in that a person has seen which hosts turned unhealthy, and has said what comes next.

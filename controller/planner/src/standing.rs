@@ -12,6 +12,7 @@ use windlass_crds::status::{HostRow, HostState};
 use windlass_crds::step::{DataFate, Step, StepError};
 
 use crate::canary::Canary;
+use crate::flap::flaps;
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::plan::Act;
 use crate::planted::{Bug, planted};
@@ -248,6 +249,9 @@ impl Context<'_> {
             }
             Position::Unjudged => (HostState::Starting, Need::Quiet(self.judge(revision))),
             Position::Drifted { .. } if planted(Bug::NothingIsRepaired) => (HostState::Drifted, Need::Nothing),
+            Position::Drifted { .. } if flaps(self.inputs.owned, id, seen, revision, self.inputs.now).is_some() => {
+                (HostState::Drifted, Need::Nothing)
+            }
             Position::Drifted { files } => {
                 let mut acts = self.switch(revision);
                 if files == Damage::Files {
@@ -265,6 +269,7 @@ impl Context<'_> {
             }
         };
         let (state, message) = self.trouble(id).unwrap_or_else(|| match state {
+            HostState::Drifted if need == Need::Nothing => (state, format!("{}; it flaps", drift_message(seen))),
             HostState::Drifted => (state, drift_message(seen)),
             _ => (state, self.taken_back(seen, target).unwrap_or_default()),
         });
@@ -436,7 +441,7 @@ pub(crate) fn ailment(host: &HostInput, seen: &ServiceObservation) -> Option<Str
 }
 
 /// What was changed behind our back, in a few words.
-fn drift_message(seen: &ServiceObservation) -> String {
+pub(crate) fn drift_message(seen: &ServiceObservation) -> String {
     let mut words: Vec<String> = seen.drift.iter().map(ToString::to_string).collect();
     if words.is_empty() {
         let word = match seen.unit {

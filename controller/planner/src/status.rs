@@ -9,6 +9,7 @@ use windlass_crds::status::{CanaryStatus, Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
 use crate::canary::{Canary, Stage};
+use crate::flap::flaps;
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::position::running;
 use crate::target::Aim;
@@ -168,7 +169,7 @@ impl Told<'_> {
         if let Some(why) = self.ill().or_else(|| self.held_back()) {
             return no(why);
         }
-        if let Some(why) = self.drifted() {
+        if let Some(why) = self.flapping().or_else(|| self.drifted()) {
             return no(why);
         }
         if let Some(why) = self.paused().filter(|_| self.work == Work::Held) {
@@ -464,6 +465,7 @@ impl Told<'_> {
             .or_else(settled_elsewhere)
             .or_else(|| self.refusal())
             .or_else(|| self.failed_restart())
+            .or_else(|| self.flapping())
             .or_else(lost_time)
     }
 
@@ -512,6 +514,20 @@ impl Told<'_> {
             return Some(self.refusal().unwrap_or((Reason::StepFailed, Self::naming(&failed))));
         }
         self.ill().or_else(|| self.held_back())
+    }
+
+    /// A host on which the same is changed as often as it is put right.
+    fn flapping(&self) -> Option<Why> {
+        let Inputs { now, hosts, .. } = self.inputs;
+        let (id, what) = self.rows(HostState::Drifted).into_iter().find_map(|(id, _)| {
+            let HostView::Seen(seen) = &hosts.get(id)?.view else { return None };
+            Some((id, flaps(self.inputs.owned, id, &seen.service, self.aim.revision()?, *now)?))
+        })?;
+        let service = ResourceKey::Service(self.inputs.service.clone());
+        let message = format!(
+            "{id} was repaired 4 times within an hour, and is changed again: {what}; it is left so meanwhile: find out what changes it there, `windlass rollout resume {service}` repairs it once more"
+        );
+        Some((Reason::Flapping, message))
     }
 
     fn drifted(&self) -> Option<Why> {

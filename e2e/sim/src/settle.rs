@@ -102,13 +102,14 @@ impl World {
     }
 
     /// What could not be confirmed since another service kept everybody from the host is resumed by a person, once
-    /// each time, for that service may come back; what stands still since hosts fell ill together, as often as it does.
+    /// each time, for that service may come back; what stands still since hosts fell ill together, and what is left since
+    /// it was changed again and again, as often as it is.
     async fn resume_neighbours(&self, resumed: &mut BTreeSet<(usize, String)>) -> anyhow::Result<()> {
         for (number, model) in self.services.iter().enumerate() {
             let Some(status) = self.status(&model.key).await? else { continue };
             let ready = condition(&status.conditions, ConditionType::Ready);
             let held = ready.is_some_and(|ready| ready.reason == Reason::Unconfirmed);
-            if ready.is_some_and(|ready| ready.reason == Reason::MassUnhealthy) {
+            if ready.is_some_and(|ready| matches!(ready.reason, Reason::MassUnhealthy | Reason::Flapping)) {
                 self.ask(number, &Request::Resume).await?;
             }
             let severed = self.hosts.iter().any(|host| self.ground.fleet.is_severed(host));

@@ -1,7 +1,9 @@
 //! What somebody changed on a host: told, then put right under a number of its own.
 
 use insta::assert_snapshot;
+use jiff::SignedDuration;
 use windlass_crds::record::{Purpose, RolloutState};
+use windlass_crds::step::{StepError, Verb};
 
 use crate::notation::drift;
 use crate::picture::{draw, story, table};
@@ -282,4 +284,86 @@ fn a_host_whose_fence_was_lost_is_believed_where_it_runs_what_is_good() {
       b: v1 Ready
       Ready=True Converged: revision 1 runs on 2 of 2 hosts
     ");
+}
+
+/// Revision 1 runs on `a` and `b`, and somebody has changed the same file on `a` again, five minutes after each repair.
+fn flapping() -> World {
+    let mut world = World::empty("a b").declare('A');
+    world.settle();
+    for _ in 0..4 {
+        drift(world.host("a"), 'f');
+        world.settle();
+        world.now += SignedDuration::from_mins(5);
+    }
+    assert!(world.hosts["a"].observed().drift.is_empty(), "{}", world.log.join("\n"));
+    drift(world.host("a"), 'f');
+    world.log.clear();
+    world
+}
+
+#[test]
+fn what_is_changed_again_and_again_is_told_and_left() {
+    let mut world = flapping();
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    => to v1; keep
+      a: v1 Drifted (files were changed: server.py; it flaps)
+      b: v1 Ready
+      Ready=False Flapping: a was repaired 4 times within an hour, and is changed again: files were changed: server.py; it is left so meanwhile: find out what changes it there, `windlass rollout resume service/web` repairs it once more
+      Stalled=True Flapping: a was repaired 4 times within an hour, and is changed again: files were changed: server.py; it is left so meanwhile: find out what changes it there, `windlass rollout resume service/web` repairs it once more
+      Drifted=True DriftFound: a: files were changed: server.py; it flaps
+    ");
+    // What is changed elsewhere is put right, and so is something else there.
+    drift(world.host("b"), 'f');
+    world.settle();
+    assert!(world.hosts["b"].observed().drift.is_empty(), "{}", world.log.join("\n"));
+    assert_eq!(world.hosts["a"].observed().drift.len(), 1);
+    drift(world.host("a"), 'e');
+    world.settle();
+    assert!(world.hosts["a"].observed().drift.is_empty(), "{}", world.log.join("\n"));
+}
+
+/// What is done about what flaps, by its name.
+type Case = (&'static str, fn(&mut World));
+
+#[test]
+fn what_flaps_is_put_right_once_somebody_says_so_or_time_has_passed() {
+    let cases: [Case; 5] = [
+        ("resume", World::resume),
+        ("retry", World::retry),
+        ("restart", World::restart),
+        ("another revision", |world| world.set_files('B')),
+        ("an hour after the first", |world| world.now += SignedDuration::from_mins(41)),
+    ];
+    for (title, change) in cases {
+        let mut world = flapping();
+        world.settle();
+        assert_eq!(world.hosts["a"].observed().drift.len(), 1, "{title}");
+        change(&mut world);
+        world.settle();
+        assert!(world.hosts["a"].observed().drift.is_empty(), "{title}\n{}", world.log.join("\n"));
+    }
+    // What was put right before an hour ago counts no more.
+    let mut world = flapping();
+    world.now += SignedDuration::from_mins(41);
+    world.settle();
+    drift(world.host("a"), 'f');
+    world.settle();
+    assert_eq!(world.owned.repairs.values().map(|repairs| repairs.times.len()).collect::<Vec<_>>(), [4]);
+}
+
+/// Nothing was put right by it.
+#[test]
+fn a_repair_that_fails_does_not_count() {
+    let mut world = World::empty("a b").declare('A');
+    world.settle();
+    drift(world.host("a"), 'f');
+    for _ in 0..6 {
+        let full = StepError::NoSpace { detail: "/opt".to_owned() };
+        world.failing.insert(("a".to_owned(), Verb::Stage), full);
+        world.until_logged("Halted");
+    }
+    world.settle();
+    assert!(world.hosts["a"].observed().drift.is_empty(), "{}", world.log.join("\n"));
+    assert_eq!(world.owned.repairs.values().map(|repairs| repairs.times.len()).collect::<Vec<_>>(), [1]);
 }

@@ -259,6 +259,7 @@ impl World {
     pub(crate) fn restart(&mut self) {
         let seen = self.hosts.values().map(|machine| machine.seen.sequence);
         self.owned.restart = seen.chain(self.rollout.iter().map(|rollout| rollout.sequence)).max();
+        self.owned.repairs.clear();
         self.log.push("restart".to_owned());
     }
 
