@@ -343,6 +343,10 @@ fn what_flaps_is_put_right_once_somebody_says_so_or_time_has_passed() {
         world.settle();
         assert!(world.hosts["a"].observed().drift.is_empty(), "{title}\n{}", world.log.join("\n"));
     }
+    // Nothing is kept of what was put right on the way to another revision.
+    let mut world = flapping().declare('B');
+    world.settle();
+    assert!(world.owned.repairs.is_empty());
     // What was put right before an hour ago counts no more.
     let mut world = flapping();
     world.now += SignedDuration::from_mins(41);

@@ -118,7 +118,7 @@ fn a_rollout_stands_still_when_many_fall_ill_together() {
 
 #[test]
 fn few_or_a_small_part_hold_nothing_up() {
-    for (count, ill) in [(10, "de"), (20, "def"), (15, "def")] {
+    for (count, ill) in [(5, "de"), (10, "de"), (20, "def"), (15, "def")] {
         let mut world = rolling(count);
         for name in ill.chars() {
             falls_ill(&mut world, &name.to_string());
@@ -159,6 +159,18 @@ fn what_the_rollout_touched_does_not_count() {
     // It waits for them, since they are down by our hand.
     assert_eq!(revisions(&world), "2221", "{}", world.log.join("\n"));
     assert_eq!(world.owned.hold, None);
+}
+
+#[test]
+fn nor_does_what_was_restarted() {
+    let mut world = fleet(4);
+    world.restart();
+    world.until_logged("b confirm 1");
+    for name in ["a", "b", "d"] {
+        falls_ill(&mut world, name);
+    }
+    world.settle();
+    assert_eq!(world.owned.hold, None, "{}", world.log.join("\n"));
 }
 
 #[test]
