@@ -1129,8 +1129,8 @@ $unit_dir/$at.timer
 $unit_dir/$at.service
 $stamps/stamp-$at.timer"
     done
-    # shellcheck disable=SC2086
     # Before the files go: one that goes off without them would be a failed unit for ever.
+    # shellcheck disable=SC2086
     control 20 stop $names 2>/dev/null
     # Paths may hold spaces.
     old=$IFS
