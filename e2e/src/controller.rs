@@ -167,12 +167,20 @@ impl Controller {
         Ok(())
     }
 
-    /// Stops it in its tracks (SIGSTOP), as a machine that sleeps does.
+    /// Stops it in its tracks (SIGSTOP), as a machine that sleeps does, and waits until each of its threads has stopped.
     ///
     /// # Errors
     /// When it has ended.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        within(Duration::from_secs(10), "every thread has stopped", || {
+            for thread in fs::read_dir(format!("/proc/{}/task", self.child.id())).context("looking at its threads")? {
+                let status = fs::read_to_string(thread?.path().join("status")).context("looking at a thread")?;
+                let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
+                ensure!(state.starts_with("State:\tT"), "{state}");
+            }
+            Ok(())
+        })
     }
 
     /// Lets it go on.
