@@ -278,7 +278,7 @@ impl World {
         }
         match held.good.or(armed.back) {
             // That somebody has edited its files can be put right once the host can be reached.
-            Some(back) if held.staged(back).is_some_and(|(staged, _)| !staged.changed) => {
+            Some(back) if held.staged(back).is_some() => {
                 (held.last, held.unit, held.needs_reload) = (Some(Verb::Revert), UnitFile::Revision(back), false);
                 held.enabled = true;
                 self.start_at(address, service, at);

@@ -141,7 +141,8 @@ check_owner() {
         [ "$1" = claim ] || return 0
         # Two first stamps may race: the link says who was first.
         printf '%s\n' "$cluster" >"$dir/cluster.$$" || exit 1
-        [ -s "$dir/cluster" ] || rm -f "$dir/cluster"
+        # One that a power cut has emptied; never one that somebody else links there just now.
+        [ ! -e "$dir/cluster" ] || [ -s "$dir/cluster" ] || rm -f "$dir/cluster"
         ln "$dir/cluster.$$" "$dir/cluster" 2>/dev/null
         rm -f "$dir/cluster.$$"
         read -r owner <"$dir/cluster" || exit 1
@@ -1205,10 +1206,17 @@ void() {
     sync "$fence/steps/activate" "$fence/steps/revert" 2>/dev/null || sync
 }
 
-# back_to SECONDS: the switch to what was confirmed last, though somebody may have edited its files: that can be put right
-# once the host can be reached. A stop where there is nothing that systemd could start.
+# Whether there is anything of revision $1 that systemd could start, edited or not.
+is_there() {
+    [ -f "$home/revisions/$1/unit" ] && [ -f "$home/revisions/$1/env" ] && [ -d "$home/revisions/$1/release" ] || return 1
+    read_slot "$home/revisions/$1/unit"
+    [ -n "$slot" ]
+}
+
+# back_to SECONDS: the switch to what was confirmed last, though somebody may have edited it: that can be put right once
+# the host can be reached. A stop where there is nothing that systemd could start.
 back_to() {
-    if [ -z "$good_number" ] || ! check_revision "$good_number"; then
+    if [ -z "$good_number" ] || ! is_there "$good_number"; then
         echo "nobody has confirmed revision $number in time, and there is nothing to go back to: stopping it"
         decides stop
         control "$1" stop "$unit" || return
@@ -1220,6 +1228,8 @@ back_to() {
     echo "nobody has confirmed revision $number in time: going back to $good_number"
     decides revert
     number=$good_number
+    # Where it was edited, so is what is compared with it.
+    check_revision "$number" || same=''
     put_unit "$number" || return
     # Whatever comes of its start, it is what was well before, and systemd goes on trying.
     start_unit "$1"
