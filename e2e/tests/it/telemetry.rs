@@ -40,6 +40,12 @@ fn a_deploy_is_told_in_traces_logs_and_metrics() -> Result<()> {
     let sessions: u32 = sessions.context("sessions are told")?.parse()?;
     ensure!((1..=4).contains(&sessions), "{sessions} sessions");
 
+    // What is under way when it stops has no end to tell of: the service is asked how it is right after its deploy.
+    within(Duration::from_secs(30), "every reconcile has ended", || {
+        let metrics = controller.get("/metrics")?.body;
+        ensure!(metrics.lines().any(|line| line == "windlass_queue_depth 0"), "{metrics}");
+        Ok(())
+    })?;
     let log = controller.log();
     controller.stop(Duration::from_secs(30))?;
     check_spans(&collector.spans()?)?;
