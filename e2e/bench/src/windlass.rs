@@ -39,12 +39,13 @@ impl Windlass {
         log.seek(SeekFrom::Start(known)).context("the controller's log")?;
         log.read_to_string(&mut told).context("the controller's log")?;
         let last = |what: &str, more: &str| {
-            let of_it = format!(": {what} service=default/{} ", job.name);
-            let lines = told.lines().filter(|line| line.contains(&of_it) && line.contains(more));
+            let (what, service) = (format!(" {what} "), format!(" service=default/{} ", job.name));
+            let lines =
+                told.lines().filter(|line| [what.as_str(), &service, more].iter().all(|part| line.contains(*part)));
             lines.filter_map(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok()).max()
         };
         // Where nothing was switched, nothing was judged and nothing confirmed.
-        let confirming = match (last("healthy", ""), last("step done", " step=confirm ")) {
+        let confirming = match (last("healthy", ""), last("step done", " step=\"confirm ")) {
             (Some(well), Some(confirmed)) => confirmed.duration_since(well).unsigned_abs(),
             _ => Duration::ZERO,
         };
