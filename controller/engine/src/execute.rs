@@ -267,6 +267,7 @@ impl<F: Fleet> Controller<F> {
         Span::current().record("outcome", judged.as_str());
         let (service, host, took_ms) = (&errand.service, &errand.host, took.as_millis() as u64);
         let sequence = errand.stamp.sequence.0;
+        let no_verdict = |error| Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error });
         match found {
             Found::Healthy(run) => {
                 tracing::info!(%service, %host, sequence, revision = revision.0, took_ms, "healthy");
@@ -285,13 +286,11 @@ impl<F: Fleet> Controller<F> {
             }
             Found::Undecided(detail) => {
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, why = detail, "no verdict");
-                let error = StepError::Failed { code: -1, detail };
-                Err(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
+                Err(no_verdict(StepError::Failed { code: -1, detail }))
             }
             Found::TakenBack => {
                 tracing::warn!(%service, %host, sequence, revision = revision.0, took_ms, "taken back by the host itself");
-                let error = StepError::Voided { revision };
-                Err(Outcome::Failed(StepFailure { step: format!("verdict on {revision}"), error }))
+                Err(no_verdict(StepError::Voided { revision }))
             }
             Found::Cancelled => Err(Outcome::Cancelled),
         }

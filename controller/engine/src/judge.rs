@@ -12,7 +12,7 @@ use windlass_crds::record::Evidence;
 use windlass_crds::service::{HealthTls, ServiceSpec, Transport};
 use windlass_crds::step::ContactError;
 use windlass_hosts::fleet::{Fleet, Issued, Probe, Question};
-use windlass_planner::verdict::{Criteria, Judge, Judgement, verdict_within};
+use windlass_planner::verdict::{Criteria, EAGER_FOR, Judge, Judgement, PATIENT_PAUSE, verdict_within};
 
 use crate::metrics::Judged;
 
@@ -28,12 +28,6 @@ const KNOCK: Duration = Duration::from_millis(20);
 
 /// The longest pause between two of them (design: 20 to 50 ms for the first second).
 const SLOW_KNOCK: Duration = Duration::from_millis(50);
-
-/// How long the first second is.
-const EAGER_FOR: Duration = Duration::from_secs(1);
-
-/// The longest pause after it (design: 250 ms).
-const PATIENT_KNOCK: Duration = Duration::from_millis(250);
 
 /// A pause is so many times as long as the question took: where that takes long, processors are short, and the program
 /// that is starting needs them more than we do.
@@ -167,7 +161,7 @@ impl Start {
     /// How long to wait with the next question, where the last one took so long.
     fn pause(&self, took: Duration) -> Duration {
         let starting = self.since.elapsed();
-        let longest = if starting < EAGER_FOR { SLOW_KNOCK } else { PATIENT_KNOCK };
+        let longest = if starting < EAGER_FOR { SLOW_KNOCK } else { PATIENT_PAUSE };
         (took * COURTESY).max(starting / PATIENCE_SHARE).clamp(KNOCK, longest)
     }
 }

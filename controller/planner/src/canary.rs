@@ -181,9 +181,7 @@ impl Canary<'_> {
         match found {
             Found::OutOfSight(hosts) | Found::Doubtful(hosts) => Stage::Unsure(hosts),
             // Nothing is begun in a pause, not even a step.
-            Found::Working | Found::Well if context.inputs.owned.paused.is_some() || context.hold.is_some() => {
-                Stage::Held
-            }
+            Found::Working | Found::Well if context.is_held() => Stage::Held,
             Found::Working | Found::Well => Stage::Next(next),
         }
     }

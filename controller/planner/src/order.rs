@@ -62,18 +62,19 @@ impl Context<'_> {
     /// Whether a host has to be left alone until the hosts of earlier groups are finished. One that is down already is
     /// brought up first: the others may wait for that.
     pub(crate) fn comes_later(&self, id: &HostId, standing: &Standing, open: Option<Group<'_>>) -> bool {
-        let forward = self.target.is_some_and(|target| switches_to(standing.need.acts(), target.number));
-        forward && !standing.down && open.is_some_and(|open| self.group(id) > open)
+        self.goes_forward(standing) && !standing.down && open.is_some_and(|open| self.group(id) > open)
     }
-}
 
-impl Context<'_> {
+    /// Whether what a host needs switches it to the target.
+    fn goes_forward(&self, standing: &Standing) -> bool {
+        self.target.is_some_and(|target| switches_to(standing.need.acts(), target.number))
+    }
+
     /// Whether a switch waits for another host, which has taken the same back by itself: it is tried again there, and
     /// nowhere else before that is confirmed.
     pub(crate) fn awaits_another_try(&self, id: &HostId, standing: &Standing) -> bool {
-        let forward = self.target.is_some_and(|target| switches_to(standing.need.acts(), target.number));
         let another = !self.went_back.is_empty() && !self.went_back.contains_key(id);
-        forward && another && !planted(Bug::OthersGoOn)
+        another && self.goes_forward(standing) && !planted(Bug::OthersGoOn)
     }
 }
 

@@ -12,14 +12,18 @@ use crate::standing::{Context, Need, Standing};
 use crate::target::Aim;
 
 impl Context<'_> {
+    /// Whether a person, or what happened on hosts, holds it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.inputs.owned.paused.is_some() || self.hold.is_some()
+    }
+
     /// Whether what a host needs waits until a person resumes.
     ///
     /// What was begun on a host is brought to its end, and what was found unhealthy is taken back where it runs; but
     /// where many hosts turned unhealthy together nothing is switched either way. A removal by a deleted declaration is a
     /// person's own act, and goes on.
     pub(crate) fn waits(&self, id: &HostId, standing: &Standing) -> bool {
-        let held = self.inputs.owned.paused.is_some() || self.hold.is_some();
-        if !held || standing.need == Need::Nothing || *self.aim == Aim::Removed {
+        if !self.is_held() || standing.need == Need::Nothing || *self.aim == Aim::Removed {
             return false;
         }
         let Some(HostInput { placement: Placement::Placed, view: HostView::Seen(seen), .. }) =

@@ -17,10 +17,10 @@ const START_PERIOD: Duration = Duration::from_secs(30);
 const EAGER_PAUSE: Duration = Duration::from_millis(25);
 
 /// How long the eager looks go on: most programs listen within a second.
-const EAGER_FOR: Duration = Duration::from_secs(1);
+pub const EAGER_FOR: Duration = Duration::from_secs(1);
 
 /// Afterwards, unless `interval` is shorter.
-const PATIENT_PAUSE: Duration = Duration::from_millis(250);
+pub const PATIENT_PAUSE: Duration = Duration::from_millis(250);
 
 /// What makes a revision healthy.
 #[derive(Debug, Clone)]

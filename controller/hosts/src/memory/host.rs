@@ -17,7 +17,7 @@ use windlass_crds::step::{StepError, Verb};
 
 use super::behaviour::{End, Life, Moment, PID_STRIDE, Phase};
 use super::faults::{Edit, FileChange, HostChange, Waiting};
-use super::steps::Armed;
+use super::steps::{Armed, SWITCHING};
 use crate::fleet::{Adoption, Probe, Question, Scrutiny};
 
 /// What TLS finds where plaintext is spoken.
@@ -457,8 +457,12 @@ impl Held {
 
     /// Whether it has taken back its last switch by itself.
     pub(super) fn is_voided(&self) -> bool {
-        let switches = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| self.steps.get(&verb));
-        switches.max_by_key(|record| record.sequence).is_some_and(|record| record.state == StepState::Voided)
+        self.last_switch().is_some_and(|record| record.state == StepState::Voided)
+    }
+
+    /// The record of the last switch, whichever way it was.
+    pub(super) fn last_switch(&self) -> Option<&StepRecord> {
+        SWITCHING.iter().filter_map(|verb| self.steps.get(verb)).max_by_key(|record| record.sequence)
     }
 
     fn observe(&self, scrutiny: Scrutiny, now: Moment, monotonic: impl Fn(Moment) -> u64) -> ServiceObservation {

@@ -50,7 +50,7 @@ pub(super) struct Doing {
 }
 
 /// The verbs whose success a confirmation accepts.
-const SWITCHING: [Verb; 2] = [Verb::Activate, Verb::Revert];
+pub(super) const SWITCHING: [Verb; 2] = [Verb::Activate, Verb::Revert];
 /// The script's exit code for a unit that systemd did not start.
 const START_FAILED: i32 = 49;
 
@@ -218,9 +218,8 @@ impl Held {
 
     /// Whether what runs is this revision, and was switched to with success.
     fn check_activated(&self, revision: RevisionNumber) -> Result<(), StepError> {
-        // Only the last switch counts, whichever way it was.
-        let last = SWITCHING.iter().filter_map(|verb| self.steps.get(verb)).max_by_key(|record| record.sequence);
-        let switched = last.is_some_and(|record| record.revision == revision && record.state == StepState::Ok);
+        let switched =
+            self.last_switch().is_some_and(|record| record.revision == revision && record.state == StepState::Ok);
         let detail = if !switched {
             "no record says that it was activated"
         } else if self.unit.revision() != Some(revision) {

@@ -15,7 +15,7 @@ use super::behaviour::{Behaviour, Life, Moment, Program, RestartPolicy, Start};
 use super::calls::{Call, Called, Caller};
 use super::faults::{Edit, Link};
 use super::host::{Held, Host, Release, Run, Running, Staged};
-use super::steps::{Armed, final_state};
+use super::steps::{Armed, SWITCHING, final_state};
 
 /// How long things take, in the fleet's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -443,7 +443,7 @@ impl Held {
         let Some(runs) = self.unit.revision().filter(|runs| Some(*runs) != self.good.or(armed.back)) else {
             return false;
         };
-        for verb in [Verb::Activate, Verb::Revert] {
+        for verb in SWITCHING {
             if let Some(record) = self.steps.get_mut(&verb)
                 && record.revision == runs
                 && matches!(record.state, StepState::Ok | StepState::Begun)

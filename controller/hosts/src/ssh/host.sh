@@ -206,6 +206,13 @@ begin_step() {
 # What a replayed step has to do before it may answer; stage takes its payload off the line.
 replayed() { :; }
 
+# Sets `state` and `about` to what the record of the last switch says, whichever way it was.
+last_switch() {
+    read -r at state _ about <"$fence/steps/activate" || at=$nothing state=none about=''
+    read -r later other _ beside <"$fence/steps/revert" || return 0
+    [ "$later" -lt "$at" ] || state=$other about=$beside
+}
+
 # Records which step decided last whether the unit runs.
 decides() {
     printf '%-8s\n' "$1" 1<>"$fence/last"
@@ -978,10 +985,10 @@ put_unit() {
     return 0
 }
 
-# Starts what the unit file says now. systemd reads it again only where it has another one. Sets `code` and `said`.
+# Starts what the unit file says now. systemd reads it again only where it has another one. Sets `code` and `said`, and
+# fails where systemd could not read it: that says nothing of the program.
 start_unit() {
-    said=''
-    if [ -n "$known" ] && [ -z "$same" ]; then reload || return 0; fi
+    if [ -n "$known" ] && [ -z "$same" ]; then reload || return; fi
     restart "$1"
     # It may have read another one than is there, or none: it says so, or fails.
     case $code,$said in
@@ -1009,7 +1016,7 @@ after_switch() {
 
 # Starts what the unit file says now, and ends the step.
 start() {
-    start_unit "$1"
+    start_unit "$1" || end_step $code
     after_switch
     [ $code -ne 0 ] || end_step 0 "$home/live"
     printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
@@ -1041,7 +1048,7 @@ arm() {
     [ "$good_number" != "$number" ] || return 0
     # In a shell of its own: where there is no room, that is for the caller to say.
     [ -e "$fence/armed" ] || (put_new "$fence/armed" "$unarmed_record") || return 1
-    # By a second too early, for all that systemd promises of the calendar.
+    # A second more, since the calendar may go off up to one early.
     due=000000000000$(($(date +%s) + $1 + 1))
     due=${due#"${due%????????????}"}
     token=$sequence-$due
@@ -1245,13 +1252,9 @@ verb_confirm() {
     cluster=$2 sequence=$3 revision=$4 number=$5
     begin_step confirm "$6"
     shift 6
-    # Only the last switch counts, whichever way it was.
-    read -r at state _ about <"$fence/steps/activate" || at=$nothing state=none about=''
-    read -r later other _ beside <"$fence/steps/revert" || later=$nothing
-    [ "$later" -lt "$at" ] || { state=$other about=$beside; }
-    [ "$state $about" = "ok $revision" ] && activated=1 || activated=
+    last_switch
     read_installed
-    if [ -z "$activated" ] || [ "$installed" != "$number" ]; then
+    if [ "$state $about" != "ok $revision" ] || [ "$installed" != "$number" ]; then
         printf 'err no activation of %s is recorded as done, or the unit is at %s\n' "$number" "${installed:-nothing}"
         end_step $NOT_ACTIVATED
     fi
@@ -1407,8 +1410,7 @@ verb_sample() {
 # Whether the host has taken back its last switch by itself.
 tell_voided() {
     [ -e "$fence/armed" ] || return 0
-    read -r at state _ <"$fence/steps/activate" && read -r later other _ <"$fence/steps/revert" || return 0
-    [ "$later" -lt "$at" ] || state=$other
+    last_switch
     [ "$state" != void ] || echo voided
 }
 
@@ -1712,18 +1714,17 @@ mode=$1
 shift
 begin "$@"
 case $mode in
-serve)
+serve | once)
     PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     export PATH
+    ;;
+esac
+case $mode in
+serve)
     check_host
     leave_session
     ;;
-once)
-    PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    export PATH
-    serve
-    ;;
-loop) serve ;;
+loop | once) serve ;;
 deadman)
     shift 3
     go_back_unconfirmed "$@"

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
@@ -39,6 +39,15 @@ pub(crate) struct Shared {
     pub(crate) shell: String,
     /// What is open, and what was tried.
     pub(crate) tally: Tally,
+}
+
+impl Shared {
+    /// Waits until another login may be made, and numbers it.
+    async fn turn(&self) -> Result<(SemaphorePermit<'_>, u64), ContactError> {
+        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
+        let permit = self.connecting.acquire().await.map_err(closed)?;
+        Ok((permit, self.connections.fetch_add(1, Ordering::Relaxed)))
+    }
 }
 
 /// One host.
@@ -107,9 +116,7 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Arc<Connection>, ContactError> {
-        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
-        let _permit = self.shared.connecting.acquire().await.map_err(closed)?;
-        let number = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let (_permit, number) = self.shared.turn().await?;
         let master = Master::connect(&self.target, self.shared.directory.join(number.to_string())).await;
         self.shared.tally.login(master.as_ref().err().map_or(Login::Ok, Login::failed));
         let master = master?;
@@ -205,9 +212,7 @@ impl Link {
     pub(crate) async fn call_by_login(&self, request: &Request, deadline: Duration) -> Result<Answer, ContactError> {
         let connection = self.connection().await?;
         let hello = self.hello_on(&connection).await?;
-        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
-        let permit = self.shared.connecting.acquire().await.map_err(closed)?;
-        let number = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let (permit, number) = self.shared.turn().await?;
         let log = connection.master.directory().join(format!("login{number}"));
         let start = self.start();
         let login = Shell::log_in(connection.master.login(&log), Way::Once(&start, hello), &self.shared.tally.sessions);
