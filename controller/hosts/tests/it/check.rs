@@ -211,7 +211,7 @@ async fn machine(host: &Host) {
     run(host, "rm /opt/windlass/cluster");
 
     // What failed beside us is told, and no reason to stay away.
-    run(host, "systemd-run --quiet --unit=broken false; systemctl is-failed --quiet broken.service");
+    run(host, "systemd-run --quiet --wait --unit=broken false; systemctl is-failed --quiet broken.service");
     let rows = look(&root).await;
     assert_eq!(the(&rows, Aspect::Systemd).verdict, Verdict::Ok);
     assert!(the(&rows, Aspect::Systemd).message.contains("degraded: broken.service failed"), "{rows:?}");
