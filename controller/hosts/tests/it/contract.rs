@@ -355,8 +355,10 @@ async fn until_voided<S: Stand>(case: &Case<'_, S>) -> ServiceObservation {
         loop {
             let seen = case.look(Scrutiny::Quick).await;
             let record = seen.steps.get(&Verb::Activate);
-            // It is voided first, and switched then.
-            if record.is_some_and(|record| record.state == StepState::Voided) && seen.unit.revision() == seen.good {
+            // It is voided first, then switched, then started: a look waits for none of them.
+            let voided = record.is_some_and(|record| record.state == StepState::Voided);
+            let started = seen.run.active == ActiveState::Active && !seen.run.needs_reload;
+            if voided && seen.unit.revision() == seen.good && started {
                 return seen;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
