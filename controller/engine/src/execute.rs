@@ -19,6 +19,7 @@ use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::Controller;
 use crate::judge::{Case, Found, LOG_LINES, Rules, judge};
 use crate::metrics::step_failure;
+use crate::wave::Member;
 
 /// What one host is to do, and all that it takes.
 pub struct Errand {
@@ -46,6 +47,8 @@ pub struct Errand {
     pub seen: Option<Seen>,
     /// Ends waiting for a verdict.
     pub cancel: CancellationToken,
+    /// With whom it is confirmed, where nobody waits for the place of this host.
+    pub wave: Option<Member>,
 }
 
 /// How an errand ended.
@@ -120,6 +123,9 @@ impl<F: Fleet> Controller<F> {
     pub async fn run(&self, errand: &Errand) -> Outcome {
         let mut run = None;
         for act in &errand.acts {
+            if let (Act::Step(Step::Confirm { .. }), Some(member)) = (act, &errand.wave) {
+                member.wait_for_others(&errand.cancel).await;
+            }
             let ended = match act {
                 Act::Step(step) if begins(step) && errand.cancel.is_cancelled() => Some(Outcome::Cancelled),
                 Act::Step(step) => self.step(errand, step).instrument(step_span(errand, step)).await,

@@ -27,6 +27,7 @@ pub mod removals;
 pub mod requests;
 pub mod serve;
 pub mod service;
+pub mod wave;
 
 pub use preview::{Preview, PreviewError, Question, Supposed, manifests, preview};
 pub use serve::{ServeError, ServeOptions, Tenant, serve, serve_within};

@@ -51,6 +51,7 @@ use crate::look::Looked;
 use crate::queue::Next;
 use crate::removals;
 use crate::requests::Refused;
+use crate::wave::Wave;
 
 /// A host that has not answered by then is passed over for now, so that it holds nobody up.
 const FIRST_ANSWER: Duration = Duration::from_millis(700);
@@ -113,6 +114,8 @@ struct Turn<'a, F> {
     ask_at: Option<Instant>,
     looking: BTreeSet<HostId>,
     busy: BTreeMap<HostId, (Activity, CancellationToken)>,
+    /// Those of them that are confirmed together.
+    wave: Wave,
     /// What was seen in this reconcile.
     views: BTreeMap<HostId, HostView>,
     /// When.
@@ -170,6 +173,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             ask_at: None,
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
+            wave: Wave::default(),
             views: BTreeMap::new(),
             seen_at: BTreeMap::new(),
             ended: Vec::new(),
@@ -627,6 +631,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
                 seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
                 cancel: cancel.clone(),
+                wave: plan.last_wave.then(|| self.wave.join()),
             };
             self.busy.insert(id.clone(), (activity, cancel));
             self.asking.remove(id);

@@ -79,6 +79,8 @@ pub struct Plan {
     pub canary: Option<CanaryProgress>,
     /// A host that was healthy and is not any more, while it was watched: a verdict of the last rollout.
     pub fallen: Option<(HostId, Evidence)>,
+    /// Whether nobody waits for a place that one of the hosts at work has: all that are left are at it at once.
+    pub last_wave: bool,
     /// When planning again may come to something else, though nothing happens.
     pub again: Option<Timestamp>,
     /// Machines that were found to be other ones than before, with what they may still run.
@@ -153,6 +155,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     };
     let acting = change == RolloutChange::Keep && stamp.is_empty() && active.is_some_and(goes_on);
     let actions = if acting { allowed } else { BTreeMap::new() };
+    let last_wave = context.is_last_wave(&standings, &actions);
     let touch = context.touch(&change, &actions);
     record::doubt(&mut owned, &touch);
     context.note_repairs(&mut owned, &actions, &touch);
@@ -192,6 +195,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         touch,
         canary: progress,
         fallen: None,
+        last_wave,
         again,
         left_behind,
         gone,
@@ -330,15 +334,36 @@ impl Context<'_> {
         carries && brought && self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
     }
 
-    /// What may be done now without more hosts down than allowed, in the order in which hosts come.
-    fn allow(&self, standings: &BTreeMap<HostId, Standing>) -> BTreeMap<HostId, Vec<Act>> {
-        let placed = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement == Placement::Placed);
-        let hosts = standings.keys().filter(placed).count();
+    /// How many hosts may be down at once by our hand.
+    fn most_down(&self, standings: &BTreeMap<HostId, Standing>) -> usize {
+        let hosts = standings.keys().filter(|id| self.placed_here(id)).count();
         let most = self.spec().map_or(1, |spec| match spec.rollout.strategy {
             Strategy::AllAtOnce => usize::MAX,
             _ => spec.rollout.max_unavailable.of(hosts),
         });
-        let most = if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most };
+        if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most }
+    }
+
+    fn placed_here(&self, id: &HostId) -> bool {
+        self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
+    }
+
+    /// Whether every host that is not settled is at work, or begins now, and there is a place for each of them.
+    fn is_last_wave(&self, standings: &BTreeMap<HostId, Standing>, actions: &BTreeMap<HostId, Vec<Act>>) -> bool {
+        let mut left = 0;
+        for (id, _) in standings.iter().filter(|(id, standing)| self.placed_here(id) && !standing.settled) {
+            let busy = matches!(self.inputs.hosts[id].view, HostView::Busy(_));
+            if !busy && !actions.contains_key(id) {
+                return false;
+            }
+            left += 1;
+        }
+        left <= self.most_down(standings)
+    }
+
+    /// What may be done now without more hosts down than allowed, in the order in which hosts come.
+    fn allow(&self, standings: &BTreeMap<HostId, Standing>) -> BTreeMap<HostId, Vec<Act>> {
+        let most = self.most_down(standings);
         let mut down = standings.values().filter(|standing| standing.down).count();
         // Those of them that run: more were left so by chance than may be, and they are not all stopped at once.
         let running = |standing: &&Standing| {
