@@ -23,6 +23,8 @@ LC_ALL=C QUOTING_STYLE=literal TZ=UTC0
 export LC_ALL QUOTING_STYLE TZ
 umask 022
 nothing=00000000000000000000
+# The timer that is to be started with the unit, where there is one.
+timer=''
 # For so many hundredths of a second what was staged counts as checked, and what was started as started by us.
 STILL_NEW=1000
 # A payload of so many bytes is taken off the line before the lock is taken.
@@ -257,10 +259,12 @@ in_time() {
     return "$1"
 }
 
-# restart SECONDS: sets `code`, and `said` to what systemctl had to say. Not by way of `control`, since a function
-# would be a process more.
+# restart SECONDS: sets `code`, and `said` to what systemctl had to say. With the unit, and before it, starts the timer
+# that is armed for it. Not by way of `control`, since a function would be a process more.
 restart() {
-    said=$(timeout -k 5 "$1" systemctl "$manager" --no-ask-password restart "$unit" </dev/null 2>&1 9>&-)
+    # shellcheck disable=SC2086
+    said=$(timeout -k 5 "$1" systemctl "$manager" --no-ask-password restart $timer "$unit" \
+        </dev/null 2>&1 9>&-)
     in_time $? "$1" restart
     code=$?
 }
@@ -903,7 +907,7 @@ verb_revert() {
 switch() {
     # Nobody may be there any more to hear the answer.
     trap '' HUP PIPE
-    verb=$1 token=''
+    verb=$1
     name "$2"
     cluster=$3 sequence=$4 revision=$5 number=$6
     begin_step "$verb" "$7"
@@ -912,16 +916,14 @@ switch() {
     same=$fresh$staged_under
     [ "$same" = 1same ] || check_staged
     # Without room for a timer one may go back all the same.
-    arm "$9" "$8"
-    code=$?
-    if [ $code -ne 0 ]; then
-        [ "$verb" = revert ] || end_step $code
-        token=''
-    fi
+    arm "$9" "$8" || {
+        [ "$verb" = revert ] || end_step 1
+        timer=''
+    }
     decides "$verb"
     put_unit "$number" || end_step 1
     # Going back to what was confirmed last is all that a timer would do.
-    if [ -n "$token" ]; then echo armed; else disarm; fi
+    if [ -n "$timer" ]; then echo armed; else disarm; fi
     start "$8"
 }
 
@@ -1020,9 +1022,23 @@ start() {
     after_switch
     [ $code -ne 0 ] || end_step 0 "$home/live"
     printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
+    [ -z "$timer" ] || must_be_timed "$1"
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
     show -p Result -p ExecMainStatus -p SubState
     end_step $START_FAILED
+}
+
+# Where systemd has said of the timer that it does not start, nobody would take back what was switched: so it is taken
+# back now, and the step has failed.
+must_be_timed() {
+    case $said in
+    *"$timer"*) ;;
+    *) return 0 ;;
+    esac
+    timer='' back=$nothing
+    ! is_unconfirmed || back_to "$1"
+    disarm
+    end_step 1
 }
 
 # --- The dead man's switch --------------------------------------------------------------------------------------
@@ -1041,25 +1057,28 @@ start() {
 unarmed=$nothing-000000000000
 unarmed_record="$unarmed $nothing $nothing 00000000-0000-0000-0000-000000000000 000000000000 000000"
 
-# arm SECONDS LIMIT: sets `token`, empty where what is switched to is what would be gone back to. The codes are a step's.
+# arm SECONDS LIMIT: sets `timer`, empty where what is switched to is what would be gone back to. Fails where there is no
+# room. From here on it goes off at a boot; in this one it is started by the call that starts what it guards, which
+# systemd takes as a whole before it begins with either.
 arm() {
-    token=''
+    timer=''
     find_good
     [ "$good_number" != "$number" ] || return 0
     # In a shell of its own: where there is no room, that is for the caller to say.
     [ -e "$fence/armed" ] || (put_new "$fence/armed" "$unarmed_record") || return 1
-    # A second more, since the calendar may go off up to one early.
-    due=000000000000$(($(date +%s) + $1 + 1))
+    # By the time of day as it was when this shell began: where that was wrong, the other time and `is_due` bound it. A
+    # second more, since the calendar may go off up to one early, and one for what was rounded.
+    tell_uptime
+    due=000000000000$((booted + uptime / 100 + $1 + 2))
     due=${due#"${due%????????????}"}
     token=$sequence-$due
     write_timer "$1" "$2" || return 1
     read -r boot </proc/sys/kernel/random/boot_id
-    tell_uptime
     printf '%s %s %020d %s %012d %06d\n' "$token" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
         1<>"$fence/armed" || return 1
     sync "$unit_dir/$deadman$token.service" "$unit_dir/$deadman$token.timer" "$fence/armed" "$timers" "$unit_dir" \
         2>/dev/null || sync
-    control 20 start "$deadman$token.timer"
+    timer=$deadman$token.timer
 }
 
 # Writes the units, and enables the timer.
@@ -1627,6 +1646,11 @@ serve() {
     exec 8<>"$errors" 2>/dev/null
     rm -f "$errors"
     staged='' staged_at=0 staged_under='' started='' started_at=0 begun=' '
+    # What the clock that nobody sets has to be given to be the time of day.
+    if [ "$mode" != once ]; then
+        tell_uptime
+        booted=$(($(date +%s) - uptime / 100))
+    fi
     hello
     while IFS= read -r line; do
         # shellcheck disable=SC2086

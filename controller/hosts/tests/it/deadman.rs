@@ -151,3 +151,29 @@ async fn a_confirmation_at_the_last_moment_wins_or_loses() {
     assert!((1..RACERS as u64 * ROUNDS).contains(&won), "{won} of them were confirmed, so it was no race");
     until_clean(&login).await;
 }
+
+/// What nobody would take back is not left running.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_timer_guards_is_taken_back_at_once() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let case = two_revisions(&login, "unguarded").await;
+    let drop_in = "/run/systemd/system/windlass-revert-.timer.d";
+    login.run(&format!(
+        "mkdir -p {drop_in} && printf '[Unit]\\nAssertPathExists=/nowhere\\n' >{drop_in}/never.conf && systemctl daemon-reload"
+    ));
+    let outcome = case.activate(2, 2).await;
+    let Err(StepError::Failed { code: 1, detail }) = &outcome else { panic!("{outcome:?}") };
+    assert!(detail.contains("windlass-revert-"), "it says what did not start: {detail}");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(1)), ActiveState::Active));
+    assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
+    let late = case.confirm(2, 2, &[1]).await;
+    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+
+    login.run(&format!("rm -r {drop_in} && systemctl daemon-reload"));
+    case.activate(3, 2).await.expect("activate");
+    case.confirm(3, 2, &[1]).await.expect("confirm");
+    until_clean(&login).await;
+}
