@@ -7,4 +7,4 @@ pub mod memory;
 mod ssh;
 pub mod traffic;
 
-pub use ssh::SshFleet;
+pub use ssh::{KEPT, SshFleet};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
@@ -21,6 +21,7 @@ use crate::fleet::{Adoption, Fleet, Look, Material, Order, Question, Scrutiny, S
 use crate::traffic::Traffic;
 
 mod answer;
+mod governor;
 mod health;
 mod link;
 mod master;
@@ -32,14 +33,14 @@ mod tls;
 mod unit;
 
 use answer::Have;
+use governor::Governor;
 use link::{Link, Shared};
 use payload::{Base, Payload, Seal, Texts};
 use shell::{Answer, Request};
 use tally::Tally;
 
-/// Connections that may be opened at once. Each is an ssh process and 20 ms of a processor while it agrees on keys;
-/// one that waits for a dead host costs neither, so there may be more of them than processors.
-const CONNECTING: usize = 32;
+/// Connections that are kept open while nobody uses them, unless told otherwise: see `docs/decisions/0010`.
+pub const KEPT: usize = 128;
 
 /// A look: connecting takes 10 s at most, and a busy host gets as much again.
 const LOOK_DEADLINE: Duration = Duration::from_secs(25);
@@ -101,10 +102,23 @@ impl SshFleet {
     /// # Errors
     /// When no private folder for sockets can be made in the temporary folder.
     pub fn with_shell(shell: &str) -> io::Result<Self> {
+        Self::with(shell, KEPT)
+    }
+
+    /// As [`SshFleet::new`], keeping so many connections open while nobody uses them. Others are ended some seconds after
+    /// their last use.
+    ///
+    /// # Errors
+    /// When no private folder for sockets can be made in the temporary folder.
+    pub fn keeping(connections: usize) -> io::Result<Self> {
+        Self::with("sh", connections)
+    }
+
+    fn with(shell: &str, keep: usize) -> io::Result<Self> {
         let directory = master::PrivateDirectory::new()?;
         let shared = Shared {
             directory: directory.path().to_owned(),
-            connecting: Semaphore::new(CONNECTING),
+            governor: Governor::new(keep),
             connections: AtomicU64::new(0),
             shell: shell.to_owned(),
             tally: Tally::default(),

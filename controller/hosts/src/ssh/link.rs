@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
-use super::master::{Master, classify};
+use super::governor::{self, Governor, Place, Turns};
+use super::master::{Master, NotIn};
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
 use crate::traffic::Login;
@@ -31,8 +34,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Shared {
     /// For sockets.
     pub(crate) directory: PathBuf,
-    /// How many connections may be opened at once.
-    pub(crate) connecting: Semaphore,
+    /// How many logins may be under way, and which connections are kept.
+    pub(crate) governor: Governor,
     /// Numbers connections.
     pub(crate) connections: AtomicU64,
     /// The shell that runs everything on hosts.
@@ -41,27 +44,21 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
 }
 
-impl Shared {
-    /// Waits until another login may be made, and numbers it.
-    async fn turn(&self) -> Result<(SemaphorePermit<'_>, u64), ContactError> {
-        let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
-        let permit = self.connecting.acquire().await.map_err(closed)?;
-        Ok((permit, self.connections.fetch_add(1, Ordering::Relaxed)))
-    }
-}
-
 /// One host.
 pub(crate) struct Link {
     target: Target,
     shared: Arc<Shared>,
-    state: tokio::sync::Mutex<State>,
+    state: Arc<tokio::sync::Mutex<State>>,
+    /// Its turns to log in.
+    turns: Turns,
     /// Services whose last switch here waits for a confirmation by a login of its own.
     armed: Mutex<HashSet<String>>,
 }
 
+/// What is known of the way to one host.
 #[derive(Default)]
-struct State {
-    connection: Option<Arc<Connection>>,
+pub(crate) struct State {
+    pub(crate) connection: Option<Arc<Connection>>,
     /// The last failure, for those who waited while it happened.
     failed: Option<(Instant, ContactError)>,
 }
@@ -70,6 +67,8 @@ struct State {
 pub(crate) struct Connection {
     pub(crate) master: Master,
     _open: Opened,
+    /// Whether it is kept while nobody uses it, and when it was used last.
+    pub(crate) place: Place,
     hello: OnceCell<Hello>,
     /// Where interpreters are, by name.
     programs: Mutex<HashMap<&'static str, String>>,
@@ -84,7 +83,7 @@ pub(crate) struct Connection {
 
 impl Link {
     pub(crate) fn new(target: Target, shared: Arc<Shared>) -> Self {
-        Self { target, shared, state: tokio::sync::Mutex::default(), armed: Mutex::default() }
+        Self { target, shared, state: Arc::default(), turns: Turns::default(), armed: Mutex::default() }
     }
 
     /// The connection, opened if there is none. Those who come while it is being opened wait for the same one,
@@ -94,6 +93,7 @@ impl Link {
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.connection {
             if !connection.broken.load(Ordering::Relaxed) {
+                connection.place.used();
                 return Ok(Arc::clone(connection));
             }
             retire(state.connection.take());
@@ -106,6 +106,9 @@ impl Link {
         match self.connect().await {
             Ok(connection) => {
                 state.connection = Some(Arc::clone(&connection));
+                if !connection.place.is_kept() {
+                    governor::end_when_idle(&self.state, &connection);
+                }
                 Ok(connection)
             }
             Err(error) => {
@@ -116,14 +119,12 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Arc<Connection>, ContactError> {
-        let (_permit, number) = self.shared.turn().await?;
-        let master = Master::connect(&self.target, self.shared.directory.join(number.to_string())).await;
-        self.shared.tally.login(master.as_ref().err().map_or(Login::Ok, Login::failed));
-        let master = master?;
+        let master = self.log_in(|number| self.connect_as(number).boxed()).await?;
         tracing::debug!(host = %self.target.id, "connected");
         Ok(Arc::new(Connection {
             master,
             _open: self.shared.tally.connections.one(),
+            place: self.shared.governor.place(),
             hello: OnceCell::new(),
             programs: Mutex::default(),
             idle: Mutex::default(),
@@ -132,6 +133,34 @@ impl Link {
             broken: AtomicBool::new(false),
             forwards: tokio::sync::Mutex::default(),
         }))
+    }
+
+    async fn connect_as(&self, number: u64) -> Result<Master, NotIn> {
+        Master::connect(&self.target, self.shared.directory.join(number.to_string())).await
+    }
+
+    /// Logs in when that may be done, and again where sshd turned that away.
+    async fn log_in<'a, T>(
+        &'a self,
+        login: impl Fn(u64) -> BoxFuture<'a, Result<T, NotIn>>,
+    ) -> Result<T, ContactError> {
+        let mut tries = 0;
+        loop {
+            let turn = self.turns.take(&self.shared.governor, tries).await?;
+            let result = login(self.shared.connections.fetch_add(1, Ordering::Relaxed)).await;
+            drop(turn);
+            match result {
+                Err(NotIn::TurnedAway(error)) if tries < governor::MORE_TRIES => {
+                    tracing::debug!(host = %self.target.id, %error, tries, "turned away");
+                    tries += 1;
+                }
+                other => {
+                    let other = other.map_err(NotIn::error);
+                    self.shared.tally.login(other.as_ref().err().map_or(Login::Ok, Login::failed));
+                    return other;
+                }
+            }
+        }
     }
 
     /// What the host says of itself.
@@ -212,23 +241,25 @@ impl Link {
     pub(crate) async fn call_by_login(&self, request: &Request, deadline: Duration) -> Result<Answer, ContactError> {
         let connection = self.connection().await?;
         let hello = self.hello_on(&connection).await?;
-        let (permit, number) = self.shared.turn().await?;
-        let log = connection.master.directory().join(format!("login{number}"));
-        let start = self.start();
-        let login = Shell::log_in(connection.master.login(&log), Way::Once(&start, hello), &self.shared.tally.sessions);
-        let opened = match tokio::time::timeout(LOGIN_DEADLINE, login).await {
-            Ok(Err(ContactError::Lost { .. })) => Err(classify(&std::fs::read_to_string(&log).unwrap_or_default())),
-            Ok(opened) => opened,
-            Err(_) => Err(ContactError::Timeout { seconds: LOGIN_DEADLINE.as_secs() }),
-        };
-        let _ = std::fs::remove_file(&log);
-        drop(permit);
-        self.shared.tally.login(opened.as_ref().err().map_or(Login::Ok, Login::failed));
-        let (mut shell, _) = opened?;
+        let mut shell = self.log_in(|number| self.open_by_login(&connection, hello, number).boxed()).await?;
         match tokio::time::timeout(deadline, shell.call(request, None)).await {
             Ok(answer) => answer,
             Err(_) => Err(ContactError::Timeout { seconds: deadline.as_secs() }),
         }
+    }
+
+    async fn open_by_login(&self, connection: &Connection, hello: &Hello, number: u64) -> Result<Shell, NotIn> {
+        let log = connection.master.directory().join(format!("login{number}"));
+        let start = self.start();
+        let login = Shell::log_in(connection.master.login(&log), Way::Once(&start, hello), &self.shared.tally.sessions);
+        let opened = match tokio::time::timeout(LOGIN_DEADLINE, login).await {
+            Ok(Ok((shell, _))) => Ok(shell),
+            Ok(Err(ContactError::Lost { .. })) => Err(NotIn::by(&std::fs::read_to_string(&log).unwrap_or_default())),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(ContactError::Timeout { seconds: LOGIN_DEADLINE.as_secs() }.into()),
+        };
+        let _ = std::fs::remove_file(&log);
+        opened
     }
 
     /// Whether a switch of a service has armed the host's dead man's switch, as far as this side knows.
@@ -352,14 +383,14 @@ impl Connection {
     }
 
     /// How many places are taken, the caller's own among them.
-    fn in_use(&self) -> usize {
+    pub(crate) fn in_use(&self) -> usize {
         let refused = self.refused_places.load(Ordering::Relaxed);
         MOST_SHELLS.saturating_sub(refused).saturating_sub(self.places.available_permits())
     }
 }
 
 /// Ends a broken connection's master in the background.
-fn retire(connection: Option<Arc<Connection>>) {
+pub(crate) fn retire(connection: Option<Arc<Connection>>) {
     if let Some(connection) = connection {
         tokio::spawn(async move { connection.master.close().await });
     }

@@ -116,14 +116,63 @@ pub(crate) struct Master {
     directory: PathBuf,
 }
 
+/// Why nobody is in.
+#[derive(Debug)]
+pub(crate) enum NotIn {
+    /// The host's sshd has as many logins under way as it takes (MaxStartups), or takes none from here for a while
+    /// (PerSourcePenalties): this says nothing of the next one.
+    TurnedAway(ContactError),
+    /// Anything else.
+    Failed(ContactError),
+}
+
+impl NotIn {
+    /// By what ssh has said.
+    pub(crate) fn by(log: &str) -> Self {
+        let error = classify(log);
+        // It is closed, or reset, before either side has said who it is; later nobody is turned away any more.
+        let early = ["kex_exchange_identification: ", "banner exchange: ", "Not allowed at this time"];
+        match error {
+            ContactError::Refused { detail } if early.iter().any(|words| log.contains(words)) => {
+                Self::TurnedAway(ContactError::Refused {
+                    detail: format!("{detail}; see MaxStartups and PerSourcePenalties in its sshd_config"),
+                })
+            }
+            error => Self::Failed(error),
+        }
+    }
+
+    /// Why, in any case.
+    pub(crate) fn error(self) -> ContactError {
+        match self {
+            Self::TurnedAway(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+impl From<ContactError> for NotIn {
+    fn from(error: ContactError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl Master {
-    /// Connects, and logs in. `directory` is for this connection alone.
-    pub(crate) async fn connect(target: &Target, directory: PathBuf) -> Result<Self, ContactError> {
+    /// Connects, and logs in. `directory` is for this connection alone, and taken away where that fails.
+    pub(crate) async fn connect(target: &Target, directory: PathBuf) -> Result<Self, NotIn> {
+        let connected = Self::connect_in(target, &directory).await;
+        if connected.is_err() {
+            let _ = fs::remove_dir_all(&directory);
+        }
+        connected
+    }
+
+    async fn connect_in(target: &Target, directory: &Path) -> Result<Self, NotIn> {
         let local = |error: std::io::Error| ContactError::Local { detail: error.to_string() };
-        fs::DirBuilder::new().create(&directory).map_err(local)?;
+        fs::DirBuilder::new().create(directory).map_err(local)?;
         let control = directory.join("m");
         if control.as_os_str().len() > LONGEST_CONTROL_PATH {
-            return Err(ContactError::Local { detail: format!("{} is too long for a socket", control.display()) });
+            let detail = format!("{} is too long for a socket", control.display());
+            return Err(ContactError::Local { detail }.into());
         }
         let (config, log) = (directory.join("config"), directory.join("log"));
         let known_hosts = directory.join("known_hosts");
@@ -143,14 +192,14 @@ impl Master {
             Ok(status) => status.map_err(local)?,
             Err(_) => {
                 let _ = child.kill().await;
-                return Err(ContactError::Timeout { seconds: CONNECT_DEADLINE.as_secs() });
+                return Err(ContactError::Timeout { seconds: CONNECT_DEADLINE.as_secs() }.into());
             }
         };
         if !status.success() {
-            return Err(classify(&fs::read_to_string(&log).unwrap_or_default()));
+            return Err(NotIn::by(&fs::read_to_string(&log).unwrap_or_default()));
         }
         let session = Session::resume_mux(control.into_boxed_path(), Some(log.into_boxed_path()));
-        Ok(Self { session: Arc::new(session), directory })
+        Ok(Self { session: Arc::new(session), directory: directory.to_owned() })
     }
 
     /// An `ssh` that makes a login of its own to the same host, under the same conditions; what it says goes to the
@@ -352,7 +401,7 @@ fn about_key(log: &str) -> String {
 }
 
 /// What kept ssh from connecting, by its words. Words that nobody knows are kept, and count as a refusal.
-pub(crate) fn classify(log: &str) -> ContactError {
+fn classify(log: &str) -> ContactError {
     let has = |words: &[&str]| words.iter().any(|word| log.contains(word));
     let detail = said(log);
     if has(&[
@@ -396,6 +445,28 @@ mod tests {
         ] {
             let error = format!("{:?}", classify(log));
             assert!(error.starts_with(kind), "{log:?} is {error}");
+        }
+    }
+
+    /// Those that ssh 9.2 writes where sshd has MaxStartups 1:100:1, and the one of sshd 9.8 and later.
+    #[test]
+    fn who_is_turned_away_may_come_again() {
+        for log in [
+            "kex_exchange_identification: read: Connection reset by peer\r\n",
+            "kex_exchange_identification: Connection closed by remote host\r\nConnection closed by 198.18.0.9 port 22\r\n",
+            "banner exchange: Connection to 198.18.0.9 port 22: Broken pipe\r\n",
+            "kex_protocol_error: type 78 seq 0\r\nNot allowed at this time\r\n",
+        ] {
+            let NotIn::TurnedAway(error) = NotIn::by(log) else { panic!("{log}") };
+            assert!(error.to_string().contains("MaxStartups"), "{error}");
+        }
+        for log in [
+            "ssh: connect to host 198.18.0.9 port 22: Connection refused\r\n",
+            "ssh: connect to host 198.18.0.9 port 22: Connection reset by peer\r\n",
+            "Connection timed out during banner exchange\r\n",
+            "root@198.18.0.9: Permission denied (publickey).\r\n",
+        ] {
+            assert!(matches!(NotIn::by(log), NotIn::Failed(_)), "{log}");
         }
     }
 

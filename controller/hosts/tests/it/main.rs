@@ -5,6 +5,7 @@ mod contract;
 mod cut_switches;
 mod deadman;
 mod faults;
+mod governor;
 mod memory;
 mod real;
 mod release;

@@ -40,6 +40,12 @@ impl<'a> Login<'a> {
         Self { host, user, namespace, next_port: AtomicU16::new(first_port), fleet }
     }
 
+    /// root's, by a fleet that keeps so many connections.
+    pub(crate) fn keeping(host: &'a Host, connections: usize) -> Self {
+        let fleet = SshFleet::keeping(connections).expect("a fleet");
+        Self { host, user: "root", namespace: "default", next_port: AtomicU16::new(8000), fleet }
+    }
+
     /// Runs a shell text on the host as root.
     pub(crate) fn run(&self, text: &str) -> String {
         tokio::task::block_in_place(|| self.host.run(&["sh", "-c", text])).expect(text)
