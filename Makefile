@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,13 @@ bench-store: setup ## Measure the embedded store beside Debian's etcd; BENCH_ROU
 
 bench-store-doc: ## The same, and write docs/benchmarks-store.md
 	@$(MAKE) bench-store BENCH_FLAGS='--doc docs/benchmarks-store.md'
+
+bench-connections: setup ## Measure what 1,000 connections to hosts cost at rest, and logins instead of them
+	$(CARGO) build --release --package windlass-cli --package windlass-bench
+	@scripts/as-root $(target)/release/windlass-bench $(BENCH_FLAGS) connections
+
+bench-connections-doc: ## The same, and write docs/benchmarks-connections.md
+	@$(MAKE) bench-connections BENCH_FLAGS='--doc docs/benchmarks-connections.md'
 
 schemas: ## Write the JSON Schemas anew from the types; a test tells when that is due
 	WINDLASS_WRITE_SCHEMAS=1 $(CARGO) test --quiet --package windlass-crds --lib -- --exact schema::checked_in::the_files_are_what_the_types_say

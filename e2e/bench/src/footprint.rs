@@ -24,19 +24,10 @@ pub(crate) struct Footprint {
 /// # Errors
 /// When the controller has ended.
 pub(crate) fn of_controller(controller: u32, folder: &Path) -> Result<Footprint> {
-    let folder = folder.to_string_lossy();
     let mut sum = Footprint::default();
-    for entry in fs::read_dir("/proc").context("listing processes")? {
-        let path = entry.context("listing processes")?.path();
-        let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
-        let line = fs::read(path.join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        let ours = line.starts_with("ssh") && line.contains(&*folder) && line.contains("/wl-");
-        if id != controller && !ours {
-            continue;
-        }
+    for id in connections(folder)?.into_iter().chain([controller]) {
         // One that has just ended has none.
-        let Ok(rollup) = fs::read_to_string(path.join("smaps_rollup")) else { continue };
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{id}/smaps_rollup")) else { continue };
         sum.processes += 1;
         sum.resident += field(&rollup, "Rss:")?;
         sum.proportional += field(&rollup, "Pss:")?;
@@ -45,8 +36,28 @@ pub(crate) fn of_controller(controller: u32, folder: &Path) -> Result<Footprint>
     Ok(sum)
 }
 
-fn field(rollup: &str, name: &str) -> Result<u64> {
+/// Every ssh that holds a connection by a socket below a folder.
+///
+/// # Errors
+/// When processes cannot be listed.
+pub(crate) fn connections(folder: &Path) -> Result<Vec<u32>> {
+    let folder = folder.to_string_lossy();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("listing processes")? {
+        let path = entry.context("listing processes")?.path();
+        let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        if line.starts_with("ssh") && line.contains(&*folder) && line.contains("/wl-") {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// A line of numbers with a unit, as the kernel writes them, in that unit.
+pub(crate) fn field(rollup: &str, name: &str) -> Result<u64> {
     let line = rollup.lines().find(|line| line.starts_with(name));
     let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-    number.with_context(|| format!("no {name} in smaps_rollup"))
+    number.with_context(|| format!("no {name} there"))
 }

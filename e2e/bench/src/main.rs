@@ -3,6 +3,7 @@
 //!
 //! A figure that is missed is told, and is no failure: timings are never a test. What cannot be measured is one.
 
+mod connections;
 mod contestant;
 mod counted;
 mod figures;
@@ -24,6 +25,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
+use crate::connections::ConnectionsArguments;
 use crate::contestant::Row;
 use crate::ground::Ground;
 use crate::race::Wanted;
@@ -67,15 +69,24 @@ struct Arguments {
 enum Other {
     /// The embedded store beside etcd
     Store(StoreArguments),
+    /// What a connection to a host costs while nobody uses it
+    Connections(ConnectionsArguments),
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!((1..=MOST_ROUNDS).contains(&arguments.rounds), "1 to {MOST_ROUNDS} rounds");
-    if let Some(Other::Store(store)) = &arguments.other {
-        println!("{}", store::run(store, arguments.rounds, arguments.doc.as_deref())?.text());
-        return Ok(());
+    match &arguments.other {
+        Some(Other::Store(store)) => {
+            println!("{}", store::run(store, arguments.rounds, arguments.doc.as_deref())?.text());
+            return Ok(());
+        }
+        Some(Other::Connections(connections)) => {
+            println!("{}", connections::run(connections, arguments.doc.as_deref())?);
+            return Ok(());
+        }
+        None => {}
     }
     let parse = |count: &String| count.trim().parse::<u8>().with_context(|| format!("{count} is no number of hosts"));
     let sizes: Vec<u8> =
