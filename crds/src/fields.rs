@@ -1,4 +1,4 @@
-//! What differs between two declarations, field by field. Pure: two JSON values in, lines out.
+//! What differs between two declarations, field by field.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,15 +8,15 @@ use serde_json::Value;
 
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct FieldChange {
+pub struct FieldChange {
     /// `spec.rollout.maxUnavailable`.
-    pub(crate) path: String,
+    pub path: String,
     /// What it is at present; nothing where it is not there.
     #[serde(rename = "old")]
-    pub(crate) before: Option<Value>,
+    pub before: Option<Value>,
     /// What it would become; nothing where it would go.
     #[serde(rename = "new")]
-    pub(crate) after: Option<Value>,
+    pub after: Option<Value>,
 }
 
 impl fmt::Display for FieldChange {
@@ -33,7 +33,7 @@ impl fmt::Display for FieldChange {
 }
 
 /// The fields that differ, sorted by their paths. A list is one field: its order means something.
-pub(crate) fn changes(before: &Value, after: &Value) -> Vec<FieldChange> {
+pub fn changes(before: &Value, after: &Value) -> Vec<FieldChange> {
     let (before, after) = (leaves(before), leaves(after));
     let mut paths: Vec<&String> = before.keys().chain(after.keys()).collect();
     paths.sort();

@@ -5,6 +5,7 @@
 pub mod condition;
 pub mod digest;
 pub mod document;
+pub mod fields;
 pub mod host;
 pub mod id;
 pub mod manifest;

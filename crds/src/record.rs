@@ -51,6 +51,9 @@ pub struct Owned {
     /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Timestamp>,
+    /// Whether the declaration was lately changed back to what it had been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contest: Option<Contest>,
     /// What was put right on hosts lately by itself.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub repairs: BTreeMap<HostId, Repairs>,
@@ -68,6 +71,17 @@ pub struct WentBack {
     pub revision: RevisionNumber,
     /// Under which sequences it had been switched to it.
     pub sequences: BTreeSet<Sequence>,
+}
+
+/// How often a declaration was changed back to what it had been before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contest {
+    /// What was declared before what is now, all of it.
+    pub before: SpecDigest,
+    /// When it was changed back, the last few times, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<Timestamp>,
 }
 
 /// How often the same was put right on a host.
@@ -111,6 +125,11 @@ pub enum HoldCause {
         hosts: BTreeSet<HostId>,
         /// Of how many.
         of: usize,
+    },
+    /// The declaration is changed back and forth: two writers have it, and neither knows of the other.
+    Contested {
+        /// What they disagree about, by path.
+        fields: Vec<String>,
     },
 }
 

@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
+use crate::fields;
 use crate::host::Labels;
 use crate::id::HostId;
 use crate::manifest::ReleasePath;
@@ -575,6 +576,18 @@ impl ServiceSpec {
         } = self;
         let reaches_the_host = (release, runtime, network.as_ref().map(|network| network.port), lifecycle.force_after);
         WorkloadDigest::of(&serde_json::to_vec(&reaches_the_host).expect("a spec is always JSON"))
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> SpecDigest {
+        SpecDigest::of(&serde_json::to_vec(self).expect("a spec is always JSON"))
+    }
+
+    /// Which fields another one has otherwise, by their paths.
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let json = |spec: &Self| serde_json::to_value(spec).expect("a spec is always JSON");
+        let changes = fields::changes(&json(self), &json(other));
+        changes.into_iter().map(|change| format!("spec.{}", change.path)).collect()
     }
 
     /// What is blocked, together with a release, once it turned out unhealthy: everything but where it is placed,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use windlass_crds::condition::{ConditionStatus, ConditionType};
 use windlass_crds::digest::ReleaseDigest;
+use windlass_crds::fields::{self, FieldChange};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest, ReleasePath};
 use windlass_crds::observation::Drift;
@@ -14,7 +15,6 @@ use windlass_crds::record::Revision;
 use windlass_engine::Foreseen;
 use windlass_planner::input::{HostInput, HostView, Placement};
 
-use crate::fields::{self, FieldChange};
 use crate::text::printable;
 
 /// Digits of a hash that people are shown.

@@ -11,7 +11,6 @@ mod evidence;
 mod exit;
 mod failure;
 mod field_places;
-mod fields;
 mod first_steps;
 mod happenings;
 mod inventory;

@@ -29,6 +29,7 @@ use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::Step;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
+use windlass_planner::flap;
 use windlass_planner::hold::ails;
 use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
@@ -566,7 +567,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 // Who declares it anew has seen what was said of machines that were left behind.
                 owned.hosts.values_mut().for_each(|host| host.former.clear());
             }
-            owned.accepted.clone_from(&scene.accepted);
+            if let Some(accepted) = &scene.accepted {
+                flap::accept(&mut owned, accepted, self.controller.now());
+            }
         }
         self.take_requests(scene, &hosts, &mut owned, rollout.as_mut());
         if scene.owned.paused.is_some()

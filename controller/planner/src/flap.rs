@@ -1,12 +1,12 @@
-//! What is changed on a host again as often as it is put right: who fights with somebody else's program tells it, and does
-//! not go on for ever.
+//! What is changed on a host again as often as it is put right, and a declaration that is changed back as often as it is
+//! changed: who fights with somebody else's program tells it, and does not go on for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::observation::ServiceObservation;
-use windlass_crds::record::{Owned, Purpose, Repairs};
+use windlass_crds::record::{Accepted, Contest, Hold, HoldCause, Owned, Purpose, Repairs};
 use windlass_crds::step::Verb;
 
 use crate::input::HostView;
@@ -17,6 +17,9 @@ use crate::standing::{Context, drift_message};
 
 /// So often the same is put right on a host by itself.
 const REPAIRS: usize = 4;
+
+/// So often a declaration may be changed back to what it was before: a person who tries something out does so less often.
+const CHANGES_BACK: usize = 4;
 
 /// Within so long.
 const LATELY: SignedDuration = SignedDuration::from_hours(1);
@@ -43,6 +46,32 @@ fn is_done(repairs: &Repairs, seen: &ServiceObservation) -> bool {
 
 fn is_late(at: Timestamp, now: Timestamp) -> bool {
     now.duration_since(at) < LATELY
+}
+
+/// Takes in a declaration that makes sense: it is in force from now on.
+pub fn accept(owned: &mut Owned, accepted: &Accepted, now: Timestamp) {
+    let old = owned.accepted.replace(accepted.clone());
+    let Some(old) = old.filter(|old| old.generation != accepted.generation && old.spec != accepted.spec) else {
+        return;
+    };
+    let mut contest = owned.contest.take().unwrap_or(Contest { before: old.spec.whole(), times: Vec::new() });
+    let held = matches!(owned.hold, Some(Hold { cause: HoldCause::Contested { .. }, .. }));
+    if contest.before == accepted.spec.whole() {
+        contest.times.push(now);
+        contest.times.retain(|at| is_late(*at, now));
+        let surplus = contest.times.len().saturating_sub(CHANGES_BACK);
+        contest.times.drain(..surplus);
+    } else {
+        // Somebody wants a third thing, and so has ended it.
+        contest.times.clear();
+        owned.hold.take_if(|_| held);
+    }
+    if contest.times.len() >= CHANGES_BACK && owned.hold.is_none() {
+        let cause = HoldCause::Contested { fields: old.spec.differing(&accepted.spec) };
+        owned.hold = Some(Hold { since: now, cause });
+    }
+    contest.before = old.spec.whole();
+    owned.contest = Some(contest);
 }
 
 impl Context<'_> {

@@ -7,7 +7,7 @@ pub mod abort;
 pub mod brake;
 pub mod canary;
 pub mod claim;
-mod flap;
+pub mod flap;
 pub mod hold;
 pub mod input;
 mod order;

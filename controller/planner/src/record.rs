@@ -95,6 +95,7 @@ pub fn retry(owned: &mut Owned, now: Timestamp) {
 pub fn resume(owned: &mut Owned, now: Timestamp) {
     accept_illness(owned, now);
     owned.hold = None;
+    owned.contest = None;
     owned.went_back.clear();
     owned.repairs.clear();
 }

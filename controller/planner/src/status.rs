@@ -1,6 +1,6 @@
 //! What is said of a Service: the rows of its hosts and its conditions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
@@ -96,10 +96,12 @@ fn held_back(owned: &Owned, revision: RevisionNumber) -> Option<Failure> {
     })
 }
 
-/// The names of hosts, the first few where they are many.
-fn some_of(hosts: &BTreeSet<HostId>) -> String {
-    let names: Vec<String> = hosts.iter().take(NAMED).map(ToString::to_string).collect();
-    match hosts.len().saturating_sub(NAMED) {
+/// The names of hosts, or of fields, the first few where they are many.
+fn some_of<'a, T: ToString + 'a>(all: impl IntoIterator<Item = &'a T, IntoIter: ExactSizeIterator>) -> String {
+    let all = all.into_iter();
+    let count = all.len();
+    let names: Vec<String> = all.take(NAMED).map(ToString::to_string).collect();
+    match count.saturating_sub(NAMED) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }
@@ -386,6 +388,13 @@ impl Told<'_> {
                     some_of(hosts)
                 );
                 (Reason::MassUnhealthy, message)
+            }
+            HoldCause::Contested { fields } => {
+                let message = format!(
+                    "the declaration was changed back and forth 4 times within an hour: {}; nothing is begun on any host since {since}: find out who else writes it, then `windlass rollout resume {service}`, or declare something else",
+                    some_of(fields)
+                );
+                (Reason::Flapping, message)
             }
         })
     }

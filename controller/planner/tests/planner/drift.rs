@@ -2,8 +2,10 @@
 
 use insta::assert_snapshot;
 use jiff::SignedDuration;
-use windlass_crds::record::{Purpose, RolloutState};
+use windlass_crds::id::Generation;
+use windlass_crds::record::{Accepted, Purpose, RolloutState};
 use windlass_crds::step::{StepError, Verb};
+use windlass_planner::flap;
 
 use crate::notation::drift;
 use crate::picture::{draw, story, table};
@@ -370,4 +372,73 @@ fn a_repair_that_fails_does_not_count() {
     world.settle();
     assert!(world.hosts["a"].observed().drift.is_empty(), "{}", world.log.join("\n"));
     assert_eq!(world.owned.repairs.values().map(|repairs| repairs.times.len()).collect::<Vec<_>>(), [1]);
+}
+
+/// Declares something else a minute later, as a writer of its own would.
+fn declares(world: &mut World, args: &str) {
+    world.now += SignedDuration::from_mins(1);
+    world.spec.runtime.args = vec![args.to_owned()];
+    let last = world.owned.accepted.as_ref().map_or(1, |accepted| accepted.generation.0);
+    let accepted = Accepted { generation: Generation(last + 1), spec: world.spec.clone() };
+    flap::accept(&mut world.owned, &accepted, world.now);
+}
+
+/// Two writers have the declaration, and each has put its own back twice.
+fn contested() -> World {
+    let mut world = World::empty("a b").declare('A');
+    for args in ["x", "y", "x", "y", "x", "y"] {
+        assert_eq!(world.owned.hold, None);
+        declares(&mut world, args);
+        world.settle();
+    }
+    world.log.clear();
+    world
+}
+
+#[test]
+fn two_writers_of_one_declaration_are_told_and_not_obeyed_for_ever() {
+    let mut world = contested();
+    let before: Vec<_> = world.hosts.values().map(|machine| machine.observed().good).collect();
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    => to v2; keep
+      a: v1 Pending
+      b: v1 Pending
+      Ready=False Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or declare something else
+      Stalled=True Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or declare something else
+    ");
+    // Whichever of them comes next is not deployed.
+    for args in ["x", "y"] {
+        declares(&mut world, args);
+        world.settle();
+    }
+    let after: Vec<_> = world.hosts.values().map(|machine| machine.observed().good).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn what_two_writers_disagree_about_goes_on_once_somebody_decides() {
+    let cases: [Case; 2] = [("resume", World::resume), ("a third thing", |world| declares(world, "z"))];
+    for (title, decide) in cases {
+        let mut world = contested();
+        decide(&mut world);
+        let end = world.settle();
+        let told = story(&world, &end);
+        assert!(world.owned.hold.is_none() && told.contains("Ready=True"), "{title}\n{told}");
+        // It is counted from the beginning.
+        let now = world.spec.runtime.args[0].clone();
+        declares(&mut world, "w");
+        declares(&mut world, &now);
+        assert_eq!(world.owned.hold, None, "{title}");
+    }
+    // What is changed back now and then is a person's.
+    let mut world = World::empty("a").declare('A');
+    for _ in 0..10 {
+        for args in ["x", "y"] {
+            world.now += SignedDuration::from_mins(20);
+            declares(&mut world, args);
+            world.settle();
+        }
+    }
+    assert_eq!(world.owned.hold, None);
 }
