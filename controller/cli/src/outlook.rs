@@ -57,7 +57,7 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
             "nothing is switched on hosts, neither on nor back, until somebody says so; what runs goes on".to_owned()
         }
         Reason::Flapping => {
-            "what is changed there again and again is left as it is, for an hour after the first of the repairs; everything else goes on".to_owned()
+            "what is changed again and again is left as it is: on a host for an hour after the first of the repairs, in the declaration until somebody says which it shall be".to_owned()
         }
         Reason::RollingOut => format!("the rollout to {running} goes on by itself"),
         Reason::HeldBack => {
@@ -109,7 +109,7 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
             "see on the host what keeps SSH from it once this runs, and declare something else; `windlass rollout resume {key}` tries the same once more, `windlass rollout undo {key}` goes back everywhere"
         ),
         Reason::Flapping => {
-            format!("find out what changes it on that host; `windlass rollout resume {key}` repairs it once more")
+            format!("find out who changes it; `windlass rollout resume {key}` goes by what is declared once more")
         }
         Reason::MassUnhealthy => format!(
             "find out what those hosts have in common that Windlass did not do; then `windlass rollout resume {key}` lets it go on, or `windlass rollout undo {key}` goes back"

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
@@ -39,8 +39,9 @@ use payload::{Base, Payload, Seal, Texts};
 use shell::{Answer, Request};
 use tally::Tally;
 
-/// Connections that are kept open while nobody uses them, unless told otherwise: see `docs/decisions/0010`.
-pub const KEPT: usize = 128;
+/// Connections that are kept open while nobody uses them, unless told otherwise: as many as hosts are supported (see
+/// `docs/decisions/0010`).
+pub const KEPT: usize = 1000;
 
 /// A look: connecting takes 10 s at most, and a busy host gets as much again.
 const LOOK_DEADLINE: Duration = Duration::from_secs(25);
@@ -120,6 +121,7 @@ impl SshFleet {
             directory: directory.path().to_owned(),
             governor: Governor::new(keep),
             connections: AtomicU64::new(0),
+            agrees_quickly: OnceCell::new(),
             shell: shell.to_owned(),
             tally: Tally::default(),
         };

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
-use windlass_hosts::SshFleet;
+use windlass_hosts::{KEPT, SshFleet};
 use windlass_store::ConnectOptions;
 use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection};
 
@@ -72,9 +72,27 @@ pub(crate) struct ServeArgs {
     /// How to write the log, on stderr; WINDLASS_LOG says how much: info, debug, windlass_store=debug
     #[arg(long, env = "WINDLASS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", hide_env_values = true)]
     log_format: LogFormat,
+    /// How many connections to hosts stay open while nobody uses them; each is an ssh process here
+    #[arg(
+        long,
+        env = "WINDLASS_KEPT_CONNECTIONS",
+        value_name = "COUNT",
+        default_value_t = KEPT,
+        value_parser = kept,
+        hide_env_values = true
+    )]
+    kept_connections: usize,
     /// Print the named steps at which a test may end the controller, and exit
     #[arg(long, hide = true)]
     list_checkpoints: bool,
+}
+
+/// The most connections that are kept: more ssh processes than that are a mistake.
+const MOST_KEPT: usize = 10_000;
+
+fn kept(text: &str) -> Result<usize, String> {
+    let count = text.parse::<usize>().ok().filter(|count| *count <= MOST_KEPT);
+    count.ok_or_else(|| format!("a number from 0 to {MOST_KEPT}"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -125,7 +143,8 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
             }
         };
         let options = ServeOptions { store, data_dir, listen: args.listen, identity };
-        let fleet = Arc::new(SshFleet::new().context("cannot make a private folder for connections")?);
+        let fleet =
+            Arc::new(SshFleet::keeping(args.kept_connections).context("cannot make a private folder for connections")?);
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
         let served = serve(options, Arc::clone(&fleet), shutdown).await;

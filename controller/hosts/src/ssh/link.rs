@@ -15,7 +15,7 @@ use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
 use super::governor::{self, Governor, Place, Turns};
-use super::master::{Master, NotIn};
+use super::master::{Master, NotIn, agrees_quickly};
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
 use crate::traffic::Login;
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) governor: Governor,
     /// Numbers connections.
     pub(crate) connections: AtomicU64,
+    /// Whether ssh here takes what makes a login quick by which nothing secret goes, once that was asked.
+    pub(crate) agrees_quickly: OnceCell<bool>,
     /// The shell that runs everything on hosts.
     pub(crate) shell: String,
     /// What is open, and what was tried.
@@ -251,7 +253,9 @@ impl Link {
     async fn open_by_login(&self, connection: &Connection, hello: &Hello, number: u64) -> Result<Shell, NotIn> {
         let log = connection.master.directory().join(format!("login{number}"));
         let start = self.start();
-        let login = Shell::log_in(connection.master.login(&log), Way::Once(&start, hello), &self.shared.tally.sessions);
+        let quickly = *self.shared.agrees_quickly.get_or_init(agrees_quickly).await;
+        let ssh = connection.master.login(&log, quickly);
+        let login = Shell::log_in(ssh, Way::Once(&start, hello), &self.shared.tally.sessions);
         let opened = match tokio::time::timeout(LOGIN_DEADLINE, login).await {
             Ok(Ok((shell, _))) => Ok(shell),
             Ok(Err(ContactError::Lost { .. })) => Err(NotIn::by(&std::fs::read_to_string(&log).unwrap_or_default())),
