@@ -9,7 +9,7 @@ use windlass_crds::observation::StepState;
 use windlass_crds::record::{BlockCause, CanaryProgress, Evidence, Owned, Purpose, Revision, Rollout, RolloutState};
 use windlass_crds::service::Strategy;
 use windlass_crds::status::{HostRow, HostState};
-use windlass_crds::step::{Step, StepError};
+use windlass_crds::step::{Step, StepError, Verb};
 
 use crate::canary::Stage;
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
@@ -436,20 +436,22 @@ impl Context<'_> {
     }
 
     /// Whether a host needs what it has done before under this sequence: it would answer from its record and do
-    /// nothing, so that takes another one.
+    /// nothing, so that takes another one. So does a switch forward after one back, of which no host could tell later
+    /// which was the last.
     fn spent(&self, id: &HostId, standing: &Standing) -> bool {
         let (Some(active), Some(HostView::Seen(seen))) =
             (self.active, self.inputs.hosts.get(id).map(|host| &host.view))
         else {
             return false;
         };
+        let under = |verb| seen.service.steps.get(&verb).filter(|record| record.sequence == active.sequence);
         standing.need.acts().iter().any(|act| {
             let Act::Step(step) = act else { return false };
-            seen.service.steps.get(&step.verb()).is_some_and(|record| {
-                record.sequence == active.sequence
-                    && record.revision == step.revision().unwrap_or_default()
+            let done = under(step.verb()).is_some_and(|record| {
+                record.revision == step.revision().unwrap_or_default()
                     && matches!(record.state, StepState::Ok | StepState::Voided)
-            })
+            });
+            done || (step.verb() == Verb::Activate && under(Verb::Revert).is_some())
         })
     }
 

@@ -740,6 +740,35 @@ fn what_drifts_while_a_person_is_waited_for_is_repaired() {
     ");
 }
 
+/// Of two switches under one number a host cannot tell which was the last.
+#[test]
+fn what_was_repaired_before_its_turn_takes_another_number() {
+    let mut world = four().approved().declare('B');
+    world.settle();
+    crate::notation::drift(world.host("b"), 's');
+    world.settle();
+    world.approve(2, None);
+    world.log.clear();
+    assert_snapshot!(ran(world), @"
+    step 2
+    b stage 2
+    2 Superseded
+    3 Deploy to 2
+    stamp a b c d with 3
+    b activate 2
+    b healthy
+    b confirm 2
+    step 2 is well
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False WaitingForApproval: revision 2 runs on 2 of 4 hosts; step 2 of 3 is well, and has been waiting since 2026-01-01T00:00:02.8Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+      Reconciling=True WaitingForApproval: revision 2 runs on 2 of 4 hosts; step 2 of 3 is well, and has been waiting since 2026-01-01T00:00:02.8Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+    ");
+}
+
 #[test]
 fn a_host_that_comes_later_runs_the_good_version_until_its_turn() {
     let mut world = four().approved().declare('B');

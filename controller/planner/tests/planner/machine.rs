@@ -135,10 +135,15 @@ impl Machine {
         true
     }
 
+    /// Its last switch, as a host reads it: of two under one sequence, the one back.
+    fn last_switch(&self) -> Option<&StepRecord> {
+        let switches = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| self.seen.steps.get(&verb));
+        switches.max_by_key(|record| record.sequence)
+    }
+
     /// Whether its last switch was taken back.
     pub(crate) fn went_back(&self) -> bool {
-        let switches = [Verb::Activate, Verb::Revert].into_iter().filter_map(|verb| self.seen.steps.get(&verb));
-        switches.max_by_key(|record| record.sequence).is_some_and(|record| record.state == StepState::Voided)
+        self.last_switch().is_some_and(|record| record.state == StepState::Voided)
     }
 
     pub(crate) fn hold(&mut self, revision: u64, release: ReleaseDigest) {
@@ -214,10 +219,9 @@ impl Machine {
                 Err(StepError::NotStaged { revision, detail: "a file differs".to_owned() })
             }
             Step::Confirm { .. } => {
-                let switched = [Verb::Activate, Verb::Revert].iter().any(|verb| {
-                    let record = self.seen.steps.get(verb);
-                    record.is_some_and(|record| record.revision == revision && record.state == StepState::Ok)
-                });
+                let switched = self
+                    .last_switch()
+                    .is_some_and(|record| record.revision == revision && record.state == StepState::Ok);
                 let runs = self.seen.unit.revision() == Some(revision);
                 if switched && runs { Ok(()) } else { Err(StepError::NotActivated { revision, detail: detail() }) }
             }
