@@ -122,9 +122,11 @@ impl Context<'_> {
         self.inputs.rollout.is_some_and(by) || self.inputs.owned.hosts.get(id).is_some_and(|host| host.in_doubt)
     }
 
-    /// Whether a host that nobody sees may be down by our hand.
+    /// Whether a host that nobody sees may be down by our hand. What a new leader's records say of one that it has yet to
+    /// stamp is no more than that we were there: they may be those of an older store.
     fn may_be_down(&self, id: &HostId) -> bool {
-        self.carried(id) && (self.touched(id) || self.inputs.fresh_term)
+        let fresh = self.inputs.fresh_term && self.inputs.owned.hosts.contains_key(id);
+        fresh || (self.carried(id) && self.touched(id))
     }
 
     /// Whether a host that nobody sees carried a healthy revision, as far as the records say.

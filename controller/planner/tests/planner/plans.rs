@@ -333,6 +333,33 @@ fn max_unavailable_is_a_number_or_a_share_rounded_down() {
     ");
 }
 
+/// The records are those of an older store: what has been confirmed since, they do not know.
+#[test]
+fn a_minute_after_a_takeover_what_the_records_call_unconfirmed_counts_too() {
+    let going = |fresh: bool| {
+        move |world: World| world.declare('B').rolling(Purpose::Deploy, 2).with(|world| world.fresh_term = fresh)
+    };
+    let rows = [("out of reach, and not confirmed as far as is known", "a=v1+s2 b=v1?~")];
+    assert_snapshot!(table(going(true), rows), @"
+    out of reach, and not confirmed as far as is known: a=v1+s2 b=v1?~
+      to v2; keep
+      a: v1 Pending
+      b: - Unreachable (no answer within 10 s)
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+      Degraded=True HostUnreachable: b: no answer within 10 s
+    ");
+    assert_snapshot!(table(going(false), rows), @"
+    out of reach, and not confirmed as far as is known: a=v1+s2 b=v1?~
+      to v2; keep; touch a
+      a: v1 Pending -> activate 2, judge, confirm 2
+      b: - Unreachable (no answer within 10 s)
+      Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
+      Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
+      Degraded=True HostUnreachable: b: no answer within 10 s
+    ");
+}
+
 #[test]
 fn a_minute_after_a_takeover_what_cannot_be_stamped_counts_as_down() {
     let going =
