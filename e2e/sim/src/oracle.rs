@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, Sequence, ServiceKey};
@@ -13,7 +13,7 @@ use windlass_crds::record::{Owned, WentBack};
 use windlass_crds::step::{Step, StepError};
 use windlass_hosts::fleet::Order;
 use windlass_hosts::memory::MemoryFleet;
-use windlass_store::{Key, Store};
+use windlass_store::{Control, Key, Store, StoreRevision};
 
 use crate::history::History;
 use crate::sight::activates;
@@ -43,10 +43,34 @@ struct Seen {
     bad: BTreeSet<ReleaseDigest>,
     /// How many hosts of a service may be down, and where it is placed since when.
     allowed: BTreeMap<ServiceKey, (usize, BTreeMap<String, Instant>)>,
+    /// Where a switch was ordered, and nothing was confirmed since.
+    open: BTreeMap<Spot, HostId>,
+    /// Those of them of which an older store, once it was put in, did not know.
+    forgotten: BTreeMap<Spot, Known>,
+    /// Who leads, by the revision at which that began, and since when; watched only while it matters.
+    term: Option<(StoreRevision, Instant)>,
+}
+
+/// What an older store knows of a host that has been switched since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing.
+    Nothing,
+    /// That the service was put there.
+    Owned,
+    /// That it may be down by our hand.
+    InDoubt,
 }
 
 /// A host counts that has been one of a service's for so long: what is done on others was decided on before.
 const DECIDED: Duration = Duration::from_secs(15);
+
+/// For so long after a takeover a host counts as down that could not be stamped: a minute, less what it takes to see that
+/// somebody else leads.
+const FRESH: Duration = Duration::from_secs(58);
+
+/// For so long it is watched who leads, after an older store was put in: longer than any host is cut off.
+const WATCHED: Duration = Duration::from_secs(400);
 
 /// What was recorded in the store when a step was decided on.
 #[derive(Debug, Clone)]
@@ -80,9 +104,14 @@ impl Oracle {
         };
         let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
         let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
-        if matches!(order.step, Step::Remove { .. }) {
+        let spot = (target.address.clone(), order.service.clone());
+        match order.step {
             // Whatever becomes of it.
-            self.seen().good.remove(&(target.address.clone(), order.service.clone()));
+            Step::Remove { .. } => drop(self.seen().good.remove(&spot)),
+            Step::Activate { .. } | Step::Revert { .. } | Step::Stop => {
+                self.seen().open.insert(spot, target.id.clone());
+            }
+            Step::Stage { .. } | Step::Confirm { .. } => {}
         }
         let blocked = activates(&order.step)
             && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
@@ -113,6 +142,12 @@ impl Oracle {
         let tried = acted || matches!(outcome, Err(StepError::Contact { .. }));
         if tried && issued.too_soon {
             self.history.violated(format_args!("{step} on {host} for {}, which another host took back", order.service));
+        }
+        if matches!((step, outcome), (Step::Confirm { .. } | Step::Remove { .. }, Ok(()))) {
+            self.seen().open.remove(&(target.address.clone(), order.service.clone()));
+        }
+        if !matches!(outcome, Err(StepError::Contact { .. })) {
+            self.heard(&target.address, &order.service);
         }
         self.count_down(target, order);
         self.look(&target.address, &order.service);
@@ -156,9 +191,18 @@ impl Oracle {
         }
         let (allowed, placed) = self.seen().allowed.get(&order.service).cloned().unwrap_or_default();
         let ill = self.seen().ill.clone();
+        let forgotten = self.seen().forgotten.clone();
+        let term = self.seen().term;
+        let old = term.is_some_and(|(_, since)| since.elapsed() >= FRESH);
+        // Nobody can know what the records do not say of a host that is out of reach.
+        let known = |address: &String| match forgotten.get(&(address.clone(), order.service.clone())) {
+            Some(Known::Nothing) => false,
+            Some(Known::Owned) => !old,
+            Some(Known::InDoubt) | None => true,
+        };
         let well = |address: &String| !ill.contains(&(address.clone(), order.service.clone()));
         let stays = |address: &String| placed.get(address).is_some_and(|since| since.elapsed() >= DECIDED);
-        let counts = |address: &String| stays(address) && well(address);
+        let counts = |address: &String| stays(address) && well(address) && known(address);
         let down: Vec<String> = self.fleet.down(&order.service).into_iter().filter(counts).collect();
         // Others may have been cut off while it was placed elsewhere.
         if down.len() > allowed && down.contains(&target.address) {
@@ -173,8 +217,40 @@ impl Oracle {
     }
 
     /// The store is an older copy from now on.
-    pub fn restored(&self) {
+    pub async fn restored(self: &Arc<Self>) {
         self.restored.store(true, Ordering::Relaxed);
+        let Some(truth) = self.truth.get() else { return };
+        let open = self.seen().open.clone();
+        for ((address, service), host) in open {
+            let entry = truth.get(&Key::Owned(service.clone())).await.ok().flatten();
+            let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+            let known = match owned.hosts.get(&host) {
+                Some(known) if known.in_doubt && (known.confirmed || !owned.good.is_empty()) => Known::InDoubt,
+                Some(_) => Known::Owned,
+                None => Known::Nothing,
+            };
+            self.seen().forgotten.insert((address, service), known);
+        }
+        tokio::spawn(Arc::clone(self).watch_terms());
+    }
+
+    /// Watches who leads.
+    async fn watch_terms(self: Arc<Self>) {
+        let (Some(truth), until) = (self.truth.get(), Instant::now() + WATCHED) else { return };
+        while Instant::now() < until {
+            if let Ok(Some(leader)) = truth.get(&Key::Control(Control::Leader)).await {
+                let mut seen = self.seen();
+                if seen.term.is_none_or(|(began, _)| began != leader.create_revision) {
+                    seen.term = Some((leader.create_revision, Instant::now()));
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// A host was seen: what is done from now on knows of it.
+    pub fn heard(&self, address: &str, service: &ServiceKey) {
+        self.seen().forgotten.remove(&(address.to_owned(), service.clone()));
     }
 
     /// Whether it is.

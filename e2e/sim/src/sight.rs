@@ -30,7 +30,11 @@ impl Fleet for Sight {
     async fn observe(&self, target: &Target, look: &Look) -> Result<HostObservation, StepError> {
         let stamps = look.stamp.is_some();
         let what = if stamps { "stamp" } else { "look" };
-        self.way.reach(what, stamps, self.fleet.observe(target, look)).await
+        let found = self.way.reach(what, stamps, self.fleet.observe(target, look)).await;
+        if !matches!(found, Err(StepError::Contact { .. })) {
+            self.oracle.heard(&target.address, &look.service);
+        }
+        found
     }
 
     async fn stamp(

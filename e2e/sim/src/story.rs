@@ -178,7 +178,7 @@ fn later(time: Duration, act: impl FnOnce() + Send + 'static) {
 async fn fate(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
     match plot.within(0..3) {
         0 => controllers(world, plot),
-        1 => store(world, plot)?,
+        1 => store(world, plot).await?,
         _ => hosts(world, service, plot),
     }
     Ok(())
@@ -214,7 +214,7 @@ fn controllers(world: &mut World, plot: &Chance) {
     }
 }
 
-fn store(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+async fn store(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     let ways = world.ways();
     let way = plot.pick(&ways).clone();
     match plot.within(0..9) {
@@ -256,20 +256,20 @@ fn store(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
             world.tell("a copy is made of the store");
             world.copies.push(world.ground.store.copy()?);
         }
-        _ => turn_back(world, plot)?,
+        _ => turn_back(world, plot).await?,
     }
     Ok(())
 }
 
 /// A copy is put in the place of the store: what was declared since is not declared.
-fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+async fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     if world.copies.is_empty() || !plot.percent(50) {
         return Ok(());
     }
     let copy = plot.pick(&world.copies).clone();
     world.tell("an older copy is put in the place of the store");
-    world.ground.oracle.restored();
     world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
+    world.ground.oracle.restored().await;
     Ok(())
 }
 
