@@ -173,11 +173,15 @@ impl Context<'_> {
         self.inputs.owned.held_back.get(id).and_then(|revisions| revisions.get(&revision))
     }
 
-    fn course(&self, id: &HostId, target: &Revision) -> Course<'_> {
+    fn course(&self, id: &HostId, seen: &ServiceObservation, target: &Revision) -> Course<'_> {
         if let Some(evidence) = self.held_back(id, target.number) {
-            let usable = |good: &&RevisionNumber| **good != target.number && self.held_back(id, **good).is_none();
-            let good = self.inputs.owned.good.iter().rev().filter(usable);
-            return Course::HeldBack(good.into_iter().find_map(|good| self.inputs.revisions.get(good)), evidence);
+            let usable = |good: &RevisionNumber| *good != target.number && self.held_back(id, *good).is_none();
+            let good = self.inputs.owned.good.iter().rev().copied().filter(usable);
+            let known = good.into_iter().find_map(|good| self.inputs.revisions.get(&good));
+            // What it has confirmed itself, while other hosts have yet to.
+            let own = seen.good.filter(usable).and_then(|good| self.inputs.revisions.get(&good));
+            let own = own.filter(|own| seen.revisions.get(&own.number) == Some(&own.release));
+            return Course::HeldBack(known.or(own), evidence);
         }
         match &self.canary {
             Some(canary) if !canary.members.contains(id) => Course::Outside(canary.back),
@@ -186,7 +190,7 @@ impl Context<'_> {
     }
 
     fn placed(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
-        let mut standing = match self.course(id, target) {
+        let mut standing = match self.course(id, seen, target) {
             Course::Target => return self.bring(id, host, seen, target),
             Course::Outside(back) => {
                 let mut standing = self.bring(id, host, seen, back);
@@ -396,14 +400,27 @@ pub(crate) fn disown(id: &HostId, owned: &mut Owned) {
 /// A host of a Service of which nothing good is known.
 fn stopping(seen: &ServiceObservation) -> Standing {
     let carries = seen.unit.revision();
-    if carries.is_some() && seen.good == carries && !unproven(seen) {
-        // It was unhealthy elsewhere; here it was confirmed, and what serves is not taken down.
-        return Standing { settled: true, ..Standing::idle(carries, HostState::Ready, "") };
+    if seen.good.is_some() && !unproven(seen) {
+        return left_alone(seen);
     }
     let need = if at_rest(seen) { Need::Nothing } else { Need::Quiet(vec![Act::Step(Step::Stop)]) };
     let state = if planted(Bug::RowsLie) { HostState::Ready } else { HostState::Stopped };
     let row = Standing::idle(carries, state, "there is nothing good to go back to");
     Standing { need, ..row }
+}
+
+/// What was unhealthy elsewhere was confirmed here: what serves is not taken down, and what somebody changes is not put
+/// right, since it is not deployed by itself any more.
+fn left_alone(seen: &ServiceObservation) -> Standing {
+    let carries = seen.unit.revision();
+    let why = "left as it is, since it was unhealthy elsewhere";
+    if carries != seen.good {
+        return Standing::idle(carries, HostState::Drifted, format!("{}; {why}", drift_message(seen)));
+    }
+    if !running(seen) {
+        return Standing::idle(carries, HostState::Stopped, why);
+    }
+    Standing { settled: true, ..Standing::idle(carries, HostState::Ready, "") }
 }
 
 /// A host of a Service that was unhealthy somewhere, and is left as it is everywhere.

@@ -1082,3 +1082,65 @@ fn the_logs_of_few_hosts_are_kept() {
     let with_logs = told.clone().filter(|evidence| !evidence.logs.is_empty()).count();
     assert_eq!((told.count(), with_logs), (30, 10));
 }
+
+/// While a third host has yet to be brought anything, so that no revision was ever confirmed by all of them.
+#[test]
+fn a_host_goes_back_alone_to_what_it_has_confirmed_itself() {
+    let mut world = World::empty("a b c").max_failures(1).declare('A');
+    world.host("c").link = Link::Cut;
+    while !world.hosts["a"].confirmed {
+        world.failing.insert(("b".to_owned(), Verb::Stage), full());
+        world.turns(1);
+    }
+    assert!(world.owned.good.is_empty(), "{:?}", world.owned.good);
+    world.failing.clear();
+    world.log.clear();
+    let mut world = world.declare('B').bad("a", 'B');
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    declared B
+    1 Superseded
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    b activate 2
+    a unhealthy
+    2 Active
+    b healthy
+    a revert 1
+    b confirm 2
+    a healthy
+    a confirm 1
+    2 Succeeded
+    => to v2; keep
+      a: v1 HeldBack (revision 2 was unhealthy here: it answers 500)
+      b: v2 Ready
+      c: - Unreachable (no answer within 10 s)
+      Ready=False HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Stalled=True HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Degraded=True HostUnreachable: c: no answer within 10 s
+    ");
+}
+
+#[test]
+fn what_was_confirmed_before_it_was_unhealthy_elsewhere_is_left_as_it_is() {
+    let mut world = World::empty("a b c d").declare('A').bad("d", 'A');
+    world.settle();
+    crate::notation::drift(world.host("b"), 's');
+    crate::notation::drift(world.host("c"), 'a');
+    world.log.clear();
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+
+    => stop v1; keep
+      a: v1 Ready
+      b: v1 Stopped (left as it is, since it was unhealthy elsewhere)
+      c: - Drifted (the unit file is gone; left as it is, since it was unhealthy elsewhere)
+      d: v1 Stopped (there is nothing good to go back to)
+      Ready=False FirstDeployUnhealthy: revision 1 was unhealthy on d: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
+      Stalled=True FirstDeployUnhealthy: revision 1 was unhealthy on d: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
+      Drifted=True DriftFound: c: the unit file is gone; left as it is, since it was unhealthy elsewhere
+    ");
+}
