@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use windlass_crds::request::Request;
 
 use crate::chance::Chance;
+use crate::extras::Edition;
 use crate::run::{self, Outcome};
 use crate::way::{Death, Side};
 use crate::world::{Quality, World, host_name};
@@ -68,7 +69,7 @@ pub fn one(death: Death) -> anyhow::Result<Outcome> {
 
 /// The life of a service: deployed, changed, broken and gone back, restarted, drifted and repaired, moved, removed.
 async fn life(chance: &Chance, death: Option<Death>) -> anyhow::Result<World> {
-    let mut world = World::new(chance, 3, 1).await?;
+    let mut world = World::new(chance, Edition::First, 3, 1).await?;
     world.start(death);
     world.services[0].hosts = [host_name(0), host_name(1)].into();
     world.edit_source(0, Quality::Good);

@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod crashes;
+pub mod extras;
 pub mod history;
 pub mod oracle;
 #[cfg(feature = "planted")]

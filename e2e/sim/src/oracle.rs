@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
-use windlass_crds::id::{HostId, Sequence, ServiceKey};
+use windlass_crds::id::{HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::record::{Owned, WentBack};
+use windlass_crds::service::Canary;
 use windlass_crds::step::{Step, StepError};
 use windlass_hosts::fleet::Order;
 use windlass_hosts::memory::MemoryFleet;
@@ -30,6 +31,8 @@ pub struct Oracle {
     seen: Mutex<Seen>,
     /// An older store knows less of what is owned than was done on hosts, and than is on its way there.
     restored: AtomicBool,
+    /// A controller may act that leads no more.
+    strays: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +42,10 @@ struct Seen {
     good: BTreeSet<Spot>,
     /// Where a program has fallen ill by itself: it is up and down by turns, and nobody can know when.
     ill: BTreeSet<Spot>,
-    /// Releases that do not work.
-    bad: BTreeSet<ReleaseDigest>,
+    /// Releases that do not work: on one host, or on none.
+    bad: BTreeMap<ReleaseDigest, Option<String>>,
+    /// Canaries whose steps a person lets begin.
+    approved: BTreeMap<ServiceKey, Approved>,
     /// How many hosts of a service may be down, and where it is placed since when.
     allowed: BTreeMap<ServiceKey, (usize, BTreeMap<String, Instant>)>,
     /// Where a switch was ordered, and nothing was confirmed since.
@@ -49,6 +54,16 @@ struct Seen {
     forgotten: BTreeMap<Spot, Known>,
     /// Who leads, by the revision at which that began, and since when; watched only while it matters.
     term: Option<(StoreRevision, Instant)>,
+}
+
+/// A canary whose steps a person lets begin.
+#[derive(Debug)]
+struct Approved {
+    rules: Canary,
+    /// How often a person has said so, by revision.
+    said: BTreeMap<RevisionNumber, usize>,
+    /// Since when it is placed where it is.
+    since: Instant,
 }
 
 /// What an older store knows of a host that has been switched since.
@@ -81,11 +96,24 @@ pub struct Issued {
     too_soon: bool,
 }
 
+impl Seen {
+    fn is_bad_on(&self, release: &ReleaseDigest, address: &str) -> bool {
+        self.bad.get(release).is_some_and(|on| on.as_deref().is_none_or(|on| on == address))
+    }
+}
+
 impl Oracle {
     /// One that watches these hosts.
     pub fn new(fleet: &MemoryFleet, history: &History) -> Self {
         let (fleet, history) = (fleet.clone(), history.clone());
-        Self { fleet, history, truth: OnceLock::new(), seen: Mutex::default(), restored: AtomicBool::new(false) }
+        Self {
+            fleet,
+            history,
+            truth: OnceLock::new(),
+            seen: Mutex::default(),
+            restored: AtomicBool::new(false),
+            strays: AtomicBool::new(false),
+        }
     }
 
     /// Gives it its way to the store.
@@ -98,7 +126,7 @@ impl Oracle {
     }
 
     /// What is recorded at the moment in which a step is decided on.
-    pub async fn issued(&self, target: &Target, order: &Order) -> Issued {
+    pub async fn issued(&self, way: &Way, target: &Target, order: &Order) -> Issued {
         let Some(truth) = self.truth.get() else {
             return Issued { owned: true, blocked: false, too_soon: false };
         };
@@ -115,6 +143,8 @@ impl Oracle {
         }
         let blocked = activates(&order.step)
             && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
+        self.note_stray(way, target, order).await;
+        self.count_canary(target, order, &owned);
         let another = |(host, went): (&HostId, &WentBack)| {
             *host != target.id && activates(&order.step) && order.step.revision() == Some(went.revision)
         };
@@ -169,7 +199,7 @@ impl Oracle {
                     .violated(format_args!("{address} has lost the files of its good revision {good} of {service}"));
             }
             Some(good) => {
-                if found.revisions.get(&good).is_some_and(|release| seen.bad.contains(release)) {
+                if found.revisions.get(&good).is_some_and(|release| seen.is_bad_on(release, address)) {
                     self.history
                         .violated(format_args!("{address} has revision {good} of {service} for good, which is bad"));
                 }
@@ -208,6 +238,49 @@ impl Oracle {
         if down.len() > allowed && down.contains(&target.address) {
             let down = down.join(", ");
             self.history.violated(format_args!("{} may have {allowed} hosts down, and has {down}", order.service));
+        }
+    }
+
+    /// No more hosts run a revision than its canary has come to, where a person lets each step begin.
+    fn count_canary(&self, target: &Target, order: &Order, owned: &Owned) {
+        let Step::Activate { revision } = order.step else { return };
+        let first = owned.good.is_empty() || owned.good.last() == Some(&revision);
+        let seen = self.seen();
+        let (Some(approved), Some((_, placed))) =
+            (seen.approved.get(&order.service).filter(|_| !first), seen.allowed.get(&order.service))
+        else {
+            return;
+        };
+        if approved.since.elapsed() < DECIDED {
+            return;
+        }
+        let runs = |address: &&String| {
+            let unit = self.fleet.peek(address, &order.service).service.unit;
+            **address == target.address || unit.revision() == Some(revision)
+        };
+        let running = placed.keys().filter(runs).count();
+        // A step that brings it to no further host is passed over.
+        let mut counts = approved.rules.counts(placed.len());
+        counts.dedup();
+        let said = approved.said.get(&revision).copied().unwrap_or_default();
+        let most = counts.get(said).or(counts.last()).copied().unwrap_or_default();
+        drop(seen);
+        if running > most {
+            let host = &target.id;
+            self.history.violated(format_args!("{} on {host} makes {running} canaries, and {most} may be", order.step));
+        }
+    }
+
+    /// A person lets the steps of this canary begin.
+    pub fn lets_begin(&self, service: &ServiceKey, rules: Canary) {
+        let approved = Approved { rules, said: BTreeMap::new(), since: Instant::now() };
+        self.seen().approved.insert(service.clone(), approved);
+    }
+
+    /// A person has let the next one begin.
+    pub fn approved(&self, service: &ServiceKey, revision: RevisionNumber) {
+        if let Some(approved) = self.seen().approved.get_mut(service) {
+            *approved.said.entry(revision).or_default() += 1;
         }
     }
 
@@ -262,21 +335,46 @@ impl Oracle {
     pub fn allow(&self, service: &ServiceKey, most: usize, placed: BTreeSet<String>) {
         let mut seen = self.seen();
         let (allowed, since) = seen.allowed.entry(service.clone()).or_default();
+        let moved = !since.keys().eq(placed.iter());
         *allowed = most;
         since.retain(|address, _| placed.contains(address));
         for address in placed {
             since.entry(address).or_insert_with(Instant::now);
         }
+        if let Some(approved) = seen.approved.get_mut(service).filter(|_| moved) {
+            approved.since = Instant::now();
+        }
     }
 
-    /// These files do not work.
-    pub fn is_bad(&self, release: ReleaseDigest) {
-        self.seen().bad.insert(release);
+    /// These files do not work: on one host, or on none.
+    pub fn is_bad(&self, release: ReleaseDigest, on: Option<String>) {
+        self.seen().bad.insert(release, on);
     }
 
-    /// Whether these files are known not to work.
-    pub fn knows_as_bad(&self, release: &ReleaseDigest) -> bool {
-        self.seen().bad.contains(release)
+    /// Whether these files are known not to work on a host.
+    pub fn knows_as_bad(&self, release: &ReleaseDigest, address: &str) -> bool {
+        self.seen().is_bad_on(release, address)
+    }
+
+    /// From now on a controller may act that leads no more, on a host that nobody else reaches: it is watched who leads,
+    /// and for how long.
+    pub fn expect_strays(self: &Arc<Self>) {
+        if !self.strays.swap(true, Ordering::Relaxed) {
+            tokio::spawn(Arc::clone(self).watch_terms());
+        }
+    }
+
+    /// What is done by a controller that leads no more is nothing that the one that leads could know of.
+    async fn note_stray(&self, way: &Way, target: &Target, order: &Order) {
+        if !self.strays.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(truth) = self.truth.get() else { return };
+        let leader = truth.leader().await.ok().flatten();
+        if leader.is_some_and(|leader| leader.identity != way.name()) {
+            let spot = (target.address.clone(), order.service.clone());
+            self.seen().forgotten.entry(spot).or_insert(Known::Owned);
+        }
     }
 
     /// A hand other than ours took something away from a host.

@@ -1,6 +1,7 @@
 //! Runs: one seed, one thread, virtual time.
 
 use crate::chance::Chance;
+use crate::extras::Edition;
 use crate::history::History;
 use crate::story;
 use crate::world::World;
@@ -21,7 +22,15 @@ pub struct Outcome {
 /// # Errors
 /// When the simulation itself fails.
 pub fn seed(seed: u64) -> anyhow::Result<Outcome> {
-    within(seed, async |chance: Chance| story::play(&chance).await)
+    seed_of(Edition::LAST, seed)
+}
+
+/// Plays the story that a seed had in an edition.
+///
+/// # Errors
+/// When the simulation itself fails.
+pub fn seed_of(edition: Edition, seed: u64) -> anyhow::Result<Outcome> {
+    within(seed, async |chance: Chance| story::play(&chance, edition).await)
 }
 
 /// Runs something in a world of its own, which is over when it returns.

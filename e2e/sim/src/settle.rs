@@ -1,6 +1,7 @@
 //! How a run ends: faults stop, and the fleet has to come to where the declarations say, and to stay there.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -12,7 +13,7 @@ use windlass_crds::status::{HostState, ServiceStatus, condition};
 use windlass_hosts::memory::{Behaviour, Edit, HostChange, Link};
 use windlass_store::Scope;
 
-use crate::world::{Model, Quality, World};
+use crate::world::{Model, Quality, World, host_name};
 
 /// By then it has to be where it shall be: three times the longest backoff there is.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -54,7 +55,7 @@ impl World {
             // Nobody restarts for them what has fallen ill by itself; here they get well again.
             let found = self.ground.fleet.peek(&host, &key).service;
             let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
-            if runs.is_some_and(|release| !self.ground.oracle.knows_as_bad(release)) {
+            if runs.is_some_and(|release| !self.ground.oracle.knows_as_bad(release, &host)) {
                 self.ground.fleet.edit(&host, &key, Edit::Behave(Behaviour::default()));
             }
         }
@@ -78,8 +79,11 @@ impl World {
         if !self.comes_there().await? {
             return Ok(());
         }
+        if !self.looks_closely().await || !self.comes_there().await? {
+            return Ok(());
+        }
         self.tell("settled");
-        self.rests().await
+        if self.restless.load(Ordering::Relaxed) { Ok(()) } else { self.rests().await }
     }
 
     /// Waits until everything is as declared; says whether it came to that.
@@ -111,6 +115,13 @@ impl World {
             let held = ready.is_some_and(|ready| ready.reason == Reason::Unconfirmed);
             if ready.is_some_and(|ready| matches!(ready.reason, Reason::MassUnhealthy | Reason::Flapping)) {
                 self.ask(number, &Request::Resume).await?;
+            }
+            let asks = condition(&status.conditions, ConditionType::Reconciling)
+                .filter(|asks| asks.reason == Reason::WaitingForApproval);
+            if let (Some(asks), Some(revision)) = (asks, status.target)
+                && resumed.insert((number, asks.message.clone()))
+            {
+                self.ask(number, &Request::Approve { revision, step: None }).await?;
             }
             let severed = self.hosts.iter().any(|host| self.ground.fleet.is_severed(host));
             let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();
@@ -172,6 +183,10 @@ impl World {
         let is = |kind, status: ConditionStatus, conditions: &ServiceStatus| {
             condition(&conditions.conditions, kind).is_some_and(|condition| condition.status == status)
         };
+        if is(ConditionType::Reconciling, ConditionStatus::True, &status) && self.is_tried_again(model, &status) {
+            self.restless.store(true, Ordering::Relaxed);
+            return Ok(self.rows_lie(model, &status));
+        }
         if is(ConditionType::Reconciling, ConditionStatus::True, &status) {
             let rows: Vec<String> =
                 status.hosts.iter().map(|(id, row)| format!("{id} {:?} {}", row.state, row.message)).collect();
@@ -185,28 +200,59 @@ impl World {
         if let Some(why) = self.rows_lie(model, &status) {
             return Ok(Some(why));
         }
-        if model.quality == Quality::Good {
+        if self.is_good(model) {
             if !good {
                 let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();
                 return Ok(Some(format!("Ready is {reason}: {message}")));
             }
-            return Ok(self.differs(model, status.target));
+            return Ok(self.differs(model, status.target, None));
         }
+        let held_back = reason == Reason::HeldBack && model.max_failures > 0;
         let told = match model.quality {
             // Nobody knows whether it is well.
             Quality::Severing => reason == Reason::Unconfirmed,
-            _ => matches!(reason, Reason::RolledBack | Reason::FirstDeployUnhealthy | Reason::Unhealthy),
+            _ => held_back || matches!(reason, Reason::RolledBack | Reason::FirstDeployUnhealthy | Reason::Unhealthy),
         };
         if good || !told {
             return Ok(Some(format!("a bad version is {reason}, ready: {good}")));
         }
+        let well = |_: &&Quality| reason == Reason::HeldBack;
+        if let Some(Quality::Picky(number)) = Some(&model.quality).filter(well) {
+            // It runs everywhere else.
+            return Ok(self.runs_bad(model).or_else(|| self.differs(model, status.target, Some(*number))));
+        }
         Ok(self.runs_bad(model))
     }
 
-    /// Where a host does not run what it shall.
-    fn differs(&self, model: &Model, target: Option<RevisionNumber>) -> Option<String> {
+    /// Whether nothing is left but hosts on which that does not work which is good elsewhere: it is tried again there for
+    /// ever, ever less often.
+    fn is_tried_again(&self, model: &Model, status: &ServiceStatus) -> bool {
+        let Some(target) = status.target else { return false };
+        let bad = |id: &windlass_crds::id::HostId| {
+            let address = self.address(&id.to_string());
+            let found = self.ground.fleet.peek(&address, &model.key).service;
+            let release = found.revisions.get(&target);
+            release.is_some_and(|release| self.ground.oracle.knows_as_bad(release, &address))
+        };
+        let other = |row: &&HostState| !matches!(row, HostState::Ready | HostState::Removing);
+        let mut others = status.hosts.iter().filter(|(_, row)| other(&&row.state)).peekable();
+        others.peek().is_some() && others.all(|(id, row)| row.state == HostState::Unhealthy && bad(id))
+    }
+
+    /// Whether the present version works wherever it is placed.
+    fn is_good(&self, model: &Model) -> bool {
+        match model.quality {
+            Quality::Good => true,
+            Quality::Picky(number) => !model.hosts.contains(&host_name(usize::from(number))),
+            _ => false,
+        }
+    }
+
+    /// Where a host does not run what it shall, but for one.
+    fn differs(&self, model: &Model, target: Option<RevisionNumber>, but: Option<u8>) -> Option<String> {
         let Some(target) = target else { return Some("it has no target".to_owned()) };
-        for host in &self.hosts {
+        let but = but.map(usize::from);
+        for (_, host) in self.hosts.iter().enumerate().filter(|(number, _)| Some(*number) != but) {
             let found: HostObservation = self.ground.fleet.peek(host, &model.key);
             let found = found.service;
             if !self.placed(model, host) {
@@ -231,11 +277,15 @@ impl World {
             let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
             let serves = self.ground.fleet.serves(host, &model.key);
             let active = found.run.active == windlass_crds::observation::ActiveState::Active;
-            if runs == Some(&model.release) && active {
+            let bad = runs.is_some_and(|release| self.ground.oracle.knows_as_bad(release, host));
+            if runs == Some(&model.release) && active && bad {
                 return Some(format!("{host} runs the bad version"));
             }
             // An older store may not know the revision that a host calls good.
-            (found.good.is_some() && !serves && !self.ground.oracle.is_restored())
+            // Nor is what was unhealthy elsewhere started again, where it was good and has stopped.
+            let good = found.good.and_then(|good| found.revisions.get(&good));
+            let other = good.is_some_and(|good| *good != model.release);
+            (other && !serves && !self.ground.oracle.is_restored())
                 .then(|| format!("{host} has something good and does not serve"))
         })
     }

@@ -95,7 +95,7 @@ impl Sight {
         doing: impl Future<Output = Result<(), StepError>>,
     ) -> Result<(), StepError> {
         let what = format!("{} on {}", order.step, target.id);
-        let issued = self.oracle.issued(target, order).await;
+        let issued = self.oracle.issued(&self.way, target, order).await;
         let told = async {
             let done = doing.await;
             self.oracle.done(&self.way, target, order, &issued, &done);

@@ -7,6 +7,7 @@ use windlass_crds::request::Request;
 use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, HostChange, Link, Mishap};
 
 use crate::chance::Chance;
+use crate::extras::{Edition, Extras};
 use crate::way::{Death, Side};
 use crate::world::{Model, Quality, World, host_name};
 
@@ -18,11 +19,12 @@ const LONGEST_FREEZE: u64 = 45_000;
 ///
 /// # Errors
 /// When the simulation itself fails.
-pub async fn play(chance: &Chance) -> anyhow::Result<World> {
+pub async fn play(chance: &Chance, edition: Edition) -> anyhow::Result<World> {
     let plot = chance.fork("plot");
     let strategies = chance.fork("strategies");
     let (hosts, services) = (plot.within(2..6) as usize, plot.within(1..4) as usize);
-    let mut world = World::new(chance, hosts, services).await?;
+    let extras = Extras::of(edition, chance);
+    let mut world = World::new(chance, edition, hosts, services).await?;
     let paces = chance.fork("paces");
     world.ground.fleet.set_pace(move |_, _| match paces.within(0..50) {
         0 => paces.time(50..2000),
@@ -34,26 +36,38 @@ pub async fn play(chance: &Chance) -> anyhow::Result<World> {
     for service in 0..services {
         world.services[service].max_unavailable = plot.within(1..3) as usize;
         choose_strategy(&mut world.services[service], &strategies);
+        if let Some(extras) = &extras {
+            extras.choose_rules(&mut world, service);
+        }
         choose_hosts(&mut world, service, &plot);
-        world.edit_source(service, quality(&plot));
+        let quality = quality(&world, &plot, extras.as_ref());
+        world.edit_source(service, quality);
         world.declare(service).await?;
     }
     for _ in 0..plot.within(5..40) {
         sleep(pause(&plot)).await;
         let service = plot.within(0..services as u64) as usize;
         if plot.percent(40) {
-            somebody(&mut world, service, &plot).await?;
+            somebody(&mut world, service, &plot, extras.as_ref()).await?;
         } else {
             fate(&mut world, service, &plot).await?;
         }
+        if let Some(extras) = &extras {
+            extras.happen(&mut world, service).await?;
+        }
     }
-    finish(&mut world, &plot).await?;
+    finish(&mut world, &plot, extras.as_ref()).await?;
     Ok(world)
 }
 
 /// Everything is declared anew, by which it has to come to an end whatever was before.
-async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
+async fn finish(world: &mut World, plot: &Chance, extras: Option<&Extras>) -> anyhow::Result<()> {
     world.heal()?;
+    if extras.is_some() {
+        for index in 0..world.hosts.len() {
+            world.declare_host(index, "").await?;
+        }
+    }
     for service in 0..world.services.len() {
         if plot.percent(15) {
             world.delete(service).await?;
@@ -61,6 +75,7 @@ async fn finish(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
             continue;
         }
         let quality = if plot.percent(70) { Quality::Good } else { *plot.pick(&Quality::BAD) };
+        let quality = extras.map_or(quality, |extras| extras.quality(world, quality));
         choose_hosts(world, service, plot);
         world.edit_source(service, quality);
         world.declare(service).await?;
@@ -110,8 +125,9 @@ fn choose_strategy(model: &mut Model, plot: &Chance) {
     }
 }
 
-fn quality(plot: &Chance) -> Quality {
-    if plot.percent(65) { Quality::Good } else { *plot.pick(&Quality::BAD) }
+fn quality(world: &World, plot: &Chance, extras: Option<&Extras>) -> Quality {
+    let quality = if plot.percent(65) { Quality::Good } else { *plot.pick(&Quality::BAD) };
+    extras.map_or(quality, |extras| extras.quality(world, quality))
 }
 
 fn choose_hosts(world: &mut World, service: usize, plot: &Chance) {
@@ -125,17 +141,19 @@ fn choose_hosts(world: &mut World, service: usize, plot: &Chance) {
 }
 
 /// Somebody does something.
-async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::Result<()> {
+async fn somebody(world: &mut World, service: usize, plot: &Chance, extras: Option<&Extras>) -> anyhow::Result<()> {
     let declared = world.services[service].declared;
     match plot.within(0..21) {
         0..7 => {
-            world.edit_source(service, quality(plot));
+            let quality = quality(world, plot, extras);
+            world.edit_source(service, quality);
             if declared && plot.percent(50) {
                 world.ask(service, &Request::Reconcile).await?;
             }
         }
         7..10 => {
-            world.edit_source(service, quality(plot));
+            let quality = quality(world, plot, extras);
+            world.edit_source(service, quality);
             world.declare(service).await?;
         }
         10 | 11 => {
@@ -167,7 +185,7 @@ async fn somebody(world: &mut World, service: usize, plot: &Chance) -> anyhow::R
 }
 
 /// Does something after a time.
-fn later(time: Duration, act: impl FnOnce() + Send + 'static) {
+pub(crate) fn later(time: Duration, act: impl FnOnce() + Send + 'static) {
     tokio::spawn(async move {
         sleep(time).await;
         act();
@@ -348,7 +366,7 @@ fn edit(world: &mut World, service: usize, address: &str, plot: &Chance) {
     if matches!(edit, Edit::Behave(_)) {
         let found = world.ground.fleet.peek(address, &key).service;
         let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
-        if runs.is_some_and(|release| world.ground.oracle.knows_as_bad(release)) {
+        if runs.is_some_and(|release| world.ground.oracle.knows_as_bad(release, address)) {
             // What does not work would work for a moment.
             return;
         }

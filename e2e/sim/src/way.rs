@@ -44,11 +44,12 @@ struct Standing {
     silent: bool,
     /// Counts how often streams broke.
     breaks: u64,
+    /// Counts what it has changed.
+    deeds: u64,
 }
 
 #[derive(Debug)]
 struct State {
-    deeds: u64,
     death: Option<Death>,
     /// It dies when this is answered next.
     dies_on: Option<String>,
@@ -81,7 +82,7 @@ pub struct Way {
 impl Way {
     /// Ways that work, of a controller with this name.
     pub fn new(name: &str, chance: &Chance, history: &History, began: Instant) -> Self {
-        let state = State { deeds: 0, death: None, dies_on: None, losing: 0, clock: Clock::default() };
+        let state = State { death: None, dies_on: None, losing: 0, clock: Clock::default() };
         Self {
             name: name.into(),
             chance: chance.fork(name),
@@ -124,7 +125,13 @@ impl Way {
 
     /// So many things it has changed.
     pub fn deeds(&self) -> u64 {
-        self.state().deeds
+        self.standing.borrow().deeds
+    }
+
+    /// Ends when it is about to change the so-manieth thing, or dies.
+    pub async fn comes_to(&self, deed: u64) {
+        let mut standing = self.standing.subscribe();
+        let _ = standing.wait_for(|standing| standing.deeds > deed || standing.dead).await;
     }
 
     /// Ends when it dies.
@@ -210,9 +217,9 @@ impl Way {
 
     /// Something that changes something is about to be done. Says which it is.
     fn count(&self) -> u64 {
-        let mut state = self.state();
-        state.deeds += 1;
-        state.deeds - 1
+        let deed = self.deeds();
+        self.set(|standing| standing.deeds += 1);
+        deed
     }
 
     fn dies(&self, deed: u64, side: Side) -> bool {

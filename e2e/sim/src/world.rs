@@ -1,9 +1,9 @@
 //! The world of a run: a store, hosts, sources, controllers, and people who declare services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +19,7 @@ use windlass_sources::MemoryTrees;
 use windlass_store::{InProcess, Key, Machine, Prefix, Store, StoreRevision};
 
 use crate::chance::Chance;
+use crate::extras::Edition;
 use crate::history::History;
 use crate::oracle::Oracle;
 use crate::seat::{Ground, Seat};
@@ -39,21 +40,25 @@ pub enum Quality {
     Unstartable,
     /// It works, and keeps everybody from its host.
     Severing,
+    /// It answers 500 on the host of this number, and works on all others.
+    Picky(u8),
 }
 
 impl Quality {
     /// Those that are not good.
     pub const BAD: [Self; 5] = [Self::Unwell, Self::Exits, Self::Deaf, Self::Unstartable, Self::Severing];
 
-    fn behaviour(self) -> Behaviour {
-        match self {
+    fn behaviour(self) -> Option<Behaviour> {
+        Some(match self {
             Self::Good => Behaviour::default(),
             Self::Unwell => Behaviour::unhealthy(500),
             Self::Exits => Behaviour::exits_at_once(),
             Self::Deaf => Behaviour::never_listens(),
             Self::Unstartable => Behaviour::start_fails(),
             Self::Severing => Behaviour::severs(),
-        }
+            // Where it runs decides.
+            Self::Picky(_) => return None,
+        })
     }
 }
 
@@ -76,6 +81,8 @@ pub struct Model {
     pub declared: bool,
     /// How many of its hosts may be down.
     pub max_unavailable: usize,
+    /// How many of its hosts may fail.
+    pub max_failures: usize,
     /// More below `rollout`.
     pub rollout: String,
 }
@@ -96,7 +103,11 @@ pub struct World {
     pub copies: Vec<Vec<u8>>,
     /// Where programs have fallen ill by themselves.
     pub ill: BTreeSet<(String, ServiceKey)>,
+    /// Something is tried again for ever.
+    pub(crate) restless: AtomicBool,
     requests: AtomicU64,
+    /// Files that do not work on one host, and on which.
+    picky: Arc<Mutex<BTreeMap<ReleaseDigest, String>>>,
 }
 
 impl World {
@@ -104,7 +115,7 @@ impl World {
     ///
     /// # Errors
     /// When the store in memory does not work.
-    pub async fn new(chance: &Chance, hosts: usize, services: usize) -> anyhow::Result<Self> {
+    pub async fn new(chance: &Chance, edition: Edition, hosts: usize, services: usize) -> anyhow::Result<Self> {
         let (history, began) = (History::default(), Instant::now());
         let numbers = chance.fork("store");
         let machine = Machine::simulated(move || began.elapsed() + Duration::from_secs(1000), move || numbers.number());
@@ -126,26 +137,40 @@ impl World {
             hosts,
             copies: Vec::new(),
             ill: BTreeSet::new(),
+            restless: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            picky: Arc::default(),
         };
-        world.lay_out(services).await?;
+        let picky = Arc::clone(&world.picky);
+        world.ground.fleet.choose_behaviours(move |program| {
+            let picky = picky.lock().unwrap_or_else(PoisonError::into_inner);
+            match picky.get(&program.release) {
+                Some(on) if *on == program.address => Behaviour::unhealthy(500),
+                _ => Behaviour::default(),
+            }
+        });
+        world.lay_out(edition, services).await?;
         Ok(world)
     }
 
-    async fn lay_out(&mut self, services: usize) -> anyhow::Result<()> {
+    async fn lay_out(&mut self, edition: Edition, services: usize) -> anyhow::Result<()> {
         let zone = "{apiVersion: windlass/v1, kind: NetworkZone, metadata: {name: all}, spec: {location: vpn, cidrs: [198.18.0.0/15]}}";
         self.truth.declare(&resource("networkzones/all")?, zone.into()).await?;
         for (index, address) in self.hosts.iter().enumerate() {
-            let name = host_name(index);
             self.ground.fleet.add(address, HostSettings::default());
-            self.ground.fleet.add_alias(&name, address);
-            let text = format!(
-                "{{apiVersion: windlass/v1, kind: Host, metadata: {{name: {name}}}, spec: {{address: {address}}}}}"
-            );
-            self.truth.declare(&resource(&format!("hosts/{name}"))?, text.into()).await?;
+            self.ground.fleet.add_alias(&host_name(index), address);
+        }
+        for index in 0..self.hosts.len() {
+            self.declare_host(index, "").await?;
         }
         for number in 1..=services {
-            let key: ServiceKey = format!("default/s{number}").parse()?;
+            // From the second edition on the second one has a namespace of its own, and the name of the first.
+            let key = if edition >= Edition::Second && number == 2 {
+                "blue/s1".to_owned()
+            } else {
+                format!("default/s{number}")
+            };
+            let key: ServiceKey = key.parse()?;
             let release = Manifest::default().digest();
             self.services.push(Model {
                 key,
@@ -156,8 +181,46 @@ impl World {
                 release,
                 declared: false,
                 max_unavailable: 1,
+                max_failures: 0,
                 rollout: String::new(),
             });
+        }
+        Ok(())
+    }
+
+    /// Declares a Host, with labels.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn declare_host(&self, index: usize, labels: &str) -> anyhow::Result<()> {
+        let (name, address) = (host_name(index), &self.hosts[index]);
+        let text = format!(
+            "{{apiVersion: windlass/v1, kind: Host, metadata: {{name: {name}, labels: {{{labels}}}}}, spec: {{address: {address}}}}}"
+        );
+        self.truth.declare(&resource(&format!("hosts/{name}"))?, text.into()).await?;
+        Ok(())
+    }
+
+    /// Deletes the declaration of a Host.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn delete_host(&self, index: usize) -> anyhow::Result<()> {
+        self.truth.delete_declaration(&resource(&format!("hosts/{}", host_name(index)))?).await?;
+        Ok(())
+    }
+
+    /// Puts some of the hosts into a zone of their own, or takes that away.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn zone(&self, there: bool) -> anyhow::Result<()> {
+        let key = resource("networkzones/some")?;
+        let zone = "{apiVersion: windlass/v1, kind: NetworkZone, metadata: {name: some}, spec: {location: vpn, cidrs: [198.18.0.2/31]}}";
+        if there {
+            self.truth.declare(&key, zone.into()).await?;
+        } else {
+            self.truth.delete_declaration(&key).await?;
         }
         Ok(())
     }
@@ -175,15 +238,24 @@ impl World {
 
     /// Changes the files of a service.
     pub fn edit_source(&mut self, service: usize, quality: Quality) {
-        let Self { services, ground, .. } = self;
+        let Self { services, ground, hosts, picky, .. } = self;
         let model = &mut services[service];
         model.version += 1;
         model.quality = quality;
         let tree = tree(&model.key, model.version);
         model.release = tree.digest();
-        ground.fleet.set_behaviour(model.release, quality.behaviour());
-        if quality != Quality::Good {
-            ground.oracle.is_bad(model.release);
+        match quality.behaviour() {
+            Some(behaviour) => ground.fleet.set_behaviour(model.release, behaviour),
+            None => {}
+        }
+        match quality {
+            Quality::Good => {}
+            Quality::Picky(number) => {
+                let on = hosts[usize::from(number)].clone();
+                picky.lock().unwrap_or_else(PoisonError::into_inner).insert(model.release, on.clone());
+                ground.oracle.is_bad(model.release, Some(on));
+            }
+            _ => ground.oracle.is_bad(model.release, None),
         }
         ground.trees.put(&root(&model.key), tree);
         ground.history.tell(format_args!("source of {}: version {} is {quality:?}", model.key, model.version));
@@ -225,6 +297,9 @@ impl World {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let key = ResourceKey::Service(self.services[service].key.clone());
         self.tell(format_args!("asked {} of {key}", request.name()));
+        if let Request::Approve { revision, .. } = request {
+            self.ground.oracle.approved(&self.services[service].key, *revision);
+        }
         let id = format!("{number:06}").parse()?;
         self.truth.request(&key, &id, serde_json::to_vec(request)?).await?;
         Ok(())
@@ -299,13 +374,17 @@ fn tree(key: &ServiceKey, version: u64) -> Manifest {
 fn text(model: &Model) -> String {
     let hosts: Vec<&str> = model.hosts.iter().map(String::as_str).collect();
     let name = model.key.to_string();
-    let name = name.rsplit('/').next().unwrap_or_default();
+    let (namespace, name) = name.split_once('/').unwrap_or_default();
     format!(
-        "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {root}, changeDetection: {{interval: 5s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: {port}, transport: http}}\n  health: {{endpoint: /health, interval: 5s, healthyThreshold: 2, unhealthyThreshold: 2, startPeriod: 3s}}\n  rollout: {{minHealthyTime: 1s, maxUnavailable: {max}{rollout}}}\n",
+        "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {root}, changeDetection: {{interval: 5s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: {port}, transport: http}}\n  health: {{endpoint: /health, interval: 5s, healthyThreshold: 2, unhealthyThreshold: 2, startPeriod: 3s}}\n  rollout: {{minHealthyTime: 1s, maxUnavailable: {max}{failures}{rollout}}}\n",
         hosts = hosts.join(", "),
         port = model.port,
         root = root(&model.key).display(),
         max = model.max_unavailable,
+        failures = match model.max_failures {
+            0 => String::new(),
+            most => format!(", maxFailures: {most}"),
+        },
         rollout = model.rollout,
     )
 }
