@@ -9,6 +9,7 @@ use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation, StepR
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
+use windlass_planner::planted::{Bug, planted};
 
 use crate::contacts::News;
 use crate::controller::{Controller, Memory, Pulse};
@@ -39,7 +40,7 @@ impl<F: Fleet> Controller<F> {
     /// How closely a host is looked at: every file once an hour, first an hour after the first look.
     pub fn scrutiny(memory: &mut Memory, host: &HostId) -> Scrutiny {
         let since = memory.read_through.entry(host.clone()).or_insert_with(Instant::now);
-        if since.elapsed() >= READ_THROUGH { Scrutiny::Full } else { Scrutiny::Quick }
+        if since.elapsed() >= READ_THROUGH && !planted(Bug::HashesUnread) { Scrutiny::Full } else { Scrutiny::Quick }
     }
 
     /// Whether a host is this store's, or nobody's yet. A look without a stamp is answered by any host; whatever else

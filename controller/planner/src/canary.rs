@@ -14,6 +14,7 @@ use windlass_crds::service::{Canary as Rules, Strategy};
 use windlass_crds::status::CanaryStatus;
 
 use crate::input::{Goal, Health, HostInput, HostView, Inputs, Placement};
+use crate::planted::{Bug, planted};
 use crate::position::{at_rest, unproven};
 use crate::standing::{Context, Need, Standing, ailment};
 use crate::target::Aim;
@@ -175,7 +176,7 @@ impl Canary<'_> {
                 Found::Working | Found::Well => Stage::Done,
             };
         };
-        if self.rules.needs_approval() && !self.progress.approved {
+        if self.rules.needs_approval() && !self.progress.approved && !planted(Bug::StepsUnapproved) {
             return Stage::Approval(until);
         }
         match found {

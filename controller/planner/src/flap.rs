@@ -12,6 +12,7 @@ use windlass_crds::step::Verb;
 use crate::input::HostView;
 use crate::order::switches_to;
 use crate::plan::Act;
+use crate::planted::{Bug, planted};
 use crate::position::{Position, position};
 use crate::standing::{Context, drift_message};
 
@@ -88,7 +89,7 @@ impl Context<'_> {
         for (id, _) in actions.iter().filter(switched) {
             let Some(HostView::Seen(seen)) = self.inputs.hosts.get(id).map(|host| &host.view) else { continue };
             let found = position(&seen.service, target.number, &target.release);
-            if !matches!(found, Position::Drifted { .. }) {
+            if !matches!(found, Position::Drifted { .. }) || planted(Bug::RepairsUncounted) {
                 continue;
             }
             let what = drift_message(&seen.service);

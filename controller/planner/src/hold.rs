@@ -82,7 +82,7 @@ impl Context<'_> {
         let of = self.inputs.hosts.values().filter(placed).count();
         let ill = |(id, host): &(&HostId, &HostInput)| placed(host) && self.fell_ill_untouched(id, host, since);
         let hosts: BTreeSet<HostId> = self.inputs.hosts.iter().filter(ill).map(|(id, _)| id.clone()).collect();
-        let many = hosts.len() >= FEW && hosts.len() * ONE_IN > of;
+        let many = hosts.len() >= FEW && hosts.len() * ONE_IN > of && !planted(Bug::BrakeUnasked);
         many.then_some(Hold { since: self.inputs.now, cause: HoldCause::MassUnhealthy { hosts, of } })
     }
 

@@ -535,6 +535,9 @@ impl Context<'_> {
     }
 
     fn highest_seen(&self) -> Sequence {
+        if planted(Bug::HostsUnasked) {
+            return Sequence::default();
+        }
         let sequences = self.inputs.hosts.values().filter_map(|host| match &host.view {
             HostView::Seen(seen) => Some(seen.service.sequence),
             HostView::Refusing(StepError::Superseded { theirs, .. }) => Some(*theirs),
@@ -558,6 +561,9 @@ impl Context<'_> {
 
     /// The hosts that the rollout touches from now on.
     fn touch(&self, change: &RolloutChange, actions: &BTreeMap<HostId, Vec<Act>>) -> BTreeSet<HostId> {
+        if planted(Bug::TouchForgotten) {
+            return BTreeSet::new();
+        }
         if let RolloutChange::Open { .. } = change {
             let proven = |id: &HostId| match self.inputs.hosts.get(id).map(|host| &host.view) {
                 Some(HostView::Seen(seen)) => !unproven(&seen.service),

@@ -22,6 +22,16 @@ pub enum Bug {
     TriesForEver,
     /// Planner: what a host has taken back by itself goes to the next one.
     OthersGoOn,
+    /// Planner: that many hosts turn unhealthy together stops nothing.
+    BrakeUnasked,
+    /// Planner: how often something was put right is not counted.
+    RepairsUncounted,
+    /// Planner: hosts that are about to be switched are not recorded.
+    TouchForgotten,
+    /// Planner: what hosts have seen says nothing about the number of the next rollout.
+    HostsUnasked,
+    /// Planner: the steps of a canary wait for nobody.
+    StepsUnapproved,
     /// Engine: who owns what is not recorded.
     OwnedForgotten,
     /// Engine: what is missing in a new list is not taken for deleted.
@@ -34,11 +44,13 @@ pub enum Bug {
     EndUnsaid,
     /// Engine: a rollout goes on under the number of the one before.
     SequenceReused,
+    /// Engine: hashes of files are never read again.
+    HashesUnread,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::AllHostsAtOnce,
         Self::NothingIsBlocked,
         Self::NobodyJudges,
@@ -48,12 +60,18 @@ impl Bug {
         Self::HostsUnclaimed,
         Self::TriesForEver,
         Self::OthersGoOn,
+        Self::BrakeUnasked,
+        Self::RepairsUncounted,
+        Self::TouchForgotten,
+        Self::HostsUnasked,
+        Self::StepsUnapproved,
         Self::OwnedForgotten,
         Self::ListsAddOnly,
         Self::VerdictForgotten,
         Self::StatusTells,
         Self::EndUnsaid,
         Self::SequenceReused,
+        Self::HashesUnread,
     ];
 }
 

@@ -264,8 +264,8 @@ impl World {
         }
         for model in self.services.iter().filter(|model| damaged(model)) {
             // What is held up is not put right either.
-            if let Some(where_) = self.hidden_damage(model).filter(|_| model.quality != Quality::Severing) {
-                self.ground.history.violated(format_args!("{} has a damaged file: {where_}", model.key));
+            if let Some(place) = self.hidden_damage(model).filter(|_| model.quality != Quality::Severing) {
+                self.ground.history.violated(format_args!("{} has a damaged file: {place}", model.key));
                 return false;
             }
         }

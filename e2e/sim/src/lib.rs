@@ -5,6 +5,7 @@ pub mod chance;
 pub mod crashes;
 pub mod extras;
 pub mod history;
+pub mod kept;
 pub mod oracle;
 #[cfg(feature = "planted")]
 pub mod planted;
@@ -13,5 +14,6 @@ pub mod seat;
 pub mod settle;
 pub mod sight;
 pub mod story;
+pub mod tales;
 pub mod way;
 pub mod world;

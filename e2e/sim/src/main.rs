@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use windlass_sim::crashes;
+use windlass_sim::extras::Edition;
+use windlass_sim::kept::{KEPT, Kept};
 use windlass_sim::run::{self, Outcome};
+use windlass_sim::tales::Tale;
 use windlass_sim::way::{Death, Side};
 
 fn number(name: &str) -> anyhow::Result<Option<u64>> {
@@ -20,17 +23,52 @@ fn main() -> anyhow::Result<ExitCode> {
     let base = number("SEED_BASE")?.unwrap_or(0);
     match std::env::args().nth(1).as_deref() {
         None | Some("seeds") => match number("SEED")? {
-            Some(seed) => one(&run::seed(seed)?),
-            None => many(base, number("SEEDS")?.unwrap_or(300)),
+            Some(seed) => one(&run::seed_of(edition()?, seed)?),
+            None => many(edition()?, base, number("SEEDS")?.unwrap_or(300)),
         },
         Some("crashes") => match number("DEED")? {
             Some(deed) => one(&crashes::one(Death { deed, side: side()? })?),
             None => every_crash(),
         },
+        Some("tales") => match std::env::var("TALE") {
+            Ok(name) => {
+                let tale = Tale::ALL.into_iter().find(|tale| format!("{tale:?}") == name);
+                one(&tale.ok_or_else(|| anyhow::anyhow!("{name} is none of {:?}", Tale::ALL))?.play()?)
+            }
+            Err(_) => every_tale(),
+        },
         #[cfg(feature = "planted")]
         Some("planted") => every_bug(base),
-        Some(other) => anyhow::bail!("{other} is not one of seeds, crashes, planted"),
+        Some(other) => anyhow::bail!("{other} is not one of seeds, crashes, tales, planted"),
     }
+}
+
+fn edition() -> anyhow::Result<Edition> {
+    match std::env::var("EDITION").as_deref() {
+        Err(_) => Ok(Edition::LAST),
+        Ok("1") => Ok(Edition::First),
+        Ok("2") => Ok(Edition::Second),
+        Ok(other) => anyhow::bail!("EDITION={other} is neither 1 nor 2"),
+    }
+}
+
+/// Tales, and the seeds that are kept.
+#[expect(clippy::print_stdout, reason = "it is a program that people run")]
+fn every_tale() -> anyhow::Result<ExitCode> {
+    let mut failed = 0;
+    let tales = Tale::ALL.into_iter().map(|tale| (format!("TALE={tale:?}"), tale.play()));
+    let seeds = KEPT.into_iter().map(|Kept { edition, seed, found }| {
+        (format!("EDITION={} SEED={seed} ({found})", edition as u8 + 1), run::seed_of(edition, seed))
+    });
+    for (name, outcome) in tales.chain(seeds) {
+        let violations = outcome?.violations;
+        if !violations.is_empty() {
+            failed += 1;
+            println!("{name}: {}", violations.join("; "));
+        }
+    }
+    println!("{} tales and {} seeds that are kept: {failed} failed", Tale::ALL.len(), KEPT.len());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn side() -> anyhow::Result<Side> {
@@ -64,7 +102,7 @@ fn every_bug(base: u64) -> anyhow::Result<ExitCode> {
     let found = windlass_sim::planted::find_all(base)?;
     for find in &found {
         match &find.by {
-            Some((seed, violation)) => println!("{:?}: found by seed {seed}: {violation}", find.bug),
+            Some((name, violation)) => println!("{:?}: found by {name}: {violation}", find.bug),
             None => println!("{:?}: NOT FOUND", find.bug),
         }
     }
@@ -84,7 +122,7 @@ fn one(outcome: &Outcome) -> anyhow::Result<ExitCode> {
 }
 
 #[expect(clippy::print_stdout, reason = "it is a program that people run")]
-fn many(base: u64, count: u64) -> anyhow::Result<ExitCode> {
+fn many(edition: Edition, base: u64, count: u64) -> anyhow::Result<ExitCode> {
     let (next, failed, begun) = (AtomicU64::new(base), AtomicU64::new(0), Instant::now());
     let workers = std::thread::available_parallelism()?.get();
     std::thread::scope(|scope| {
@@ -95,7 +133,7 @@ fn many(base: u64, count: u64) -> anyhow::Result<ExitCode> {
                     if seed >= base + count {
                         break;
                     }
-                    match run::seed(seed) {
+                    match run::seed_of(edition, seed) {
                         Ok(outcome) if outcome.violations.is_empty() => {}
                         Ok(outcome) => {
                             failed.fetch_add(1, Ordering::Relaxed);

@@ -71,6 +71,7 @@ impl World {
     /// # Errors
     /// When the store does not answer.
     pub async fn settles(&self) -> anyhow::Result<()> {
+        self.restless.store(false, Ordering::Relaxed);
         if !self.comes_there().await? {
             return Ok(());
         }
@@ -235,8 +236,11 @@ impl World {
             release.is_some_and(|release| self.ground.oracle.knows_as_bad(release, &address))
         };
         let other = |row: &&HostState| !matches!(row, HostState::Ready | HostState::Removing);
-        let mut others = status.hosts.iter().filter(|(_, row)| other(&&row.state)).peekable();
-        others.peek().is_some() && others.all(|(id, row)| row.state == HostState::Unhealthy && bad(id))
+        let others: Vec<_> = status.hosts.iter().filter(|(_, row)| other(&&row.state)).collect();
+        let tried = |id: &windlass_crds::id::HostId, state| state == HostState::Unhealthy && bad(id);
+        // What serves is not taken down for a repair while one of those is down.
+        others.iter().any(|(id, row)| tried(id, row.state))
+            && others.iter().all(|(id, row)| row.state == HostState::Drifted || tried(id, row.state))
     }
 
     /// Whether the present version works wherever it is placed.

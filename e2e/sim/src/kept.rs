@@ -1,0 +1,34 @@
+//! Kept: seeds that once found something, each with what it was. They are played in the edition in which they did; what
+//! was mended since makes their course another one, so that they show no more than that it holds now.
+
+use crate::extras::Edition;
+
+/// A seed that found something.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// In which edition.
+    pub edition: Edition,
+    /// Which.
+    pub seed: u64,
+    /// What it found.
+    pub found: &'static str,
+}
+
+const fn first(seed: u64, found: &'static str) -> Kept {
+    Kept { edition: Edition::First, seed, found }
+}
+
+const fn second(seed: u64, found: &'static str) -> Kept {
+    Kept { edition: Edition::Second, seed, found }
+}
+
+/// All of them.
+pub const KEPT: [Kept; 7] = [
+    first(23100, "what the records called unconfirmed was forgotten to be down after a takeover"),
+    first(20406, "the oracle: an older store does not know of a host that was cut off"),
+    first(25537, "the oracle: the same"),
+    first(25711, "the oracle: the same"),
+    second(60, "a host that was held back was stopped, though it had something good of its own"),
+    second(158, "a host that had stopped was called ready, where the first deploy was unhealthy elsewhere"),
+    second(224, "what serves was stopped since somebody had deleted its unit file"),
+];
