@@ -1,5 +1,5 @@
-//! Measures Windlass beside rsync over ssh, on throwaway hosts, and its store beside etcd, and says whether it is as
-//! quick as it promises to be.
+//! Measures Windlass beside rsync over ssh, on throwaway hosts, its store beside etcd, and its engine over a thousand
+//! simulated hosts, and says whether it is as quick as it promises to be.
 //!
 //! A figure that is missed is told, and is no failure: timings are never a test. What cannot be measured is one.
 
@@ -15,6 +15,7 @@ mod report;
 mod rollback;
 mod rsync;
 mod samples;
+mod scale;
 mod store;
 mod tree;
 mod windlass;
@@ -30,6 +31,7 @@ use crate::contestant::Row;
 use crate::ground::Ground;
 use crate::race::Wanted;
 use crate::report::Report;
+use crate::scale::{ControllerArguments, ScaleArguments};
 use crate::store::StoreArguments;
 
 /// More rounds than this would not end within the minutes that anybody waits.
@@ -40,7 +42,7 @@ const FEW_HOSTS: u8 = 3;
 
 /// What to measure.
 #[derive(Debug, Parser)]
-#[command(about = "Measure Windlass beside rsync over ssh, and its store beside etcd")]
+#[command(about = "Measure Windlass beside rsync over ssh, its store beside etcd, and its engine at scale")]
 struct Arguments {
     /// How often each of them runs each row
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 5)]
@@ -71,23 +73,31 @@ enum Other {
     Store(StoreArguments),
     /// What a connection to a host costs while nobody uses it
     Connections(ConnectionsArguments),
+    /// Ten thousand Services on a thousand simulated hosts
+    Scale(ScaleArguments),
+    /// The controller that `scale` measures
+    #[command(hide = true)]
+    Controller(ControllerArguments),
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!((1..=MOST_ROUNDS).contains(&arguments.rounds), "1 to {MOST_ROUNDS} rounds");
+    let doc = arguments.doc.as_deref();
     match &arguments.other {
-        Some(Other::Store(store)) => {
-            println!("{}", store::run(store, arguments.rounds, arguments.doc.as_deref())?.text());
-            return Ok(());
-        }
-        Some(Other::Connections(connections)) => {
-            println!("{}", connections::run(connections, arguments.doc.as_deref())?);
-            return Ok(());
-        }
-        None => {}
+        Some(Other::Store(store)) => println!("{}", store::run(store, arguments.rounds, doc)?.text()),
+        Some(Other::Scale(scale)) => println!("{}", scale::run(scale, doc)?.text()),
+        Some(Other::Controller(controller)) => scale::controller(controller)?,
+        Some(Other::Connections(connections)) => println!("{}", connections::run(connections, doc)?),
+        None => hosts(arguments)?,
     }
+    Ok(())
+}
+
+/// Measures it on throwaway hosts.
+#[expect(clippy::print_stdout, reason = "the tables are what this program is for")]
+fn hosts(arguments: Arguments) -> Result<()> {
     let parse = |count: &String| count.trim().parse::<u8>().with_context(|| format!("{count} is no number of hosts"));
     let sizes: Vec<u8> =
         arguments.hosts.iter().filter(|count| !count.trim().is_empty()).map(parse).collect::<Result<_>>()?;

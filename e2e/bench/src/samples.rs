@@ -23,6 +23,11 @@ impl Samples {
         }
     }
 
+    /// Of a hundred, the one in this place from the shortest on; 0 where there is none.
+    pub(crate) fn of_a_hundred(&self, place: usize) -> Duration {
+        self.0.get(self.0.len() * place / 100).copied().unwrap_or_default()
+    }
+
     /// The shortest.
     pub(crate) fn least(&self) -> Duration {
         self.0.first().copied().unwrap_or_default()
@@ -69,6 +74,9 @@ mod tests {
             let samples: Samples = times.iter().map(|time| Duration::from_millis(*time)).collect();
             assert_eq!(samples.median(), Duration::from_millis(median), "{times:?}");
         }
+        let hundred: Samples = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(hundred.of_a_hundred(99), Duration::from_millis(100));
+        assert_eq!(hundred.of_a_hundred(50), Duration::from_millis(51));
         let samples: Samples = [250, 99].map(Duration::from_millis).into_iter().collect();
         assert_eq!(samples.to_string(), "174 ms (99.0 ms to 250 ms)");
     }

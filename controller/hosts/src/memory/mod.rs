@@ -25,7 +25,7 @@ pub use world::Timing;
 
 use faults::Waiting;
 use host::{Held, Host};
-use world::World;
+use world::{Watch, World};
 
 mod behaviour;
 mod calls;
@@ -66,7 +66,17 @@ impl std::fmt::Debug for MemoryFleet {
 impl MemoryFleet {
     /// No hosts yet; its time begins now.
     pub fn new() -> Self {
-        let shared = Shared { origin: Instant::now(), world: Mutex::new(World::new()), on_call: Mutex::new(None) };
+        Self::of(World::new(Watch::Closely))
+    }
+
+    /// The same with nobody who watches: no call is logged, and it is not counted how many hosts are down. For many
+    /// hosts in real time, where both would take longer than what is watched.
+    pub fn unwatched() -> Self {
+        Self::of(World::new(Watch::Nothing))
+    }
+
+    fn of(world: World) -> Self {
+        let shared = Shared { origin: Instant::now(), world: Mutex::new(world), on_call: Mutex::new(None) };
         Self { shared: Arc::new(shared), caller: Caller::default() }
     }
 

@@ -16,6 +16,9 @@ use clap::Args;
 use self::report::{Report, Row, Values};
 use self::server::Server;
 
+pub(crate) use self::client::connect;
+pub(crate) use self::server::{Credentials, ETCD, folder, free_address};
+
 /// What is measured beside etcd.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArguments {

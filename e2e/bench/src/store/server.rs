@@ -50,6 +50,20 @@ pub(crate) struct Credentials {
     server_key: PathBuf,
 }
 
+impl Credentials {
+    /// Those that an embedded store makes itself in this folder.
+    pub(crate) fn below(tls: &Path) -> Self {
+        let file = |name: &str| tls.join(name);
+        Self {
+            authority: file("ca.pem"),
+            certificate: file("local.pem"),
+            key: file("local-key.pem"),
+            server: file("server.pem"),
+            server_key: file("server-key.pem"),
+        }
+    }
+}
+
 /// One of them, with a folder of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -83,17 +97,7 @@ impl Server {
     fn new(kind: Kind, folder: PathBuf, plain: bool, credentials: Option<Credentials>) -> Result<Self> {
         fs::create_dir(&folder).context("making a folder")?;
         let address = free_address()?;
-        let own = || {
-            let tls = folder.join("data/store/tls");
-            let file = |name: &str| tls.join(name);
-            Credentials {
-                authority: file("ca.pem"),
-                certificate: file("local.pem"),
-                key: file("local-key.pem"),
-                server: file("server.pem"),
-                server_key: file("server-key.pem"),
-            }
-        };
+        let own = || Credentials::below(&folder.join("data/store/tls"));
         let credentials = (!plain).then(|| credentials.unwrap_or_else(own));
         Ok(Self { kind, folder, address, credentials, child: None })
     }
@@ -210,7 +214,7 @@ impl Drop for Server {
 }
 
 /// An address on which nobody listens.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     listener.local_addr().context("a listener has an address")
 }
