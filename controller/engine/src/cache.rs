@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
@@ -13,10 +14,12 @@ use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::zone::NetworkZoneSpec;
+use windlass_planner::input::RemovalGate;
 use windlass_planner::planted::{Bug, planted};
 use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
 
 use crate::census::Census;
+use crate::removals::Tally;
 
 /// A value, and when it was last put.
 #[derive(Debug, Clone)]
@@ -43,14 +46,28 @@ pub struct Read {
 pub struct State {
     declared: BTreeMap<ResourceKey, Read>,
     requests: BTreeMap<ResourceKey, BTreeMap<RequestId, Stored<Result<Request, String>>>>,
-    statuses: BTreeMap<ResourceKey, Stored<Vec<u8>>>,
-    owned: BTreeMap<ServiceKey, Stored<Owned>>,
-    revisions: BTreeMap<ServiceKey, BTreeMap<RevisionNumber, Revision>>,
-    rollouts: BTreeMap<ServiceKey, BTreeMap<Sequence, Stored<Rollout>>>,
+    statuses: BTreeMap<ResourceKey, Stored<Bytes>>,
+    owned: BTreeMap<ServiceKey, Stored<Arc<Owned>>>,
+    revisions: BTreeMap<ServiceKey, Arc<BTreeMap<RevisionNumber, Revision>>>,
+    rollouts: BTreeMap<ServiceKey, Arc<BTreeMap<Sequence, Stored<Rollout>>>>,
     revision: StoreRevision,
+    /// What is declared beside Services; nothing once some of that has changed, until somebody asks.
+    around: Option<Around>,
+    /// What would be taken down if nobody stopped it.
+    removals: Tally,
 }
 
-/// Everything about one Service, copied out of the cache.
+/// What is declared beside Services, read once for all who ask: each plan does.
+#[derive(Debug, Clone)]
+struct Around {
+    surroundings: Arc<Surroundings>,
+    /// When some of it last came to say something else.
+    changed: Option<StoreRevision>,
+    /// How many declarations there are.
+    count: usize,
+}
+
+/// Everything about one Service, as the cache holds it at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceView {
     /// Its declaration.
@@ -58,13 +75,13 @@ pub struct ServiceView {
     /// What is asked.
     pub requests: BTreeMap<RequestId, Result<Request, String>>,
     /// Its status, as bytes.
-    pub status: Option<Stored<Vec<u8>>>,
+    pub status: Option<Stored<Bytes>>,
     /// What it may have left where.
-    pub owned: Option<Stored<Owned>>,
+    pub owned: Option<Stored<Arc<Owned>>>,
     /// Its revisions.
-    pub revisions: BTreeMap<RevisionNumber, Revision>,
+    pub revisions: Arc<BTreeMap<RevisionNumber, Revision>>,
     /// Its rollouts.
-    pub rollouts: BTreeMap<Sequence, Stored<Rollout>>,
+    pub rollouts: Arc<BTreeMap<Sequence, Stored<Rollout>>>,
 }
 
 /// A declaration, its status and its requests, copied out of the cache.
@@ -73,7 +90,7 @@ pub struct ResourceView {
     /// The declaration.
     pub declared: Option<Read>,
     /// Its status, as bytes.
-    pub status: Option<Stored<Vec<u8>>>,
+    pub status: Option<Stored<Bytes>>,
     /// What is asked.
     pub requests: BTreeMap<RequestId, Result<Request, String>>,
 }
@@ -92,6 +109,24 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// Adds what is declared of a Host or of a zone.
+    fn add(&mut self, key: &ResourceKey, read: &Read) {
+        if let ResourceKey::Host(name) = key {
+            self.host_names.insert(name.clone());
+        }
+        match (&read.parsed, key) {
+            (Ok(declaration), _) => match declaration.as_ref() {
+                Declaration::Host(Declared { key, labels, spec }) => {
+                    self.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
+                }
+                Declaration::NetworkZone(zone) => self.zones.push((zone.key.clone(), zone.spec.clone())),
+                Declaration::Service(_) => {}
+            },
+            (Err(_), ResourceKey::NetworkZone(_)) => self.broken_zones.push(key.clone()),
+            (Err(_), _) => {}
+        }
+    }
+
     /// Whether a Host is declared in a way that makes no sense. What it was before is not known any more, so nothing
     /// is done to it.
     pub fn is_broken(&self, host: &HostId) -> bool {
@@ -198,32 +233,15 @@ impl Cache {
     }
 
     /// Every valid Host and NetworkZone.
-    pub fn surroundings(&self) -> Surroundings {
-        let mut around = Surroundings::default();
-        for (key, read) in &self.lock().declared {
-            if let ResourceKey::Host(name) = key {
-                around.host_names.insert(name.clone());
-            }
-            match (&read.parsed, key) {
-                (Ok(declaration), _) => match declaration.as_ref() {
-                    Declaration::Host(Declared { key, labels, spec }) => {
-                        around.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
-                    }
-                    Declaration::NetworkZone(zone) => around.zones.push((zone.key.clone(), zone.spec.clone())),
-                    Declaration::Service(_) => {}
-                },
-                (Err(_), ResourceKey::NetworkZone(_)) => around.broken_zones.push(key.clone()),
-                (Err(_), _) => {}
-            }
-        }
-        around
+    pub fn surroundings(&self) -> Arc<Surroundings> {
+        Arc::clone(&self.lock().around().surroundings)
     }
 
     /// What a Service's world was when this was called: another value means that a plan for it may be out of date.
     pub fn fingerprint(&self, key: &ServiceKey) -> Fingerprint {
-        let state = self.lock();
+        let mut state = self.lock();
         let resource = ResourceKey::Service(key.clone());
-        let around = state.declared.iter().filter(|(key, _)| !matches!(key, ResourceKey::Service(_)));
+        let Around { changed, count, .. } = *state.around();
         Fingerprint {
             declared: state.declared.get(&resource).map(|read| read.at),
             requests: state
@@ -231,8 +249,8 @@ impl Cache {
                 .get(&resource)
                 .map(|requests| requests.keys().cloned().collect())
                 .unwrap_or_default(),
-            around: around.map(|(_, read)| read.changed).max(),
-            declared_around: state.declared.keys().filter(|key| !matches!(key, ResourceKey::Service(_))).count(),
+            around: changed,
+            declared_around: count,
         }
     }
 
@@ -241,48 +259,50 @@ impl Cache {
         self.lock().everything()
     }
 
-    /// Shows each Service that may have left something on hosts with its declaration, if there is one, for the brake.
-    /// Nothing is copied: there may be thousands, and every plan asks for all of them.
-    pub fn each_owned(&self, mut show: impl FnMut(&ServiceKey, &Owned, Option<&Read>)) {
-        let state = self.lock();
-        for (key, owned) in &state.owned {
-            show(key, &owned.value, state.declared.get(&ResourceKey::Service(key.clone())));
-        }
+    /// Whether removals of a Service that nobody has confirmed may go on, by what would be taken down of all of them.
+    pub fn removal_gate(&self, key: &ServiceKey) -> RemovalGate {
+        let mut state = self.lock();
+        let surroundings = Arc::clone(&state.around().surroundings);
+        let State { removals, owned, declared, .. } = &mut *state;
+        removals.count_anew(&surroundings, |service| {
+            let owned = owned.get(service)?;
+            Some((owned.value.as_ref(), declared.get(&ResourceKey::Service(service.clone()))))
+        });
+        removals.gate(key)
     }
 
-    /// The Services that a change of a Host or a zone may concern.
-    pub fn concerned_by(&self, key: &ResourceKey) -> Vec<ServiceKey> {
+    /// The Services that changes of Hosts and zones may concern. One pass for all of them: after a list everything may
+    /// have changed.
+    pub fn concerned_by(&self, changed: &BTreeSet<ResourceKey>) -> BTreeSet<ServiceKey> {
+        let zone = changed.iter().any(|key| matches!(key, ResourceKey::NetworkZone(_)));
+        let hosts = changed.iter().filter_map(|key| match key {
+            ResourceKey::Host(name) => Some(HostId::Named(name.clone())),
+            _ => None,
+        });
+        let hosts: BTreeSet<HostId> = hosts.collect();
+        if !zone && hosts.is_empty() {
+            return BTreeSet::new();
+        }
         let state = self.lock();
-        let all = || {
-            let declared = state.declared.keys().filter_map(|key| match key {
-                ResourceKey::Service(service) => Some(service.clone()),
-                _ => None,
-            });
-            declared.chain(state.owned.keys().cloned()).collect::<BTreeSet<_>>()
+        let places = |read: &Read| match read.parsed.as_deref() {
+            Ok(Declaration::Service(Declared { spec: ServiceSpec { placement, .. }, .. })) => {
+                !placement.selector.is_empty() || placement.hosts.iter().any(|host| hosts.contains(host))
+            }
+            _ => false,
         };
-        let ResourceKey::Host(name) = key else {
-            return if matches!(key, ResourceKey::NetworkZone(_)) { all().into_iter().collect() } else { Vec::new() };
-        };
-        let id = HostId::Named(name.clone());
-        let concerned = |service: &ServiceKey| {
-            let owns = state.owned.get(service).is_some_and(|owned| owned.value.hosts.contains_key(&id));
-            let places = state.declared.get(&ResourceKey::Service(service.clone())).is_some_and(|read| {
-                match read.parsed.as_deref() {
-                    Ok(Declaration::Service(Declared { spec: ServiceSpec { placement, .. }, .. })) => {
-                        placement.hosts.contains(&id) || !placement.selector.is_empty()
-                    }
-                    _ => false,
-                }
-            });
-            owns || places
-        };
-        all().into_iter().filter(concerned).collect()
+        let declared = state.declared.iter().filter_map(|(key, read)| match key {
+            ResourceKey::Service(service) if zone || places(read) => Some(service.clone()),
+            _ => None,
+        });
+        let owns = |owned: &Owned| owned.hosts.keys().any(|host| hosts.contains(host));
+        let owned = state.owned.iter().filter(|(_, owned)| zone || owns(&owned.value)).map(|(key, _)| key.clone());
+        declared.chain(owned).collect()
     }
 
     /// The releases that some revision names.
     pub fn releases(&self) -> BTreeSet<ReleaseDigest> {
         let state = self.lock();
-        state.revisions.values().flat_map(BTreeMap::values).map(|revision| revision.release).collect()
+        state.revisions.values().flat_map(|revisions| revisions.values()).map(|revision| revision.release).collect()
     }
 
     /// How what is declared is, in numbers.
@@ -316,6 +336,30 @@ impl State {
         rest.cloned().chain(owned).collect()
     }
 
+    /// What is declared beside Services. It stands behind them in the order of keys.
+    fn around(&mut self) -> &Around {
+        let Self { around, declared, .. } = self;
+        around.get_or_insert_with(|| {
+            let beside = declared.iter().rev().take_while(|(key, _)| !matches!(key, ResourceKey::Service(_)));
+            let beside: Vec<_> = beside.collect();
+            let mut surroundings = Surroundings::default();
+            beside.iter().rev().for_each(|(key, read)| surroundings.add(key, read));
+            let changed = beside.iter().map(|(_, read)| read.changed).max();
+            Around { surroundings: Arc::new(surroundings), changed, count: beside.len() }
+        })
+    }
+
+    /// Something else is declared of a resource than before.
+    fn redeclared(&mut self, resource: &ResourceKey) {
+        match resource {
+            ResourceKey::Service(service) => self.removals.touch(service),
+            ResourceKey::Host(_) | ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {
+                self.around = None;
+                self.removals.touch_selectors();
+            }
+        }
+    }
+
     /// What is asked of a resource. Who asked to go back before something else was declared did not mean that.
     fn asked(&self, resource: &ResourceKey) -> BTreeMap<RequestId, Result<Request, String>> {
         let changed = self.declared.get(resource).map(|read| read.changed);
@@ -338,6 +382,9 @@ impl State {
                 let parsed = parse_at(&resource, &value).map(Arc::new);
                 let same = self.declared.get(&resource).filter(|before| before.parsed == parsed);
                 let changed = same.map_or(at, |before| before.changed);
+                if same.is_none() {
+                    self.redeclared(&resource);
+                }
                 self.declared.insert(resource.clone(), Read { parsed, at, changed });
                 touched.insert(resource);
             }
@@ -347,23 +394,24 @@ impl State {
                 touched.insert(target);
             }
             Key::Status(resource) => {
-                self.statuses.insert(resource, Stored { value, at });
+                self.statuses.insert(resource, Stored { value: value.into(), at });
             }
             Key::Owned(service) => match serde_json::from_slice(&value) {
                 Ok(value) => {
-                    self.owned.insert(service, Stored { value, at });
+                    self.removals.touch(&service);
+                    self.owned.insert(service, Stored { value: Arc::new(value), at });
                 }
                 Err(error) => tracing::error!(%service, %error, "the record of what is owned is damaged"),
             },
             Key::Revision(service, number) => match serde_json::from_slice(&value) {
                 Ok(revision) => {
-                    self.revisions.entry(service).or_default().insert(number, revision);
+                    Arc::make_mut(self.revisions.entry(service).or_default()).insert(number, revision);
                 }
                 Err(error) => tracing::error!(%service, %number, %error, "the record of a revision is damaged"),
             },
             Key::Rollout(service, sequence) => match serde_json::from_slice(&value) {
                 Ok(value) => {
-                    self.rollouts.entry(service).or_default().insert(sequence, Stored { value, at });
+                    Arc::make_mut(self.rollouts.entry(service).or_default()).insert(sequence, Stored { value, at });
                 }
                 Err(error) => tracing::error!(%service, %sequence, %error, "the record of a rollout is damaged"),
             },
@@ -375,6 +423,7 @@ impl State {
         match key {
             Key::Declared(resource) => {
                 self.declared.remove(resource);
+                self.redeclared(resource);
                 touched.insert(resource.clone());
             }
             Key::Request { target, id } => {
@@ -390,15 +439,16 @@ impl State {
             }
             Key::Owned(service) => {
                 self.owned.remove(service);
+                self.removals.touch(service);
             }
             Key::Revision(service, number) => {
                 if let Some(revisions) = self.revisions.get_mut(service) {
-                    revisions.remove(number);
+                    Arc::make_mut(revisions).remove(number);
                 }
             }
             Key::Rollout(service, sequence) => {
                 if let Some(rollouts) = self.rollouts.get_mut(service) {
-                    rollouts.remove(sequence);
+                    Arc::make_mut(rollouts).remove(sequence);
                 }
             }
             Key::Event { .. } | Key::Audit { .. } | Key::Control(_) | Key::Unknown(_) => {}

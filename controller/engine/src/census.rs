@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use windlass_crds::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::Kind;
@@ -35,7 +36,7 @@ const SERVICES: [&str; 5] = ["ready", "changing", "stalled", "not_ready", "unkno
 
 impl Census {
     /// Counts what is declared, by what is said of it.
-    pub fn of(declared: Vec<(Kind, Option<Stored<Vec<u8>>>)>, active: u64) -> Self {
+    pub fn of(declared: Vec<(Kind, Option<Stored<Bytes>>)>, active: u64) -> Self {
         let none = |states: [&'static str; 5]| states.into_iter().map(|state| (state, 0)).collect();
         let mut census = Self { hosts: none(HOSTS), services: none(SERVICES), active };
         for (kind, status) in declared {
@@ -81,14 +82,14 @@ mod tests {
     use super::*;
 
     /// `Ready=False/HostUnreachable` and so on, as a status holds it.
-    fn status(conditions: &[(&str, &str, &str)]) -> Option<Stored<Vec<u8>>> {
+    fn status(conditions: &[(&str, &str, &str)]) -> Option<Stored<Bytes>> {
         let one = |(kind, status, reason): &(&str, &str, &str)| {
             format!(
                 r#"{{"type":"{kind}","status":"{status}","reason":"{reason}","message":"","observedGeneration":1,"lastTransitionTime":"2026-01-01T00:00:00Z"}}"#
             )
         };
         let conditions: Vec<String> = conditions.iter().map(one).collect();
-        let value = format!(r#"{{"conditions":[{}]}}"#, conditions.join(",")).into_bytes();
+        let value = format!(r#"{{"conditions":[{}]}}"#, conditions.join(",")).into();
         Some(Stored { value, at: windlass_store::StoreRevision::default() })
     }
 

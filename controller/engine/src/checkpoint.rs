@@ -34,8 +34,6 @@ macro_rules! checkpoints {
 checkpoints! {
     /// The plan is made, and nothing is recorded.
     Planned => "planned",
-    /// A sequence is drawn, and the rollout is not recorded.
-    SequenceDrawn => "sequence-drawn",
     /// The rollout is recorded, and no host is stamped.
     RolloutOpened => "rollout-opened",
     /// The hosts are stamped.

@@ -9,7 +9,7 @@ use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_planner::planted::{Bug, planted};
 use windlass_store::{Expectation, Key, StoreRevision, Write};
 
-use crate::cache::{ServiceView, Stored};
+use crate::cache::ServiceView;
 use crate::requests;
 
 /// So many rollouts are kept: as many as revisions by default.
@@ -30,13 +30,16 @@ fn expected(at: Option<StoreRevision>) -> Expectation {
     at.map_or(Expectation::Absent, Expectation::At)
 }
 
-/// The writes that turn what is stored into what shall be; nothing where it is the same.
-fn update<T: Serialize>(key: Key, stored: Option<&Stored<T>>, value: &T) -> Option<Write> {
-    let bytes = json(value);
-    if stored.is_some_and(|stored| json(&stored.value) == bytes) {
+/// The writes that turn what is stored into what shall be; nothing where it is the same, or is written the same.
+fn update<T: Serialize + PartialEq>(key: Key, stored: Option<(&T, StoreRevision)>, value: &T) -> Option<Write> {
+    if stored.is_some_and(|(before, _)| before == value) {
         return None;
     }
-    Some(Write::put(key, bytes).expecting(expected(stored.map(|stored| stored.at))))
+    let bytes = json(value);
+    if stored.is_some_and(|(before, _)| json(before) == bytes) {
+        return None;
+    }
+    Some(Write::put(key, bytes).expecting(expected(stored.map(|(_, at)| at))))
 }
 
 /// What is about to be recorded of a rollout.
@@ -162,13 +165,14 @@ impl Records<'_> {
         let mut writes = Vec::new();
         let nothing = Owned::default();
         if (view.owned.is_some() || *self.owned != nothing) && !planted(Bug::OwnedForgotten) {
-            writes.extend(update(Key::Owned(key.clone()), view.owned.as_ref(), self.owned));
+            let stored = view.owned.as_ref().map(|stored| (stored.value.as_ref(), stored.at));
+            writes.extend(update(Key::Owned(key.clone()), stored, self.owned));
         }
         if let Some(new) = &self.plan.new_revision {
             writes.push(Write::put(Key::Revision(key.clone(), new.number), json(new)).expecting(Expectation::Absent));
         }
         for rollout in self.rollouts.last.iter().chain(&self.rollouts.opened) {
-            let stored = view.rollouts.get(&rollout.sequence);
+            let stored = view.rollouts.get(&rollout.sequence).map(|stored| (&stored.value, stored.at));
             writes.extend(update(Key::Rollout(key.clone(), rollout.sequence), stored, rollout));
         }
         writes.extend(self.outdated().into_iter().take(HOUSEKEEPING).map(Write::delete));
@@ -220,7 +224,9 @@ impl Records<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
+    use bytes::Bytes;
     use windlass_crds::record::Purpose;
     use windlass_crds::request::Request;
     use windlass_planner::input::{Goal, Inputs, RemovalGate};
@@ -228,6 +234,7 @@ mod tests {
     use windlass_store::{MOST_WRITES, RequestId};
 
     use super::*;
+    use crate::cache::Stored;
 
     /// A Service that was rolled out and asked more often than one commit can clear away.
     fn crowded() -> ServiceView {
@@ -240,10 +247,10 @@ mod tests {
         let id = |number: u32| format!("{number:04}").parse::<RequestId>().expect("digits");
         let requests = (0..500).map(|number| (id(number), Ok(Request::Pause)));
         let mut view = ServiceView {
-            owned: Some(Stored { value: Owned::default(), at }),
-            status: Some(Stored { value: b"{}".to_vec(), at }),
+            owned: Some(Stored { value: Arc::new(Owned::default()), at }),
+            status: Some(Stored { value: Bytes::from_static(b"{}"), at }),
             requests: requests.collect(),
-            rollouts: rollouts.collect(),
+            rollouts: Arc::new(rollouts.collect()),
             ..ServiceView::default()
         };
         requests::bound(&mut view.requests);

@@ -14,7 +14,7 @@ use windlass_crds::manifest::Manifest;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::input::{Health, HostView};
 use windlass_sources::{Release, Sources};
-use windlass_store::{CommitError, Leadership, Store, StoreRevision, Write};
+use windlass_store::{CommitError, Draw, Leadership, Store, StoreRevision, Write};
 
 use crate::cache::Cache;
 use crate::complaints::Complaints;
@@ -207,7 +207,18 @@ impl<F: Fleet> Controller<F> {
     /// # Errors
     /// When the store does not take it.
     pub async fn commit(&self, writes: &[Write]) -> Result<StoreRevision, CommitError> {
-        let committed = self.store.commit(self.leadership(), writes).await;
+        self.commit_drawing(None, writes).await
+    }
+
+    /// The same, and draws a sequence with it.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn commit_drawing(&self, draw: Option<Draw<'_>>, writes: &[Write]) -> Result<StoreRevision, CommitError> {
+        let committed = match draw {
+            Some(draw) => self.store.commit_drawing(self.leadership(), draw, writes).await,
+            None => self.store.commit(self.leadership(), writes).await,
+        };
         if let Err(CommitError::LeaseGone(_)) = &committed {
             self.events.forget_lease().await;
         }

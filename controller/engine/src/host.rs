@@ -1,5 +1,6 @@
 //! Looks at one Host, and says what was found; and what is said of a NetworkZone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,7 +128,8 @@ async fn adopt<F: Fleet>(controller: &Controller<F>, target: &Target, view: &Res
                 tracing::info!(host = %target.id, from = %owner, "adopted");
                 // Its Services were refused there; they need not wait until they try again.
                 let HostId::Named(name) = &target.id else { continue };
-                for service in controller.cache.concerned_by(&ResourceKey::Host(name.clone())) {
+                let host = BTreeSet::from([ResourceKey::Host(name.clone())]);
+                for service in controller.cache.concerned_by(&host) {
                     controller.queue.push(ResourceKey::Service(service));
                 }
             }

@@ -105,13 +105,15 @@ impl Question {
         // A Host that says what it said before concerns nobody.
         let says_something_new =
             |key: &ResourceKey| cache.resource(key).declared.is_some_and(|read| read.changed == next);
+        let mut around = BTreeSet::new();
         for key in touched {
             if let ResourceKey::Service(service) = key {
                 services.insert(service);
             } else if says_something_new(&key) {
-                services.extend(cache.concerned_by(&key));
+                around.insert(key);
             }
         }
+        services.extend(cache.concerned_by(&around));
         services
     }
 }

@@ -1,7 +1,7 @@
 //! The queue: deduplicated keys, never two workers on one key, each with a backoff of its own.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -50,28 +50,59 @@ pub struct Backlog {
     pub oldest: Option<Duration>,
 }
 
+/// Every key, and which of them wait.
+#[derive(Debug, Default)]
+struct Slots {
+    by_key: BTreeMap<ResourceKey, Slot>,
+    /// What waits, the first to be due first: there may be ten thousand, and each that is taken is the first.
+    agenda: BTreeSet<(Instant, ResourceKey)>,
+    running: usize,
+}
+
+impl Slots {
+    /// Has a key wait until it is due. One that waits already waits for this instead.
+    fn wait(&mut self, key: ResourceKey, due: Instant) {
+        let slot = self.by_key.entry(key.clone()).or_default();
+        if let Some(before) = slot.due.replace(due) {
+            self.agenda.remove(&(before, key.clone()));
+        }
+        self.agenda.insert((due, key));
+    }
+
+    /// Takes the first key, where it is due.
+    fn take(&mut self, now: Instant) -> Option<Taken> {
+        let (due, _) = self.agenda.first().filter(|(due, _)| *due <= now)?;
+        let late = now - *due;
+        let (_, key) = self.agenda.pop_first()?;
+        let slot = self.by_key.get_mut(&key).expect("what waits has a slot");
+        (slot.running, slot.due) = (true, None);
+        self.running += 1;
+        Some(Taken { key, late })
+    }
+}
+
 /// Keys that wait to be reconciled.
 #[derive(Debug, Default)]
 pub struct Queue {
-    slots: Mutex<BTreeMap<ResourceKey, Slot>>,
+    slots: Mutex<Slots>,
     changed: Notify,
     jitter: Jitter,
 }
 
 impl Queue {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ResourceKey, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().expect("no panic happens under this lock")
     }
 
     /// Something happened: reconcile `key` now, or once more when it is being reconciled. Ends its backoff.
     pub fn push(&self, key: ResourceKey) {
         let mut slots = self.lock();
-        let slot = slots.entry(key).or_default();
+        let slot = slots.by_key.entry(key.clone()).or_default();
         slot.failures = 0;
         if slot.running {
             slot.again = true;
         } else {
-            slot.due = Some(Instant::now());
+            slots.wait(key, Instant::now());
         }
         drop(slots);
         self.changed.notify_one();
@@ -79,22 +110,16 @@ impl Queue {
 
     /// Forgets everything that waits: another controller leads.
     pub fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Slots::default();
     }
 
     /// What waits at this moment.
     pub fn backlog(&self) -> Backlog {
         let now = Instant::now();
-        let mut backlog = Backlog::default();
-        for slot in self.lock().values() {
-            if slot.running {
-                backlog.running += 1;
-            } else if let Some(due) = slot.due.filter(|due| *due <= now) {
-                backlog.due += 1;
-                backlog.oldest = backlog.oldest.max(Some(now - due));
-            }
-        }
-        backlog
+        let slots = self.lock();
+        let due = slots.agenda.iter().take_while(|(due, _)| *due <= now).count();
+        let oldest = slots.agenda.first().filter(|(due, _)| *due <= now).map(|(due, _)| now - *due);
+        Backlog { due, running: slots.running, oldest }
     }
 
     /// Waits for a key that is due, and takes it. Give it back with [`Queue::done`].
@@ -103,21 +128,12 @@ impl Queue {
             let changed = self.changed.notified();
             let next = {
                 let mut slots = self.lock();
-                let now = Instant::now();
-                let waiting = slots.iter_mut().filter(|(_, slot)| !slot.running);
-                let earliest = waiting.filter_map(|(key, slot)| slot.due.map(|due| (due, key.clone()))).min();
-                match earliest {
-                    Some((due, key)) if due <= now => {
-                        let slot = slots.get_mut(&key).expect("it was found just now");
-                        slot.running = true;
-                        slot.due = None;
-                        // Another worker may find the next.
-                        self.changed.notify_one();
-                        return Taken { key, late: now - due };
-                    }
-                    Some((due, _)) => Some(due),
-                    None => None,
+                if let Some(taken) = slots.take(Instant::now()) {
+                    // Another worker may find the next.
+                    self.changed.notify_one();
+                    return taken;
                 }
+                slots.agenda.first().map(|(due, _)| *due)
             };
             match next {
                 Some(due) => {
@@ -131,12 +147,12 @@ impl Queue {
     /// Gives a key back.
     pub fn done(&self, key: &ResourceKey, next: Next) {
         let mut slots = self.lock();
-        let Some(slot) = slots.get_mut(key) else { return };
+        let Some(slot) = slots.by_key.get_mut(key).filter(|slot| slot.running) else { return };
         slot.running = false;
         if next != Next::Retry {
             slot.failures = 0;
         }
-        slot.due = if std::mem::take(&mut slot.again) {
+        let due = if std::mem::take(&mut slot.again) {
             Some(Instant::now())
         } else {
             match next {
@@ -148,8 +164,10 @@ impl Queue {
                 Next::Never => None,
             }
         };
-        if slot.due.is_none() {
-            slots.remove(key);
+        slots.running -= 1;
+        match due {
+            Some(due) => slots.wait(key.clone(), due),
+            None => drop(slots.by_key.remove(key)),
         }
         drop(slots);
         self.changed.notify_one();
@@ -178,6 +196,27 @@ mod tests {
         assert_eq!(queue.take().await.key, key("a"));
         queue.done(&key("a"), Next::Never);
         assert!(tokio::time::timeout(Duration::from_secs(3600), queue.take()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_first_comes_first_and_news_overtake_what_waits() {
+        let queue = Queue::default();
+        for (name, seconds) in [("a", 30), ("b", 10), ("c", 20)] {
+            queue.push(key(name));
+            assert_eq!(queue.take().await.key, key(name));
+            queue.done(&key(name), Next::After(Duration::from_secs(seconds)));
+        }
+        // What waited for later waits for now, and for nothing else.
+        queue.push(key("a"));
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            let taken = queue.take().await.key;
+            queue.done(&taken, Next::Never);
+            order.push(taken);
+        }
+        assert_eq!(order, [key("a"), key("b"), key("c")]);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), queue.take()).await.is_err());
+        assert_eq!(queue.backlog(), Backlog::default());
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,8 +30,10 @@ use crate::metrics::Metrics;
 use crate::queue::{Next, Queue, Taken};
 use crate::{host, service};
 
-/// So many keys are reconciled at once. Waiting for hosts is most of what they do, and each costs a few kilobytes.
-pub const WORKERS: usize = 128;
+/// So many keys are reconciled at once. A Service is for as long as its rollout lasts, and 20 may change in a second,
+/// each of which takes its program half a minute to start, and some seconds to show that it stays well. Waiting for
+/// hosts is most of what they do, and each costs some ten kilobytes.
+pub const WORKERS: usize = 1024;
 
 /// A store that is away is tried again after this.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -284,10 +286,8 @@ async fn follow(store: Store, cache: Arc<Cache>, queue: Arc<Queue>, health: Arc<
         if !health.leads() {
             continue;
         }
-        for key in touched {
-            for service in cache.concerned_by(&key) {
-                queue.push(ResourceKey::Service(service));
-            }
+        let concerned = cache.concerned_by(&touched).into_iter().map(ResourceKey::Service);
+        for key in concerned.chain(touched) {
             queue.push(key);
         }
     }

@@ -50,7 +50,6 @@ use crate::execute::{Errand, Outcome};
 use crate::judge::LOG_LINES;
 use crate::look::Looked;
 use crate::queue::Next;
-use crate::removals;
 use crate::requests::Refused;
 use crate::wave::Wave;
 
@@ -491,7 +490,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             _ => Goal::Remove,
         };
-        let removals = removals::pending(&self.controller.cache, &scene.around);
         Inputs {
             service: self.key,
             now: self.controller.now(),
@@ -503,7 +501,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             revisions: &scene.view.revisions,
             rollout,
             hosts,
-            removals: removals.gate(self.key),
+            removals: self.controller.cache.removal_gate(self.key),
         }
     }
 
@@ -558,7 +556,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn decide(&mut self, scene: &Scene) -> (Plan, Option<Rollout>) {
         let mut hosts = self.hosts(scene);
         self.notice(scene, &mut hosts);
-        let mut owned = scene.owned.clone();
+        let mut owned = Owned::clone(&scene.owned);
         let mut rollout = scene.rollout.clone();
         if scene.view.declared.is_some() && scene.complaint.is_none() {
             if owned.accepted.as_ref().map(|before| before.generation)

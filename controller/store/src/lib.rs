@@ -45,6 +45,6 @@ pub use machine::Machine;
 pub use read::ReadError;
 pub use report::{Call, CallListener, CallReport};
 pub use scope::{Scope, Section};
-pub use sequence::SequenceError;
+pub use sequence::{Draw, SequenceError};
 pub use tls::restrict_ciphers;
 pub use write::{DECLARATION_BYTES, WriteError};

@@ -1,5 +1,6 @@
 //! The sequence counter: one for the whole store, only grows.
 
+use tokio::sync::MutexGuard;
 use windlass_crds::id::Sequence;
 
 use crate::commit::{CommitError, Expectation, Write};
@@ -9,19 +10,12 @@ use crate::key::{Control, Key};
 use crate::leadership::Leadership;
 use crate::read::ReadError;
 
-/// How often drawing begins again because the counter was not where we left it: once after each of our own lost
-/// answers, and only the leader draws.
-const TRIES: usize = 5;
-
 /// Why no sequence was drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum SequenceError {
     /// The counter could not be read.
     #[error("cannot read the sequence counter")]
     Read(#[source] ReadError),
-    /// The counter could not be written. Where that is unknown a sequence may be lost, which does no harm.
-    #[error("cannot raise the sequence counter")]
-    Commit(#[source] CommitError),
     /// Somebody put something else there. It is not replaced: it is what tells hosts old commands from new ones.
     #[error("{key} holds {value:?}, not a number\nhint: put the highest sequence there that any host has seen")]
     Damaged {
@@ -30,9 +24,23 @@ pub enum SequenceError {
         /// What it holds.
         value: String,
     },
-    /// Others write the counter as fast as we do.
-    #[error("the sequence counter changes all the time, although only one controller leads")]
-    Contended,
+}
+
+/// A sequence that is drawn by the commit that needs it, and by no other: see [`Store::draw`].
+#[derive(Debug)]
+pub struct Draw<'a> {
+    /// Locked, since two who draw would only hinder each other. Nothing is in it while it is not known whether the
+    /// commit was made: then the next one reads it again.
+    counter: MutexGuard<'a, Option<Counter>>,
+    sequence: Sequence,
+    expect: Expectation,
+}
+
+impl Draw<'_> {
+    /// The sequence, once the commit is made.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
 }
 
 /// The counter as it was last seen.
@@ -43,33 +51,39 @@ pub(crate) struct Counter {
 }
 
 impl Store {
-    /// Draws a sequence that nobody else has or gets, `at_least` as high as asked: a host that has seen a higher
-    /// one than the store knows, after a backup was restored, raises the store. One round trip, two for the first
-    /// of a leadership.
+    /// A sequence that nobody else has or gets, `at_least` as high as asked: a host that has seen a higher one than the
+    /// store knows, after a backup was restored, raises the store. It is drawn by [`Store::commit_drawing`]. No round
+    /// trip, but one for the first of a leadership and after a commit that failed.
     ///
     /// # Errors
-    /// When we no longer lead, the store does not answer, or the counter is damaged.
-    pub async fn next_sequence(&self, leadership: &Leadership, at_least: Sequence) -> Result<Sequence, SequenceError> {
-        let mut known = leadership.counter().await;
-        for _ in 0..TRIES {
-            // Taken out, so that a lost answer, or a caller that gives up, makes the next one read again.
-            let counter = match known.take() {
-                Some(counter) => counter,
-                None => self.read_counter().await?,
-            };
-            let next = counter.last.next().max(at_least);
-            let expect = counter.at.map_or(Expectation::Absent, Expectation::At);
-            let write = Write::put(Key::Control(Control::SequenceCounter), next.to_string()).expecting(expect);
-            match self.commit(leadership, &[write]).await {
-                Ok(at) => {
-                    *known = Some(Counter { last: next, at: Some(at) });
-                    return Ok(next);
-                }
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(SequenceError::Commit(error)),
-            }
-        }
-        Err(SequenceError::Contended)
+    /// When the store does not answer, or the counter is damaged.
+    pub async fn draw<'a>(&self, leadership: &'a Leadership, at_least: Sequence) -> Result<Draw<'a>, SequenceError> {
+        let mut counter = leadership.counter().await;
+        let known = match counter.take() {
+            Some(known) => known,
+            None => self.read_counter().await?,
+        };
+        let expect = known.at.map_or(Expectation::Absent, Expectation::At);
+        Ok(Draw { counter, sequence: known.last.next().max(at_least), expect })
+    }
+
+    /// As [`Store::commit`], and draws a sequence in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]. A [`CommitError::Conflict`] of the counter says that somebody has put another one there,
+    /// as who repairs a store does; it is read again for the next.
+    pub async fn commit_drawing(
+        &self,
+        leadership: &Leadership,
+        draw: Draw<'_>,
+        writes: &[Write],
+    ) -> Result<StoreRevision, CommitError> {
+        let Draw { mut counter, sequence, expect } = draw;
+        let raise = Write::put(Key::Control(Control::SequenceCounter), sequence.to_string()).expecting(expect);
+        let writes: Vec<Write> = writes.iter().cloned().chain([raise]).collect();
+        let at = self.commit(leadership, &writes).await?;
+        *counter = Some(Counter { last: sequence, at: Some(at) });
+        Ok(at)
     }
 
     async fn read_counter(&self) -> Result<Counter, SequenceError> {

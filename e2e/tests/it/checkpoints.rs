@@ -24,9 +24,10 @@ enum Way {
 
 fn way(checkpoint: &str) -> Result<Way> {
     Ok(match checkpoint {
-        "planned" | "sequence-drawn" | "rollout-opened" | "stamped" | "before-stage" | "after-stage"
-        | "before-activate" | "after-activate" | "judged" | "before-confirm" | "after-confirm" | "before-close"
-        | "after-close" => Way::Deploy,
+        "planned" | "rollout-opened" | "stamped" | "before-stage" | "after-stage" | "before-activate"
+        | "after-activate" | "judged" | "before-confirm" | "after-confirm" | "before-close" | "after-close" => {
+            Way::Deploy
+        }
         "block-recorded" | "before-revert" | "after-revert" => Way::Rollback,
         "before-remove" | "after-remove" => Way::Removal,
         other => bail!("{other} is a new step: say here what leads to it"),

@@ -64,7 +64,7 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
     let owned = plan.owned.clone();
     let source =
         turn.memory.scan.as_ref().and_then(|scan| scan.found.as_ref()).map(|found| Arc::clone(&found.manifest));
-    let revisions = scene.view.revisions.clone();
+    let revisions = BTreeMap::clone(&scene.view.revisions);
     let mut hosts = turn.hosts(&scene);
     let foreseen = |plan, hosts| Some(Foreseen { plan, hosts, revisions, source });
     let RolloutChange::Open { purpose, revision, above } = plan.rollout else { return foreseen(plan, hosts) };
@@ -80,7 +80,7 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
         ..Rollout::begin(above.next(), purpose, revision, controller.term, controller.now())
     };
     // The record precedes the act: whoever begins has written it down by then.
-    scene.view.revisions.extend(plan.new_revision.iter().map(|new| (new.number, new.clone())));
+    Arc::make_mut(&mut scene.view.revisions).extend(plan.new_revision.iter().map(|new| (new.number, new.clone())));
     let mut next = plan_next(&turn.inputs(&scene, &owned, Some(&begun), &hosts));
     next.rollout = plan.rollout;
     next.new_revision = plan.new_revision.or(next.new_revision);

@@ -9,7 +9,7 @@ use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_planner::planted::{Bug, planted};
-use windlass_store::{SequenceError, Write, WriteError};
+use windlass_store::{Draw, SequenceError, Write, WriteError};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
@@ -59,7 +59,8 @@ impl<F: Fleet> Turn<'_, F> {
         owned: &Owned,
         last: Option<Rollout>,
     ) -> Result<Option<Rollout>, ReconcileError> {
-        let drawn = draw(self.controller, plan).await?;
+        let draw = draw(self.controller, plan).await?;
+        let drawn = sequence(plan, draw.as_ref());
         let closes = matches!(plan.rollout, RolloutChange::Close(_));
         if closes {
             reached(Checkpoint::BeforeClose);
@@ -67,7 +68,7 @@ impl<F: Fleet> Turn<'_, F> {
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
         let blocked = plan.fallen.is_some()
             || was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
-        let as_recorded = *owned == scene.owned && last == scene.rollout;
+        let as_recorded = *owned == *scene.owned && last == scene.rollout;
         let now = self.controller.now();
         let rollouts = rollouts(last, plan, drawn, self.controller.term, now);
         let decision = Decision { plan, owned, rollouts, before: scene.said(), now };
@@ -83,7 +84,7 @@ impl<F: Fleet> Turn<'_, F> {
         if writes.is_empty() {
             return Ok(current);
         }
-        let revision = self.controller.commit(&writes).await?;
+        let revision = self.controller.commit_drawing(draw, &writes).await?;
         let accepted = plan.new_revision.as_ref();
         let metrics = &self.controller.metrics;
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
@@ -132,13 +133,24 @@ impl<F: Fleet> Turn<'_, F> {
     }
 }
 
-/// Draws the number of the rollout that begins, where one does.
-async fn draw<F: Fleet>(controller: &Controller<F>, plan: &Plan) -> Result<Option<Sequence>, SequenceError> {
-    let RolloutChange::Open { above, .. } = &plan.rollout else { return Ok(None) };
-    if planted(Bug::SequenceReused) && *above > Sequence::default() {
-        return Ok(Some(*above));
+/// Draws the number of the rollout that begins, where one does: the commit that records it does so.
+async fn draw<'a, F: Fleet>(controller: &'a Controller<F>, plan: &Plan) -> Result<Option<Draw<'a>>, SequenceError> {
+    match &plan.rollout {
+        RolloutChange::Open { above, .. } if !reuses(*above) => {
+            controller.store.draw(controller.leadership(), above.next()).await.map(Some)
+        }
+        _ => Ok(None),
     }
-    let sequence = controller.store.next_sequence(controller.leadership(), above.next()).await?;
-    reached(Checkpoint::SequenceDrawn);
-    Ok(Some(sequence))
+}
+
+/// The number of the rollout that begins.
+fn sequence(plan: &Plan, draw: Option<&Draw<'_>>) -> Option<Sequence> {
+    match &plan.rollout {
+        RolloutChange::Open { above, .. } if reuses(*above) => Some(*above),
+        _ => draw.map(Draw::sequence),
+    }
+}
+
+fn reuses(above: Sequence) -> bool {
+    planted(Bug::SequenceReused) && above > Sequence::default()
 }

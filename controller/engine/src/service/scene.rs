@@ -1,6 +1,7 @@
 //! The scene of a turn: everything that is known at its beginning, read afresh.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::FutureExt;
 use windlass_crds::condition::Reason;
@@ -16,7 +17,7 @@ use windlass_planner::plan::Plan;
 use windlass_sources::ScanMode;
 
 use super::{Returned, Turn};
-use crate::cache::{ServiceView, Surroundings};
+use crate::cache::ServiceView;
 use crate::controller::Controller;
 use crate::goal::{Places, in_force, places};
 use crate::judge::Rules;
@@ -27,8 +28,7 @@ pub(super) struct Scene {
     pub(super) view: ServiceView,
     pub(super) accepted: Option<Accepted>,
     pub(super) complaint: Option<Complaint>,
-    pub(super) around: Surroundings,
-    pub(super) owned: Owned,
+    pub(super) owned: Arc<Owned>,
     pub(super) rollout: Option<Rollout>,
     pub(super) placements: BTreeMap<HostId, (Target, Placement)>,
     pub(super) default_transports: BTreeMap<HostId, Transport>,
@@ -76,7 +76,7 @@ impl<F: Fleet> Turn<'_, F> {
         requests::bound(&mut view.requests);
         let (accepted, mut complaint) = in_force(&view);
         let around = controller.cache.surroundings();
-        let owned = view.owned.as_ref().map(|owned| owned.value.clone()).unwrap_or_default();
+        let owned = view.owned.as_ref().map(|owned| Arc::clone(&owned.value)).unwrap_or_default();
         let rollout = view.rollouts.values().next_back().map(|stored| stored.value.clone());
         let declared = view.declared.is_some();
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
@@ -108,7 +108,7 @@ impl<F: Fleet> Turn<'_, F> {
             );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        Scene { view, accepted, complaint, around, owned, rollout, placements, default_transports, groups, files }
+        Scene { view, accepted, complaint, owned, rollout, placements, default_transports, groups, files }
     }
 
     /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.

@@ -85,29 +85,46 @@ fn sequences_only_grow() {
     check(async |etcd| {
         let (store, leadership) = lead(&etcd).await?;
         let zero = Sequence(0);
-        ensure!(store.next_sequence(&leadership, zero).await? == Sequence(1));
-        ensure!(store.next_sequence(&leadership, zero).await? == Sequence(2));
-        ensure!(store.next_sequence(&leadership, Sequence(40)).await? == Sequence(40));
-        ensure!(store.next_sequence(&leadership, Sequence(7)).await? == Sequence(41));
-        // Somebody raises it by hand.
+        ensure!(draw(&store, &leadership, zero).await? == Sequence(1));
+        ensure!(draw(&store, &leadership, zero).await? == Sequence(2));
+        ensure!(draw(&store, &leadership, Sequence(40)).await? == Sequence(40));
+        ensure!(draw(&store, &leadership, Sequence(7)).await? == Sequence(41));
+        // Somebody raises it by hand: who draws then is told, and reads it again.
         etcd.etcdctl(&["put", "/windlass/control/sequence", "100"])?;
-        ensure!(store.next_sequence(&leadership, zero).await? == Sequence(101));
+        let raised = store.draw(&leadership, zero).await?;
+        let outcome = store.commit_drawing(&leadership, raised, &[]).await;
+        let counter = Key::Control(Control::SequenceCounter);
+        ensure!(matches!(&outcome, Err(CommitError::Conflict { key, .. }) if *key == counter), "{outcome:?}");
+        ensure!(draw(&store, &leadership, zero).await? == Sequence(101));
         let drawn = futures_join(&store, &leadership).await?;
         ensure!(drawn == (102..112).map(Sequence).collect::<Vec<_>>(), "{drawn:?}");
         leadership.resign().await?;
         let (store, leadership) = lead(&etcd).await?;
-        ensure!(store.next_sequence(&leadership, zero).await? == Sequence(112));
+        ensure!(draw(&store, &leadership, zero).await? == Sequence(112));
         etcd.etcdctl(&["put", "/windlass/control/sequence", "many"])?;
-        let damaged = store.next_sequence(&leadership, zero).await;
+        ensure!(draw(&store, &leadership, zero).await.is_err(), "it is not what it was");
+        let damaged = store.draw(&leadership, zero).await;
         ensure!(matches!(damaged, Err(SequenceError::Damaged { .. })), "{damaged:?}");
         ensure!(etcd.etcdctl(&["get", "--print-value-only", "/windlass/control/sequence"])? == "many\n");
         Ok(())
     });
 }
 
+/// Draws a sequence by a commit of nothing else.
+async fn draw(
+    store: &windlass_store::Store,
+    leadership: &windlass_store::Leadership,
+    at_least: Sequence,
+) -> Result<Sequence> {
+    let draw = store.draw(leadership, at_least).await?;
+    let sequence = draw.sequence();
+    store.commit_drawing(leadership, draw, &[]).await?;
+    Ok(sequence)
+}
+
 /// Ten draws at once, sorted.
 async fn futures_join(store: &windlass_store::Store, leadership: &windlass_store::Leadership) -> Result<Vec<Sequence>> {
-    let draws = (0..10).map(|_| store.next_sequence(leadership, Sequence(0)));
+    let draws = (0..10).map(|_| draw(store, leadership, Sequence(0)));
     let mut drawn = futures::future::try_join_all(draws).await?;
     drawn.sort();
     Ok(drawn)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use windlass_crds::id::Sequence;
-use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, Scope, SequenceError, Store, Write};
+use windlass_store::{CommitError, ConnectOptions, LEADERSHIP_TTL, Loss, Scope, Store, Write};
 use windlass_testbed::Etcd;
 
 use crate::mirror::Mirror;
@@ -105,8 +105,9 @@ fn etcd_refuses_an_ex_leader_that_does_not_know_yet() {
         etcd.etcdctl(&["del", "/windlass/control/leader"])?;
         etcd.etcdctl(&["put", "--lease", &lease(&etcd)?, "/windlass/control/leader", own.trim()])?;
         ensure!(second.is_valid(), "it noticed, so this shows nothing");
-        let outcome = store.next_sequence(&second, Sequence(0)).await;
-        ensure!(matches!(outcome, Err(SequenceError::Commit(CommitError::LeadershipLost))), "{outcome:?}");
+        let draw = store.draw(&second, Sequence(0)).await?;
+        let outcome = store.commit_drawing(&second, draw, &[]).await;
+        ensure!(matches!(outcome, Err(CommitError::LeadershipLost)), "{outcome:?}");
         ensure!(store.get(&status("a")).await?.is_none());
         Ok(())
     });

@@ -58,7 +58,8 @@ struct Running {
 /// When a controller cannot be started, or ends by itself.
 pub(crate) fn run(arguments: &ControllerArguments) -> Result<()> {
     let log = File::create(&arguments.log).context("opening a log")?;
-    tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(log)).init();
+    // As `windlass serve --log-format json` logs, and at that cost.
+    tracing_subscriber::fmt().json().with_writer(Mutex::new(log)).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("making a runtime")?;
     runtime.block_on(obey(arguments))
 }
