@@ -1,6 +1,7 @@
 //! The controller: what every reconciler shares, for one term as leader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// For so long the files of a release are taken to be where they were: as long as it takes to stage on many hosts, and
 /// short beside the time in which anybody tidies up a disk.
 const STILL_WHOLE: Duration = Duration::from_secs(10);
+
+/// So many manifests are kept without asking who needs them: a few hundred kilobytes.
+const MANIFESTS: usize = 64;
 
 /// Tells the time of day: `Timestamp::now`, but in a simulation.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -75,6 +79,8 @@ pub struct Controller<F> {
     /// Which hosts are out of reach.
     pub contacts: Contacts,
     manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
+    /// How many of them there may be before it is asked which are needed.
+    manifests_enough: AtomicUsize,
     /// When all files of a release were last seen to be here.
     whole: Mutex<BTreeMap<ReleaseDigest, Instant>>,
 }
@@ -190,6 +196,7 @@ impl<F: Fleet> Controller<F> {
             host_locks: Mutex::default(),
             contacts: Contacts::default(),
             manifests: Mutex::default(),
+            manifests_enough: AtomicUsize::new(MANIFESTS),
             whole: Mutex::default(),
         }
     }
@@ -294,13 +301,24 @@ impl<F: Fleet> Controller<F> {
                 return None;
             }
         };
-        // Reading one from the disk is rare, so that this is when those go that nobody needs any more.
-        let needed = self.needed_releases();
-        let mut known = self.manifests.lock().expect("no panic happens under this lock");
-        known.retain(|digest, _| needed.contains(digest));
-        known.insert(*digest, Arc::clone(&manifest));
-        self.whole().retain(|digest, _| needed.contains(digest));
+        self.forget_manifests();
+        self.manifests.lock().expect("no panic happens under this lock").insert(*digest, Arc::clone(&manifest));
         Some(manifest)
+    }
+
+    /// Forgets the manifests that nobody needs any more, once there are twice as many as there were after the last
+    /// time: to find out which they are takes a look at every revision of every Service.
+    fn forget_manifests(&self) {
+        let known = self.manifests.lock().expect("no panic happens under this lock").len();
+        if known < self.manifests_enough.load(Ordering::Relaxed) {
+            return;
+        }
+        let needed = self.needed_releases();
+        let mut manifests = self.manifests.lock().expect("no panic happens under this lock");
+        manifests.retain(|digest, _| needed.contains(digest));
+        self.manifests_enough.store((2 * manifests.len()).max(MANIFESTS), Ordering::Relaxed);
+        drop(manifests);
+        self.whole().retain(|digest, _| needed.contains(digest));
     }
 
     /// Whether all files of a release are here. What was just found for one host is not asked of the disk again for
