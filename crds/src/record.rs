@@ -222,8 +222,8 @@ pub struct Evidence {
 pub struct Revision {
     /// Its number.
     pub number: RevisionNumber,
-    /// The spec as it was accepted.
-    pub spec: ServiceSpec,
+    /// The spec as it was accepted. Apart, since it is most of it: a map of revisions keeps room for eleven.
+    pub spec: Box<ServiceSpec>,
     /// The files.
     pub release: ReleaseDigest,
     /// What hosts get of it.

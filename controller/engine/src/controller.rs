@@ -1,7 +1,6 @@
 //! The controller: what every reconciler shares, for one term as leader.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -35,8 +34,9 @@ const FRESH: Duration = Duration::from_secs(60);
 /// short beside the time in which anybody tidies up a disk.
 const STILL_WHOLE: Duration = Duration::from_secs(10);
 
-/// So many manifests are kept without asking who needs them: a few hundred kilobytes.
-const MANIFESTS: usize = 64;
+/// So many manifests are kept at hand; then all are forgotten, and read from the disk again when they are needed. A
+/// rollout reads eleven at most, however many hosts it has, and one of a large release takes a hundred kilobytes.
+const MANIFESTS: usize = 256;
 
 /// Tells the time of day: `Timestamp::now`, but in a simulation.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -79,8 +79,6 @@ pub struct Controller<F> {
     /// Which hosts are out of reach.
     pub contacts: Contacts,
     manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
-    /// How many of them there may be before it is asked which are needed.
-    manifests_enough: AtomicUsize,
     /// When all files of a release were last seen to be here.
     whole: Mutex<BTreeMap<ReleaseDigest, Instant>>,
 }
@@ -196,7 +194,6 @@ impl<F: Fleet> Controller<F> {
             host_locks: Mutex::default(),
             contacts: Contacts::default(),
             manifests: Mutex::default(),
-            manifests_enough: AtomicUsize::new(MANIFESTS),
             whole: Mutex::default(),
         }
     }
@@ -301,24 +298,13 @@ impl<F: Fleet> Controller<F> {
                 return None;
             }
         };
-        self.forget_manifests();
-        self.manifests.lock().expect("no panic happens under this lock").insert(*digest, Arc::clone(&manifest));
-        Some(manifest)
-    }
-
-    /// Forgets the manifests that nobody needs any more, once there are twice as many as there were after the last
-    /// time: to find out which they are takes a look at every revision of every Service.
-    fn forget_manifests(&self) {
-        let known = self.manifests.lock().expect("no panic happens under this lock").len();
-        if known < self.manifests_enough.load(Ordering::Relaxed) {
-            return;
+        let mut known = self.manifests.lock().expect("no panic happens under this lock");
+        if known.len() >= MANIFESTS {
+            known.clear();
+            self.whole().clear();
         }
-        let needed = self.needed_releases();
-        let mut manifests = self.manifests.lock().expect("no panic happens under this lock");
-        manifests.retain(|digest, _| needed.contains(digest));
-        self.manifests_enough.store((2 * manifests.len()).max(MANIFESTS), Ordering::Relaxed);
-        drop(manifests);
-        self.whole().retain(|digest, _| needed.contains(digest));
+        known.insert(*digest, Arc::clone(&manifest));
+        Some(manifest)
     }
 
     /// Whether all files of a release are here. What was just found for one host is not asked of the disk again for

@@ -11,6 +11,7 @@ use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
 use windlass_crds::observation::RunState;
 use windlass_crds::record::{Evidence, Revision, StepFailure};
+use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Fleet, Material, Order, Seen, Stamp};
 use windlass_planner::plan::Act;
@@ -253,7 +254,7 @@ impl<F: Fleet> Controller<F> {
         }
         let sources = self.sources.clone();
         Ok(Material {
-            spec: revision.spec.clone(),
+            spec: ServiceSpec::clone(&revision.spec),
             manifest,
             bases,
             contents: Arc::new(move |digest| sources.content_path(digest)),

@@ -196,7 +196,7 @@ fn end(subject: &mut Subject<'_>) -> Result<(), Unaborted> {
             let known = subject.revisions.get(&revision).or(declared).ok_or(Unaborted::Nothing)?;
             let spec = match &subject.inputs.goal {
                 Goal::Run { spec, .. } => spec,
-                Goal::Remove => &known.spec,
+                Goal::Remove => known.spec.as_ref(),
             };
             abort::record(subject.owned, subject.rollout.as_deref_mut(), known, spec, subject.inputs.now);
         }

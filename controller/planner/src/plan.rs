@@ -209,7 +209,7 @@ fn taken_back(inputs: &Inputs<'_>, target: &Revision, (host, evidence): (HostId,
     let mut owned = inputs.owned.clone();
     let declared = match &inputs.goal {
         Goal::Run { spec, .. } => spec,
-        Goal::Remove => &target.spec,
+        Goal::Remove => target.spec.as_ref(),
     };
     let cause = BlockCause::Unhealthy { host: host.clone(), evidence: evidence.clone() };
     record::block_revision(&mut owned, target, declared, cause);

@@ -136,7 +136,7 @@ fn number(
     let number = inputs.owned.last_revision.max(highest_on_hosts(inputs)).next();
     let new = Revision {
         number,
-        spec: spec.clone(),
+        spec: Box::new(spec.clone()),
         release: *release,
         workload,
         created: inputs.now,

@@ -98,7 +98,7 @@ pub(crate) fn with_history() -> World {
     for number in 2..=11_u64 {
         let revision = Revision {
             number: RevisionNumber(number),
-            spec: declared.spec.clone(),
+            spec: Box::new(declared.spec.clone()),
             release: ReleaseDigest::of(&[number as u8]),
             workload: WorkloadDigest::of(b"x"),
             created: jiff::Timestamp::from_second(1_790_000_000 + i64::try_from(number).expect("small"))

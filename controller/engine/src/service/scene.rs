@@ -55,7 +55,7 @@ impl Scene {
         let spec = if plan.declared == Some(revision) {
             self.accepted.as_ref().map(|accepted| &accepted.spec)
         } else {
-            self.view.revisions.get(&revision).map(|revision| &revision.spec)
+            self.view.revisions.get(&revision).map(|revision| revision.spec.as_ref())
         };
         spec.map(|spec| self.rules_of(spec, host))
     }

@@ -125,7 +125,7 @@ pub(super) struct Release {
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) release: ReleaseDigest,
-    pub(super) spec: ServiceSpec,
+    pub(super) spec: Box<ServiceSpec>,
     pub(super) changed: bool,
 }
 

@@ -209,7 +209,7 @@ impl World {
     fn apply(&mut self, address: &str, service: &ServiceKey, effect: Effect, at: Moment) {
         match effect {
             Effect::Install { revision, spec, manifest } => {
-                self.held(address, service).install(revision, *spec, *manifest);
+                self.held(address, service).install(revision, spec, *manifest);
             }
             Effect::Arm(armed) => {
                 self.held(address, service).armed = armed;
@@ -316,7 +316,7 @@ impl World {
             service: service.clone(),
             revision,
             release: staged.release,
-            spec: staged.spec.clone(),
+            spec: ServiceSpec::clone(&staged.spec),
         };
         let behaviour = match (self.behaviours.get(&program.release), &self.chooser) {
             (Some(behaviour), _) => behaviour.clone(),
@@ -471,7 +471,7 @@ impl Held {
         true
     }
 
-    fn install(&mut self, revision: RevisionNumber, spec: ServiceSpec, manifest: Manifest) {
+    fn install(&mut self, revision: RevisionNumber, spec: Box<ServiceSpec>, manifest: Manifest) {
         let release = manifest.digest();
         self.releases.insert(release, Release { manifest, damage: BTreeMap::new() });
         self.revisions.insert(revision, Staged { release, spec, changed: false });

@@ -122,7 +122,7 @@ impl World {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let revision = |number: u64| Revision {
             number: RevisionNumber(number),
-            spec: service_spec.clone(),
+            spec: Box::new(service_spec.clone()),
             release: release(notation::letter(number)),
             workload: service_spec.workload(&release(notation::letter(number))),
             created: now,
