@@ -108,6 +108,8 @@ pub struct Memory {
     pub ill_since: BTreeMap<HostId, Option<Timestamp>>,
     /// When every file was last read there.
     pub read_through: BTreeMap<HostId, Instant>,
+    /// When a host that was switched has taken that back by itself, unless it was confirmed.
+    pub goes_back: BTreeMap<HostId, Instant>,
 }
 
 /// A look at a source.

@@ -126,7 +126,7 @@ impl Default for Metrics {
 impl Metrics {
     /// A key was reconciled.
     pub fn reconciled(&self, kind: Kind, next: Next, took: Duration) {
-        let outcome = if next == Next::Retry { "failed" } else { "done" };
+        let outcome = if next.has_failed() { "failed" } else { "done" };
         self.reconciles.get_or_create(&[("kind", kind.singular()), ("outcome", outcome)]).observe(took.as_secs_f64());
     }
 

@@ -17,8 +17,17 @@ pub enum Next {
     After(Duration),
     /// It failed: after a wait that grows.
     Retry,
+    /// The same, and after so long at most: what it failed on may be over by then.
+    RetryWithin(Duration),
     /// Not unless something happens.
     Never,
+}
+
+impl Next {
+    /// Whether it failed.
+    pub fn has_failed(self) -> bool {
+        matches!(self, Self::Retry | Self::RetryWithin(_))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -149,7 +158,7 @@ impl Queue {
         let mut slots = self.lock();
         let Some(slot) = slots.by_key.get_mut(key).filter(|slot| slot.running) else { return };
         slot.running = false;
-        if next != Next::Retry {
+        if !next.has_failed() {
             slot.failures = 0;
         }
         let due = if std::mem::take(&mut slot.again) {
@@ -157,9 +166,11 @@ impl Queue {
         } else {
             match next {
                 Next::After(wait) => Some(Instant::now() + wait),
-                Next::Retry => {
+                Next::Retry | Next::RetryWithin(_) => {
                     slot.failures += 1;
-                    Some(Instant::now() + backoff::wait(slot.failures, self.jitter.next()))
+                    let wait = backoff::wait(slot.failures, self.jitter.next());
+                    let most = if let Next::RetryWithin(most) = next { most } else { wait };
+                    Some(Instant::now() + wait.min(most))
                 }
                 Next::Never => None,
             }
@@ -233,6 +244,20 @@ mod tests {
         // What is due later does not wait yet.
         queue.done(&key("a"), Next::After(Duration::from_secs(60)));
         assert_eq!(queue.backlog(), Backlog { due: 1, running: 0, oldest: Some(Duration::ZERO) });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_ends_at_a_known_time_waits_no_longer_than_that() {
+        let queue = Queue::default();
+        queue.push(key("bad"));
+        let mut waits = Vec::new();
+        for most in [5, 5, 5, 5, 60] {
+            let start = Instant::now();
+            queue.take().await;
+            waits.push(start.elapsed().as_secs_f64().round());
+            queue.done(&key("bad"), Next::RetryWithin(Duration::from_secs(most)));
+        }
+        assert_eq!(waits, [0.0, 1.0, 2.0, 4.0, 5.0]);
     }
 
     #[tokio::test(start_paused = true)]

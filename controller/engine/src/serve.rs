@@ -434,12 +434,12 @@ async fn one<F: Fleet>(
     let span = Span::current();
     match result {
         Ok(next) => {
-            span.record("outcome", if next == Next::Retry { "failed" } else { "done" });
+            span.record("outcome", if next.has_failed() { "failed" } else { "done" });
             if controller.complaints.ends(key) {
                 tracing::info!(resource = %key, "reconciled again");
             }
             // More may be asked than one commit could end.
-            let more = next != Next::Retry && controller.cache.is_asked(key);
+            let more = !next.has_failed() && controller.cache.is_asked(key);
             if more { Next::After(Duration::ZERO) } else { next }
         }
         Err(error) => {

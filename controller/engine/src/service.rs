@@ -64,6 +64,10 @@ const STILL_NEW: Duration = Duration::from_secs(3);
 /// which the store waits for its disk, and a plan of all hosts. Short beside any restart.
 const TOGETHER: Duration = Duration::from_millis(15);
 
+/// So long after its time a host has taken back what nobody has confirmed: the time may be up to two seconds late, and
+/// the old version has to be started.
+const GONE_BACK: Duration = Duration::from_secs(4);
+
 /// A host out of reach is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -205,7 +209,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let rollout = self.record(&scene, &plan, &owned, rollout).await?;
             if held {
                 // What halted is tried again after a wait that grows.
-                return Ok(Next::Retry);
+                return Ok(self.retry());
             }
             if plan.gone {
                 if self.controller.cache.service(self.key).owned.is_none() {
@@ -224,7 +228,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.opened += 1;
                 if self.opened > OPENED {
                     tracing::warn!(service = %self.key, "rollout after rollout, and hosts stay as they are");
-                    return Ok(Next::Retry);
+                    return Ok(self.retry());
                 }
             }
             let looked = self.placements_seen(&scene);
@@ -236,7 +240,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             if plan.rollout == RolloutChange::Close(RolloutState::Halted) {
                 self.failed = true;
                 if self.out.is_empty() {
-                    return Ok(Next::Retry);
+                    return Ok(self.retry());
                 }
             }
             if keeps && plan.stamp.is_empty() {
@@ -341,6 +345,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.memory.health.remove(id);
                 self.memory.ill_since.remove(id);
                 self.memory.read_through.remove(id);
+                self.memory.goes_back.remove(id);
             }
         }
         self.memory.targets.retain(|id, _| placements.contains_key(id));
@@ -400,6 +405,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
             Answered::Errand(sequence, acts, outcome) => {
                 if !self.knows_what_came(&host, sequence, &acts, &outcome) {
                     self.views.remove(&host);
+                }
+                if matches!(outcome, Outcome::Done(_)) {
+                    self.memory.goes_back.remove(&host);
                 }
                 let brought = |act: &Act| matches!(act, Act::Step(Step::Stage { .. }));
                 if !acts.iter().all(brought) {
@@ -618,6 +626,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let judged_by = number.and_then(|number| scene.rules(plan, number, id));
             let judged_by = judged_by.unwrap_or_else(|| scene.rules_of(&accepted.spec, id));
             let confirm_within = confirm_within(&judged_by.spec);
+            if judged {
+                self.memory.goes_back.insert(id.clone(), Instant::now() + confirm_within + GONE_BACK);
+            }
             let cancel = CancellationToken::new();
             let errand = Errand {
                 host: id.clone(),
@@ -654,11 +665,24 @@ impl<'a, F: Fleet> Turn<'a, F> {
     /// When to look again.
     fn next(&self, scene: &Scene, spec: &ServiceSpec, plan: &Plan) -> Next {
         if self.failed {
-            return Next::Retry;
+            return self.retry();
         }
         let lost = self.views.values().any(|view| matches!(view, HostView::Unreachable(_) | HostView::Refusing(_)));
         let declared = scene.view.declared.is_some();
-        Next::After(Pace { plan, spec, declared, lost, now: self.controller.now() }.pause())
+        let pause = Pace { plan, spec, declared, lost, now: self.controller.now() }.pause();
+        Next::After(self.until_one_goes_back().map_or(pause, |wait| wait.min(pause)))
+    }
+
+    /// Tries again, and soon after a host has taken back what nobody has confirmed.
+    fn retry(&self) -> Next {
+        self.until_one_goes_back().map_or(Next::Retry, Next::RetryWithin)
+    }
+
+    /// How long until the next host has taken back what it was switched to.
+    fn until_one_goes_back(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let times = self.memory.goes_back.values().filter(|at| **at > now);
+        times.min().map(|at| *at - now)
     }
 
     /// Takes in what else is back by now, and what comes in a moment where other hosts are at something: it is decided
