@@ -91,8 +91,8 @@ impl Share {
     fn of(owned: &Owned, declared: Option<&Read>, around: &Surroundings) -> Self {
         let all = owned.hosts.len();
         let Some(spec) = spec(owned, declared) else { return Self { all, ..Self::default() } };
-        let placed = spec.map(|spec| placed(spec, owned, around)).unwrap_or_default();
-        let leaving: Vec<&HostId> = owned.hosts.keys().filter(|host| !placed.contains(host)).collect();
+        let stays = |host: &&HostId| spec.is_some_and(|spec| is_placed(spec, host, around));
+        let leaving: Vec<&HostId> = owned.hosts.keys().filter(|host| !stays(host)).collect();
         let unmatched = spec.is_some_and(|spec| matches_nothing(spec, around)) && !leaving.is_empty();
         let unconfirmed = leaving.into_iter().filter(|host| !owned.confirmed_removals.contains(*host));
         let selects = spec.is_some_and(|spec| !spec.placement.selector.is_empty());
@@ -111,21 +111,23 @@ fn spec<'a>(owned: &'a Owned, declared: Option<&'a Read>) -> Option<Option<&'a S
     }
 }
 
-/// The hosts that a Service shall be on. One that it is on by a selector, and whose Host makes no sense now, may be one
+/// Whether a Service shall be on a host. One that it is on by a selector, and whose Host makes no sense now, may be one
 /// of them still.
-fn placed(spec: &ServiceSpec, owned: &Owned, around: &Surroundings) -> BTreeSet<HostId> {
-    let mut placed = spec.hosts(around.labelled());
-    if !spec.placement.selector.is_empty() {
-        placed.extend(owned.hosts.keys().filter(|host| around.is_broken(host)).cloned());
-    }
-    placed
+fn is_placed(spec: &ServiceSpec, host: &HostId, around: &Surroundings) -> bool {
+    let selects = !spec.placement.selector.is_empty();
+    let chosen = |name| around.hosts.get(name).is_some_and(|(labels, _)| matches(spec, labels));
+    spec.placement.hosts.contains(host)
+        || selects && (around.is_broken(host) || matches!(host, HostId::Named(name) if chosen(name)))
+}
+
+/// Whether a selector chooses a Host with these labels.
+fn matches(spec: &ServiceSpec, labels: &Labels) -> bool {
+    spec.placement.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Whether there is a selector, and it matches no Host.
 fn matches_nothing(spec: &ServiceSpec, around: &Surroundings) -> bool {
-    let selector = &spec.placement.selector;
-    let matches = |labels: &Labels| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-    !selector.is_empty() && !around.labelled().any(|(_, labels)| matches(labels))
+    !spec.placement.selector.is_empty() && !around.hosts.values().any(|(labels, _)| matches(spec, labels))
 }
 
 #[cfg(test)]
@@ -231,11 +233,14 @@ mod tests {
     #[test]
     fn a_host_that_makes_no_sense_is_not_left() {
         let spec = service(r#"{"selector": {"role": "web"}}"#);
-        let names = |hosts: BTreeSet<HostId>| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(placed(&spec, &owned("web1 web2"), &around("web1 web2!"))), "web1 web2");
-        assert_eq!(names(placed(&spec, &owned("web1 web2"), &around("web1"))), "web1");
+        let placed = |spec: &ServiceSpec, owned: &Owned, around: &Surroundings| {
+            let stay = owned.hosts.keys().filter(|host| is_placed(spec, host, around));
+            stay.map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(placed(&spec, &owned("web1 web2"), &around("web1 web2!")), "web1 web2");
+        assert_eq!(placed(&spec, &owned("web1 web2"), &around("web1")), "web1");
         // One that it never was on is not taken for one of its own.
-        assert_eq!(names(placed(&spec, &owned("web1"), &around("web1 web2!"))), "web1");
+        assert_eq!(placed(&spec, &owned("web1"), &around("web1 web2!")), "web1");
     }
 
     #[test]

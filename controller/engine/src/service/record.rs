@@ -56,7 +56,6 @@ impl<F: Fleet> Turn<'_, F> {
         &mut self,
         scene: &Scene,
         plan: &Plan,
-        owned: &Owned,
         last: Option<Rollout>,
     ) -> Result<Option<Rollout>, ReconcileError> {
         let draw = draw(self.controller, plan).await?;
@@ -68,6 +67,7 @@ impl<F: Fleet> Turn<'_, F> {
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
         let blocked = plan.fallen.is_some()
             || was_active && last.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Unhealthy);
+        let owned = &plan.owned;
         let as_recorded = *owned == *scene.owned && last == scene.rollout;
         let now = self.controller.now();
         let rollouts = rollouts(last, plan, drawn, self.controller.term, now);
