@@ -1,5 +1,6 @@
 //! Looks at hosts: what a host is like, as the planner wants to know it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -78,7 +79,7 @@ impl<F: Fleet> Controller<F> {
                 self.in_touch(target);
                 match self.check_owner(&observation.facts) {
                     Err(error) => HostView::Refusing(error),
-                    Ok(()) => HostView::Seen(Box::new(observation)),
+                    Ok(()) => HostView::Seen(Arc::new(observation)),
                 }
             }
             Err(StepError::Contact { error }) => HostView::Unreachable(self.out_of_touch(target, error)),
@@ -111,7 +112,7 @@ impl<F: Fleet> Controller<F> {
         }
         seen.service.sequence = stamp.sequence;
         seen.facts.cluster = Some(stamp.cluster.clone());
-        Some(Looked { view: HostView::Seen(Box::new(seen)), read_through: false, at })
+        Some(Looked { view: HostView::Seen(Arc::new(seen)), read_through: false, at })
     }
 
     /// A host does not answer; what is said of it is to change too, if that is news. Tells why.

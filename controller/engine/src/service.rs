@@ -72,6 +72,10 @@ const GONE_BACK: Duration = Duration::from_secs(4);
 /// A host out of reach is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
+/// While hosts are at something, so many of the others are looked at once more at a time: nothing is begun on a host
+/// that is being looked at, and a thousand were seen at the same moment.
+const LOOKED_AT_AGAIN: usize = 16;
+
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
 
@@ -260,11 +264,19 @@ impl<'a, F: Fleet> Turn<'a, F> {
     /// the rollout's stamp.
     fn begin_looks(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>, rollout: Option<&Rollout>) {
         let stamp = self.stamp(rollout);
-        for (id, (target, placement)) in placements {
+        let mut room = LOOKED_AT_AGAIN.saturating_sub(self.looking.len());
+        // Those whose turn comes last first: the others are about to be worked on.
+        for (id, (target, placement)) in placements.iter().rev() {
             let refused = matches!(placement, Placement::Refused(_));
             if refused || self.busy.contains_key(id) || self.looking.contains(id) || !self.is_stale(id, stamp.as_ref())
             {
                 continue;
+            }
+            if !self.busy.is_empty() && !self.is_needed(id, stamp.as_ref()) {
+                if room == 0 {
+                    continue;
+                }
+                room -= 1;
             }
             let scrutiny = Controller::<F>::scrutiny(&mut self.memory, id);
             let seen = self.just_seen(id).cloned();
@@ -319,9 +331,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn is_expected(&self, id: &HostId, stamp: Option<&Stamp>) -> bool {
         match self.views.get(id).or_else(|| self.memory.views.get(id)) {
             Some(HostView::Unreachable(_)) => false,
-            Some(HostView::Seen(seen)) if self.views.contains_key(id) && !self.busy.is_empty() => {
-                stamp.is_some_and(|stamp| seen.service.sequence < stamp.sequence)
-            }
+            _ => self.busy.is_empty() || self.is_needed(id, stamp),
+        }
+    }
+
+    /// Whether a look at a host tells what nothing can be decided without: it was not seen yet, or not stamped.
+    fn is_needed(&self, id: &HostId, stamp: Option<&Stamp>) -> bool {
+        match self.views.get(id) {
+            Some(HostView::Seen(seen)) => stamp.is_some_and(|stamp| seen.service.sequence < stamp.sequence),
             _ => true,
         }
     }
@@ -432,7 +449,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let new = self.is_still_new(host);
         let Outcome::Done(run) = outcome else { return false };
         let Some(HostView::Seen(seen)) = self.views.get_mut(host).filter(|_| new) else { return false };
-        brought::add(&mut seen.service, sequence, acts, run.clone())
+        brought::add(&mut Arc::make_mut(seen).service, sequence, acts, run.clone())
     }
 
     /// What was found of a host, where that is still new.
@@ -692,20 +709,26 @@ impl<'a, F: Fleet> Turn<'a, F> {
         times.min().map(|at| *at - now)
     }
 
+    /// Takes in what is back by now; whether that was anything.
+    fn take_in_what_is_back(&mut self) -> bool {
+        let mut any = false;
+        while let Some(returned) = self.out.next().now_or_never().flatten() {
+            self.take_in(returned);
+            any = true;
+        }
+        any
+    }
+
     /// Takes in what else is back by now, and what comes in a moment where other hosts are at something: it is decided
     /// on in the same turn, and recorded in the same commit.
     async fn take_in_more(&mut self) {
         let until = Instant::now() + TOGETHER;
-        loop {
-            let next = self.out.next();
-            let returned = if self.busy.is_empty() {
-                next.now_or_never().flatten()
-            } else {
-                tokio::time::timeout_at(until, next).await.ok().flatten()
-            };
-            let Some(returned) = returned else { return };
+        while !self.busy.is_empty()
+            && let Ok(Some(returned)) = tokio::time::timeout_at(until, self.out.next()).await
+        {
             self.take_in(returned);
         }
+        self.take_in_what_is_back();
     }
 
     /// Waits until something comes back from a host, or something else is wanted.
@@ -726,6 +749,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     self.take_in(returned);
                 }
                 self.views.clear();
+                return;
+            }
+            if self.take_in_what_is_back() {
+                // It has waited while the last turn was at work, and does not wait for more.
                 return;
             }
             tokio::select! {

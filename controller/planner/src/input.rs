@@ -1,6 +1,7 @@
 //! What the planner decides from.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use windlass_crds::condition::Reason;
@@ -116,8 +117,8 @@ pub enum HostView {
     Unreachable(ContactError),
     /// It answers, and refuses us.
     Refusing(StepError),
-    /// This.
-    Seen(Box<HostObservation>),
+    /// This; shared, since each plan is given what was found on every host.
+    Seen(Arc<HostObservation>),
     /// Nobody looked.
     NotLookedAt,
 }

@@ -72,7 +72,7 @@ pub async fn foresee<F: Fleet>(controller: &Arc<Controller<F>>, key: &ServiceKey
     let seen = hosts.clone();
     for host in hosts.values_mut() {
         if let HostView::Seen(seen) = &mut host.view {
-            seen.service.sequence = above.next();
+            Arc::make_mut(seen).service.sequence = above.next();
         }
     }
     let begun = Rollout {

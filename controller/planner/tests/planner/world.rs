@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use windlass_crds::digest::ReleaseDigest;
@@ -389,7 +390,7 @@ impl World {
                     remote_dir: "/opt/windlass".to_owned(),
                     systemd: 252,
                 };
-                HostView::Seen(Box::new(HostObservation { facts, service: machine.observed() }))
+                HostView::Seen(Arc::new(HostObservation { facts, service: machine.observed() }))
             }
         }
     }
