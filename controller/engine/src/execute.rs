@@ -46,10 +46,40 @@ pub struct Errand {
     pub history: Vec<windlass_crds::digest::ReleaseDigest>,
     /// What has just been seen on the host.
     pub seen: Option<Seen>,
-    /// Ends waiting for a verdict.
-    pub cancel: CancellationToken,
     /// With whom it is confirmed, where nobody waits for the place of this host.
     pub wave: Option<Member>,
+    /// Calls it off.
+    pub recall: Recall,
+}
+
+/// Calls an errand off. A step that has begun is never cut.
+#[derive(Debug, Clone)]
+pub struct Recall {
+    waiting: CancellationToken,
+    beginning: CancellationToken,
+}
+
+impl Default for Recall {
+    fn default() -> Self {
+        let waiting = CancellationToken::new();
+        Self { beginning: waiting.child_token(), waiting }
+    }
+}
+
+impl Recall {
+    /// What it has not begun does not begin. What was begun is judged: that another host failed is no reason not to know.
+    pub fn begin_nothing(&self) {
+        self.beginning.cancel();
+    }
+
+    /// Nor is a verdict waited for: it is about what is not wanted any more.
+    pub fn at_once(&self) {
+        self.waiting.cancel();
+    }
+
+    fn begins_nothing(&self) -> bool {
+        self.beginning.is_cancelled()
+    }
 }
 
 /// How an errand ended.
@@ -125,10 +155,10 @@ impl<F: Fleet> Controller<F> {
         let mut run = None;
         for act in &errand.acts {
             if let (Act::Step(Step::Confirm { .. }), Some(member)) = (act, &errand.wave) {
-                member.wait_for_others(&errand.cancel).await;
+                member.wait_for_others(&errand.recall.beginning).await;
             }
             let ended = match act {
-                Act::Step(step) if begins(step) && errand.cancel.is_cancelled() => Some(Outcome::Cancelled),
+                Act::Step(step) if begins(step) && errand.recall.begins_nothing() => Some(Outcome::Cancelled),
                 Act::Step(step) => self.step(errand, step).instrument(step_span(errand, step)).await,
                 Act::Judge { revision } => {
                     let verdict = self.verdict(errand, *revision).instrument(verdict_span(errand, *revision)).await;
@@ -204,7 +234,7 @@ impl<F: Fleet> Controller<F> {
         let lock = self.host_lock(&errand.target);
         if !matches!(step, Step::Stage { .. }) {
             let _one_at_a_time = lock.lock().await;
-            if begins(step) && errand.cancel.is_cancelled() {
+            if begins(step) && errand.recall.begins_nothing() {
                 return None;
             }
             let done = self.fleet.act(&errand.target, &order).await;
@@ -216,7 +246,7 @@ impl<F: Fleet> Controller<F> {
         };
         let _turn = self.transfers.acquire().await.expect("the semaphore is never closed");
         let _one_at_a_time = lock.lock().await;
-        if errand.cancel.is_cancelled() {
+        if errand.recall.begins_nothing() {
             return None;
         }
         let done = self.fleet.stage(&errand.target, &order, &material).await;
@@ -267,7 +297,7 @@ impl<F: Fleet> Controller<F> {
         let Some(rules) = &errand.judged_by else { return Ok(None) };
         let case = Case { target: &errand.target, service: &errand.service, rules };
         let started = std::time::Instant::now();
-        let found = judge(self.fleet.as_ref(), case, &errand.cancel).await;
+        let found = judge(self.fleet.as_ref(), case, &errand.recall.waiting).await;
         let took = started.elapsed();
         let judged = found.judged();
         self.metrics.judged(judged, took);

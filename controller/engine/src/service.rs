@@ -46,7 +46,7 @@ pub(crate) use self::record::LEFT_BEHIND;
 use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::{Controller, Memory, Pulse, Scan};
-use crate::execute::{Errand, Outcome};
+use crate::execute::{Errand, Outcome, Recall};
 use crate::judge::LOG_LINES;
 use crate::look::Looked;
 use crate::queue::Next;
@@ -122,7 +122,7 @@ struct Turn<'a, F> {
     /// When the next question is due.
     ask_at: Option<Instant>,
     looking: BTreeSet<HostId>,
-    busy: BTreeMap<HostId, (Activity, CancellationToken)>,
+    busy: BTreeMap<HostId, (Activity, Recall)>,
     /// Those of them that are confirmed together.
     wave: Wave,
     /// What was seen in this reconcile.
@@ -653,7 +653,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             if judged {
                 self.memory.goes_back.insert(id.clone(), Instant::now() + confirm_within + GONE_BACK);
             }
-            let cancel = CancellationToken::new();
+            let recall = Recall::default();
             let errand = Errand {
                 host: id.clone(),
                 target: target.clone(),
@@ -666,10 +666,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 confirm_within,
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
                 seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
-                cancel: cancel.clone(),
+                recall: recall.clone(),
                 wave: plan.last_wave.then(|| self.wave.join()),
             };
-            self.busy.insert(id.clone(), (activity, cancel));
+            self.busy.insert(id.clone(), (activity, recall));
             self.asking.remove(id);
             let controller = self.controller;
             let (target, acts) = (target.clone(), acts.clone());
@@ -740,8 +740,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
         loop {
             if self.controller.cache.fingerprint(self.key) != *fingerprint {
                 // A verdict may take long, and what it is about may not be wanted any more. Steps are never cut.
-                for (_, cancel) in self.busy.values() {
-                    cancel.cancel();
+                for (_, recall) in self.busy.values() {
+                    recall.at_once();
                 }
                 if !self.busy.is_empty()
                     && let Some(returned) = self.out.next().await
@@ -767,7 +767,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 () = &mut ask, if self.ask_at.is_some() => return,
                 () = self.stop.cancelled(), if !self.busy.is_empty() && !self.stopping => {
                     self.stopping = true;
-                    self.busy.values().for_each(|(_, cancel)| cancel.cancel());
+                    self.busy.values().for_each(|(_, recall)| recall.at_once());
                 }
                 () = &mut again => {
                     self.views.retain(|_, view| matches!(view, HostView::Seen(_)));

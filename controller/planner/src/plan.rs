@@ -280,7 +280,11 @@ impl Context<'_> {
     /// who gives a Host another address, or chooses another Host, wants it moved, not interrupted.
     fn keep_serving(&self, standings: &mut BTreeMap<HostId, Standing>) {
         let placed = |id: &HostId| self.inputs.hosts[id].placement != Placement::Unplaced;
-        let serves = |standing: &Standing| standing.settled && standing.row.state != HostState::Unhealthy;
+        // One that was held back serves what was good before.
+        let serves = |standing: &Standing| {
+            standing.settled && standing.row.state != HostState::Unhealthy
+                || standing.row.state == HostState::HeldBack && standing.need == Need::Nothing
+        };
         let moves = matches!(self.inputs.goal, Goal::Run { .. }) && standings.keys().any(placed);
         if !moves || standings.iter().any(|(id, standing)| placed(id) && serves(standing)) {
             return;

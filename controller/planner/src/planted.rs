@@ -46,11 +46,13 @@ pub enum Bug {
     SequenceReused,
     /// Engine: hashes of files are never read again.
     HashesUnread,
+    /// Engine: what fails on one host ends the wait for a verdict on another.
+    VerdictsCutShort,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AllHostsAtOnce,
         Self::NothingIsBlocked,
         Self::NobodyJudges,
@@ -72,6 +74,7 @@ impl Bug {
         Self::EndUnsaid,
         Self::SequenceReused,
         Self::HashesUnread,
+        Self::VerdictsCutShort,
     ];
 }
 

@@ -236,39 +236,46 @@ fn fall_ill(world: &mut World, service: usize, plot: &Chance) {
 const HOURLY: Duration = Duration::from_secs(3700);
 
 impl World {
-    /// Where a file of what runs differs, and only its hash tells.
-    pub(crate) fn hidden_damage(&self, model: &Model) -> Option<String> {
+    /// Where a file differs of what shall run, and only its hash tells.
+    async fn hidden_damage(&self, model: &Model) -> anyhow::Result<Option<String>> {
+        let target = self.status(&model.key).await?.and_then(|status| status.target);
         let hosts = self.hosts.iter().filter(|host| model.hosts.iter().any(|name| self.address(name) == **host));
-        hosts.into_iter().find_map(|host| {
+        Ok(hosts.into_iter().find_map(|host| {
             let found = self.ground.fleet.peek(host, &model.key).service;
+            found.unit.revision().filter(|revision| Some(*revision) == target)?;
             let changed = |drift: &windlass_crds::observation::Drift| {
                 matches!(drift, windlass_crds::observation::Drift::FilesChanged { .. })
             };
             found.drift.iter().find(|drift| changed(drift)).map(|drift| format!("{host}: {drift}"))
-        })
+        }))
+    }
+
+    /// The services of which a file is damaged, but for those that are held up: what is held up is not put right either.
+    async fn damaged(&self) -> anyhow::Result<Vec<String>> {
+        let mut damaged = Vec::new();
+        for model in self.services.iter().filter(|model| model.declared && model.quality != Quality::Severing) {
+            damaged.extend(self.hidden_damage(model).await?.map(|place| format!("{}: {place}", model.key)));
+        }
+        Ok(damaged)
     }
 
     /// Waits until every host was looked at closely, where that has something to find; says whether it found it.
-    pub(crate) async fn looks_closely(&self) -> bool {
-        let damaged = |model: &&Model| model.declared && self.hidden_damage(model).is_some();
-        if !self.services.iter().any(|model| damaged(&model)) {
-            return true;
-        }
-        self.tell("what only hashes tell is found within the hour");
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(crate) async fn looks_closely(&self) -> anyhow::Result<bool> {
         let until = Instant::now() + HOURLY;
-        while Instant::now() < until {
+        let mut damaged = self.damaged().await?;
+        if !damaged.is_empty() {
+            self.tell("what only hashes tell is found within the hour");
+        }
+        while !damaged.is_empty() && Instant::now() < until {
             sleep(Duration::from_secs(60)).await;
-            if !self.services.iter().any(|model| damaged(&model)) {
-                return true;
-            }
+            damaged = self.damaged().await?;
         }
-        for model in self.services.iter().filter(|model| damaged(model)) {
-            // What is held up is not put right either.
-            if let Some(place) = self.hidden_damage(model).filter(|_| model.quality != Quality::Severing) {
-                self.ground.history.violated(format_args!("{} has a damaged file: {place}", model.key));
-                return false;
-            }
+        for place in &damaged {
+            self.ground.history.violated(format_args!("a damaged file is not found: {place}"));
         }
-        true
+        Ok(damaged.is_empty())
     }
 }

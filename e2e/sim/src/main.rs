@@ -99,13 +99,10 @@ fn every_crash() -> anyhow::Result<ExitCode> {
 #[cfg(feature = "planted")]
 #[expect(clippy::print_stdout, reason = "it is a program that people run")]
 fn every_bug(base: u64) -> anyhow::Result<ExitCode> {
-    let found = windlass_sim::planted::find_all(base)?;
-    for find in &found {
-        match &find.by {
-            Some((name, violation)) => println!("{:?}: found by {name}: {violation}", find.bug),
-            None => println!("{:?}: NOT FOUND", find.bug),
-        }
-    }
+    let found = windlass_sim::planted::find_all(base, |find| match &find.by {
+        Some((name, violation)) => println!("{:?}: found by {name}: {violation}", find.bug),
+        None => println!("{:?}: NOT FOUND", find.bug),
+    })?;
     let missed = found.iter().filter(|find| find.by.is_none()).count();
     println!("{} planted bugs, {missed} not found", found.len());
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -21,11 +21,12 @@ pub struct Find {
     pub by: Option<(String, String)>,
 }
 
-/// Plants one bug after the other, as many at once as there are processors, and plays tales and seeds until each is found.
+/// Plants one bug after the other, as many at once as there are processors, and plays tales and seeds until each is found;
+/// each is told at once.
 ///
 /// # Errors
 /// When the simulation itself fails.
-pub fn find_all(base: u64) -> anyhow::Result<Vec<Find>> {
+pub fn find_all(base: u64, told: impl Fn(&Find) + Sync) -> anyhow::Result<Vec<Find>> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let workers = std::thread::available_parallelism()?.get();
     std::thread::scope(|scope| {
@@ -33,7 +34,7 @@ pub fn find_all(base: u64) -> anyhow::Result<Vec<Find>> {
             scope.spawn(|| {
                 while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // A bug is planted in one thread alone.
-                    let find = find(*bug, base);
+                    let find = find(*bug, base).inspect(&told);
                     found.lock().unwrap_or_else(PoisonError::into_inner).insert(*bug, find);
                 }
             });

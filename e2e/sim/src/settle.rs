@@ -80,7 +80,7 @@ impl World {
         if !self.comes_there().await? {
             return Ok(());
         }
-        if !self.looks_closely().await || !self.comes_there().await? {
+        if !self.looks_closely().await? || !self.comes_there().await? {
             return Ok(());
         }
         self.tell("settled");

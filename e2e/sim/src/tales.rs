@@ -32,17 +32,20 @@ pub enum Tale {
     LostWithItsLeader,
     /// A version cuts its host off: it is tried once more there, nowhere else, and then held up.
     CutOff,
+    /// A host cannot be repaired, and fails again and again; meanwhile another one is judged.
+    OneFailsBesideAnother,
     /// The store is an older one, and hosts have seen many numbers since.
     NumbersOfAnOlderStore,
 }
 
 impl Tale {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ManyFallIll,
         Self::StoppedAgainAndAgain,
         Self::LostWithItsLeader,
         Self::CutOff,
+        Self::OneFailsBesideAnother,
         Self::NumbersOfAnOlderStore,
     ];
 
@@ -56,6 +59,7 @@ impl Tale {
             Self::StoppedAgainAndAgain => stopped_again_and_again(&chance).await,
             Self::LostWithItsLeader => lost_with_its_leader(&chance).await,
             Self::CutOff => cut_off(&chance).await,
+            Self::OneFailsBesideAnother => one_fails_beside_another(&chance).await,
             Self::NumbersOfAnOlderStore => numbers_of_an_older_store(&chance).await,
         })
     }
@@ -186,6 +190,26 @@ async fn cut_off(chance: &Chance) -> anyhow::Result<World> {
     if tried != 2 {
         world.ground.history.violated(format_args!("what cuts its host off was tried {tried} times"));
     }
+    Ok(world)
+}
+
+async fn one_fails_beside_another(chance: &Chance) -> anyhow::Result<World> {
+    let rollout = ", strategy: canary, canary: {steps: [1], bake: 4s}";
+    let mut world = fleet(chance, 3, 1, rollout).await?;
+    let (key, release) = (world.services[0].key.clone(), world.services[0].release);
+    // Whatever it needs is not there any more.
+    world.ground.fleet.set_behaviour(release, Behaviour::exits_at_once());
+    world.ground.fleet.edit(&world.hosts[2], &key, Edit::Stop);
+    // The one that fails is down, and another one may be.
+    world.services[0].max_unavailable = 2;
+    world.edit_source(0, Quality::Good);
+    world.declare(0).await?;
+    let two = Some(RevisionNumber(2));
+    comes_to(&world, "a canary that is confirmed", async |world| {
+        Ok(world.ground.fleet.peek(&world.hosts[0], &world.services[0].key).service.good == two)
+    })
+    .await?;
+    world.settles().await?;
     Ok(world)
 }
 

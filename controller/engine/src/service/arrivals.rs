@@ -70,7 +70,11 @@ impl<F: Fleet> Turn<'_, F> {
                 };
                 record::unhealthy(owned, rollout, host, known, &accepted.spec, evidence, self.controller.now());
                 // What has not begun on other hosts shall not: some wait for a place, or for another Service's step.
-                self.busy.values().for_each(|(_, cancel)| cancel.cancel());
+                let blocked = owned.blocked.iter().any(|blocked| blocked.revision == revision);
+                let blocked = blocked || planted(Bug::VerdictsCutShort);
+                for (_, recall) in self.busy.values() {
+                    if blocked { recall.at_once() } else { recall.begin_nothing() }
+                }
                 self.failed |= rollout.state == RolloutState::Halted;
             }
             Outcome::Unsure(error) => self.lost(host, error, rollout),

@@ -130,3 +130,34 @@ fn what_moves_serves_where_it_was_until_it_serves_where_it_shall_be() {
     assert!(!world.hosts["a"].seen.present, "{told}");
     assert!(!world.hosts["a"].data_purged, "the service is not removed, it has moved");
 }
+
+#[test]
+fn who_serves_what_was_good_before_since_the_next_one_failed_there_serves() {
+    let mut world = World::empty("a b").max_failures(1).declare('A').bad("b", 'B');
+    world.host("b").placement = Placement::Unplaced;
+    world.settle();
+    world.set_files('B');
+    world.host("a").placement = Placement::Unplaced;
+    world.host("b").placement = Placement::Placed;
+    world.log.clear();
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    2 Deploy to 2
+    stamp a b with 2
+    b stage 2
+    b activate 2
+    b unhealthy
+    2 Active
+    b stage 1
+    b revert 1
+    b healthy
+    b confirm 1
+    a remove
+    2 Halted
+    => to v2; keep
+      b: v1 HeldBack (revision 2 was unhealthy here: it answers 500)
+      Ready=False HeldBack: b: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Stalled=True HeldBack: b: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Degraded=True HeldBack: b: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+    ");
+}
