@@ -9,7 +9,7 @@ use windlass_crds::request::Request;
 use windlass_planner::abort::{self, Abort, Unaborted};
 use windlass_planner::canary::{self, Unapproved};
 use windlass_planner::input::{Goal, Inputs};
-use windlass_planner::record::{accept_illness, block};
+use windlass_planner::record::{block, decided};
 use windlass_planner::target::Aim;
 use windlass_store::{Key, RequestId, Write};
 
@@ -219,6 +219,7 @@ fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
         Aim::Declared(_) | Aim::Back { .. } | Aim::Undone { .. } => {
             subject.owned.restart = Some(subject.since);
             subject.owned.repairs.clear();
+            decided(subject.owned, subject.inputs.now);
             Ok(())
         }
         Aim::Nothing { .. } | Aim::Stay { .. } => {
@@ -251,7 +252,7 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
         Some(to) if to == declared.number => {
             // Back to what is declared: nothing stands in its way any more.
             subject.owned.blocked.clear();
-            accept_illness(subject.owned, subject.inputs.now);
+            decided(subject.owned, subject.inputs.now);
             return Ok(());
         }
         Some(to) => to,
@@ -266,6 +267,6 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
         cause: BlockCause::Undone { to },
     };
     block(subject.owned, blocked);
-    accept_illness(subject.owned, subject.inputs.now);
+    decided(subject.owned, subject.inputs.now);
     Ok(())
 }

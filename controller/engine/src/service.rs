@@ -639,6 +639,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 continue;
             }
             let judged = acts.iter().any(|act| matches!(act, Act::Judge { .. }));
+            let confirmed = acts.iter().any(|act| matches!(act, Act::Step(Step::Confirm { .. })));
             // What was switched and never confirmed stays down while something else is brought there.
             let down = match self.views.get(id) {
                 Some(HostView::Seen(seen)) => seen.service.good.is_some() && (judged || unproven(&seen.service)),
@@ -650,7 +651,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let judged_by = number.and_then(|number| scene.rules(plan, number, id));
             let judged_by = judged_by.unwrap_or_else(|| scene.rules_of(&accepted.spec, id));
             let confirm_within = confirm_within(&judged_by.spec);
-            if judged {
+            if acts.iter().any(|act| matches!(act, Act::Step(Step::Activate { .. } | Step::Revert { .. }))) {
                 self.memory.goes_back.insert(id.clone(), Instant::now() + confirm_within + GONE_BACK);
             }
             let recall = Recall::default();
@@ -667,7 +668,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
                 seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
                 recall: recall.clone(),
-                wave: plan.last_wave.then(|| self.wave.join()),
+                wave: (plan.last_wave && confirmed).then(|| self.wave.join()),
             };
             self.busy.insert(id.clone(), (activity, recall));
             self.asking.remove(id);

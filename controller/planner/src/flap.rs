@@ -56,16 +56,11 @@ pub fn accept(owned: &mut Owned, accepted: &Accepted, now: Timestamp) {
         return;
     };
     let mut contest = owned.contest.take().unwrap_or(Contest { before: old.spec.whole(), times: Vec::new() });
-    let held = matches!(owned.hold, Some(Hold { cause: HoldCause::Contested { .. }, .. }));
     if contest.before == accepted.spec.whole() {
         contest.times.push(now);
         contest.times.retain(|at| is_late(*at, now));
         let surplus = contest.times.len().saturating_sub(CHANGES_BACK);
         contest.times.drain(..surplus);
-    } else {
-        // Somebody wants a third thing, and so has ended it.
-        contest.times.clear();
-        owned.hold.take_if(|_| held);
     }
     if contest.times.len() >= CHANGES_BACK && owned.hold.is_none() {
         let cause = HoldCause::Contested { fields: old.spec.differing(&accepted.spec) };

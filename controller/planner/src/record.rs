@@ -93,18 +93,22 @@ pub fn retry(owned: &mut Owned, now: Timestamp) {
 
 /// Lets everything go on that a person, or what happened there, has held up.
 pub fn resume(owned: &mut Owned, now: Timestamp) {
-    accept_illness(owned, now);
+    decided(owned, now);
     owned.hold = None;
     owned.contest = None;
     owned.went_back.clear();
     owned.repairs.clear();
 }
 
-/// Takes in that a person has seen which hosts turned unhealthy, and has said what comes next.
-pub fn accept_illness(owned: &mut Owned, now: Timestamp) {
-    if owned.hold.take_if(|hold| matches!(hold.cause, HoldCause::MassUnhealthy { .. })).is_some() {
-        owned.resumed = Some(now);
+/// Takes in that a person has seen which hosts turned unhealthy, or who fights about the declaration, and has said what
+/// comes next.
+pub fn decided(owned: &mut Owned, now: Timestamp) {
+    match owned.hold.as_ref().map(|hold| &hold.cause) {
+        Some(HoldCause::MassUnhealthy { .. }) => owned.resumed = Some(now),
+        Some(HoldCause::Contested { .. }) => owned.contest = None,
+        Some(HoldCause::Unconfirmed { .. }) | None => return,
     }
+    owned.hold = None;
 }
 
 /// Takes in that hosts are about to be switched, or may have been.

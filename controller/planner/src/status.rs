@@ -391,7 +391,7 @@ impl Told<'_> {
             }
             HoldCause::Contested { fields } => {
                 let message = format!(
-                    "the declaration was changed back and forth 4 times within an hour: {}; nothing is begun on any host since {since}: find out who else writes it, then `windlass rollout resume {service}`, or declare something else",
+                    "the declaration was changed back and forth 4 times within an hour: {}; nothing is begun on any host since {since}: find out who else writes it, then `windlass rollout resume {service}`, or `windlass rollout undo {service}`",
                     some_of(fields)
                 );
                 (Reason::Flapping, message)

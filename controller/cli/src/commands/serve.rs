@@ -18,7 +18,7 @@ use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::{KEPT, SshFleet};
 use windlass_store::ConnectOptions;
-use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection};
+use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection, raise_descriptors};
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
@@ -90,6 +90,13 @@ pub(crate) struct ServeArgs {
 /// The most connections that are kept: more ssh processes than that are a mistake.
 const MOST_KEPT: usize = 10_000;
 
+/// Descriptors of a controller without hosts, the connections of its store among them.
+const DESCRIPTORS: u64 = 8192;
+
+/// Descriptors of a connection to a host: three for each shell that is open on it, of which there are two at most times,
+/// and its forwards.
+const DESCRIPTORS_EACH: u64 = 8;
+
 fn kept(text: &str) -> Result<usize, String> {
     let count = text.parse::<usize>().ok().filter(|count| *count <= MOST_KEPT);
     count.ok_or_else(|| format!("a number from 0 to {MOST_KEPT}"))
@@ -143,6 +150,7 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
             }
         };
         let options = ServeOptions { store, data_dir, listen: args.listen, identity };
+        raise_descriptors(DESCRIPTORS + DESCRIPTORS_EACH * args.kept_connections as u64);
         let fleet =
             Arc::new(SshFleet::keeping(args.kept_connections).context("cannot make a private folder for connections")?);
         let shutdown = CancellationToken::new();

@@ -17,7 +17,14 @@ use super::link::{Connection, State, retire};
 /// that waits for a dead host costs neither, so there may be more of them than processors.
 const CONNECTING: usize = 32;
 
-/// Logins that may be under way to one host at once, well below the ten from which sshd turns some away unless told
+/// As many again to hosts that did not answer last time, which may take ten seconds each: whoever answers does not wait
+/// for them.
+const RETRYING: usize = 32;
+
+/// And so many that confirm: a host takes back what is not confirmed in time.
+const CONFIRMING: usize = 16;
+
+/// Logins that may be under way by one way to a host at once, well below the ten from which sshd turns some away unless told
 /// otherwise (MaxStartups 10:30:100): others log in there too.
 const CONNECTING_TO_ONE: u32 = 4;
 
@@ -32,9 +39,26 @@ const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(100);
 /// deploy, and shorter than those between two looks.
 const IDLE: Duration = Duration::from_secs(15);
 
+/// One that is kept, too, when nobody has used it for so long: hosts are looked at every minute, so this leads to one
+/// that is not ours any more, or has another address now.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// What a login is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To have a connection.
+    Connecting,
+    /// The same, to a host that did not answer last time.
+    Retrying,
+    /// To show that one can log in.
+    Confirming,
+}
+
 /// What all hosts share.
 pub(crate) struct Governor {
     connecting: Semaphore,
+    retrying: Semaphore,
+    confirming: Semaphore,
     kept: Arc<Semaphore>,
 }
 
@@ -42,7 +66,12 @@ impl Governor {
     /// One that keeps so many connections open while nobody uses them.
     pub(crate) fn new(keep: usize) -> Self {
         let keep = keep.min(Semaphore::MAX_PERMITS);
-        Self { connecting: Semaphore::new(CONNECTING), kept: Arc::new(Semaphore::new(keep)) }
+        Self {
+            connecting: Semaphore::new(CONNECTING),
+            retrying: Semaphore::new(RETRYING),
+            confirming: Semaphore::new(CONFIRMING),
+            kept: Arc::new(Semaphore::new(keep)),
+        }
     }
 
     /// The place of a connection that has just been opened: it is kept while there is room.
@@ -67,6 +96,7 @@ impl Turns {
     pub(crate) async fn take<'a>(
         &'a self,
         governor: &'a Governor,
+        purpose: Purpose,
         tries: u32,
     ) -> Result<(SemaphorePermit<'a>, SemaphorePermit<'a>), ContactError> {
         let closed = |_| ContactError::Local { detail: "the fleet is closed".to_owned() };
@@ -75,7 +105,12 @@ impl Turns {
         if let Some(doubled) = tries.checked_sub(1) {
             tokio::time::sleep(TURNED_AWAY_PAUSE * 2_u32.pow(doubled.min(MORE_TRIES))).await;
         }
-        Ok((turn, governor.connecting.acquire().await.map_err(closed)?))
+        let all = match purpose {
+            Purpose::Connecting => &governor.connecting,
+            Purpose::Retrying => &governor.retrying,
+            Purpose::Confirming => &governor.confirming,
+        };
+        Ok((turn, all.acquire().await.map_err(closed)?))
     }
 }
 
@@ -86,11 +121,6 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Whether it is kept.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.kept.is_some()
-    }
-
     /// Somebody uses it.
     pub(crate) fn used(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -98,11 +128,12 @@ impl Place {
 
     /// From when on nobody will have used it for long enough.
     fn idle_at(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + IDLE
+        let idle = if self.kept.is_some() { FORGOTTEN } else { IDLE };
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) + idle
     }
 }
 
-/// Ends a connection once nobody has used it for [`IDLE`].
+/// Ends a connection once nobody has used it for long enough.
 pub(crate) fn end_when_idle(state: &Arc<tokio::sync::Mutex<State>>, connection: &Arc<Connection>) {
     tokio::spawn(wait_until_idle(Arc::downgrade(state), Arc::downgrade(connection)));
 }

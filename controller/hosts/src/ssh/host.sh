@@ -23,10 +23,12 @@ LC_ALL=C QUOTING_STYLE=literal TZ=UTC0
 export LC_ALL QUOTING_STYLE TZ
 umask 022
 nothing=00000000000000000000
-# The timer that is to be started with the unit, where there is one.
-timer=''
+# The timer that was armed, and the same until it is started.
+timer='' waiting=''
 # For so many hundredths of a second what was staged counts as checked, and what was started as started by us.
 STILL_NEW=1000
+# And for so many the time of day is taken to go on as it did.
+STILL_RIGHT=60000
 # A payload of so many bytes is taken off the line before the lock is taken.
 SMALL=65536
 
@@ -259,11 +261,11 @@ in_time() {
     return "$1"
 }
 
-# restart SECONDS: sets `code`, and `said` to what systemctl had to say. With the unit, and before it, starts the timer
-# that is armed for it. Not by way of `control`, since a function would be a process more.
+# restart SECONDS: sets `code`, and `said` to what systemctl had to say. Before the unit, starts the timer that is armed
+# for it, where that has not been done. Not by way of `control`, since a function would be a process more.
 restart() {
     # shellcheck disable=SC2086
-    said=$(timeout -k 5 "$1" systemctl "$manager" --no-ask-password restart $timer "$unit" \
+    said=$(timeout -k 5 "$1" systemctl "$manager" --no-ask-password restart $waiting "$unit" \
         </dev/null 2>&1 9>&-)
     in_time $? "$1" restart
     code=$?
@@ -911,6 +913,7 @@ switch() {
     name "$2"
     cluster=$3 sequence=$4 revision=$5 number=$6
     begin_step "$verb" "$7"
+    before=$state$code
     if is_just_staged; then fresh=1; else fresh=''; fi
     # What was staged under the unit that is installed was compared with it then.
     same=$fresh$staged_under
@@ -918,8 +921,16 @@ switch() {
     # Without room for a timer one may go back all the same.
     arm "$9" "$8" || {
         [ "$verb" = revert ] || end_step 1
-        timer=''
+        timer='' waiting=''
     }
+    # Where systemd has to read the unit again there is more between the switch and the start; and where the last try
+    # has failed, a timer may have been what did.
+    if [ -n "$timer" ] && { [ -z "$same" ] || [ "$before" = fail001 ]; }; then
+        start_timer || {
+            [ "$verb" = revert ] || end_step 1
+            timer=''
+        }
+    fi
     decides "$verb"
     put_unit "$number" || end_step 1
     # Going back to what was confirmed last is all that a timer would do.
@@ -1018,10 +1029,14 @@ after_switch() {
 
 # Starts what the unit file says now, and ends the step.
 start() {
-    start_unit "$1" || end_step $code
+    start_unit "$1" || {
+        # It may be read, and started, by somebody else.
+        [ -z "$waiting" ] || start_timer
+        end_step $code
+    }
     after_switch
     [ $code -ne 0 ] || end_step 0 "$home/live"
-    printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
+    tell_said
     [ -z "$timer" ] || must_be_timed "$1"
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
     show -p Result -p ExecMainStatus -p SubState
@@ -1035,10 +1050,26 @@ must_be_timed() {
     *"$timer"*) ;;
     *) return 0 ;;
     esac
-    timer='' back=$nothing
-    ! is_unconfirmed || back_to "$1"
+    waiting='' back=$nothing
+    printf 'err taken back at once: its timer does not start\n'
+    # It stays armed where that fails: the timer is tried again at a boot.
+    ! is_unconfirmed || back_to "$1" || end_step $TIMED_OUT
     disarm
     end_step 1
+}
+
+# Starts the timer alone.
+start_timer() {
+    waiting=''
+    said=$(control 20 start "$timer" 2>&1) || {
+        tell_said
+        return 1
+    }
+}
+
+# Tells what systemctl had to say.
+tell_said() {
+    printf '%s\n' "$said" | head -c 1500 | sed -e 's/^err //' -e 's/^/err /'
 }
 
 # --- The dead man's switch --------------------------------------------------------------------------------------
@@ -1058,17 +1089,17 @@ unarmed=$nothing-000000000000
 unarmed_record="$unarmed $nothing $nothing 00000000-0000-0000-0000-000000000000 000000000000 000000"
 
 # arm SECONDS LIMIT: sets `timer`, empty where what is switched to is what would be gone back to. Fails where there is no
-# room. From here on it goes off at a boot; in this one it is started by the call that starts what it guards, which
-# systemd takes as a whole before it begins with either.
+# room. From here on it goes off at a boot. In this one it is started by the call that starts what it guards, and before
+# that, so that nothing of a new version runs without it.
 arm() {
-    timer=''
+    timer='' waiting=''
     find_good
     [ "$good_number" != "$number" ] || return 0
     # In a shell of its own: where there is no room, that is for the caller to say.
     [ -e "$fence/armed" ] || (put_new "$fence/armed" "$unarmed_record") || return 1
-    # By the time of day as it was when this shell began: where that was wrong, the other time and `is_due` bound it. A
-    # second more, since the calendar may go off up to one early, and one for what was rounded.
+    # A second more, since the calendar may go off up to one early, and one for what was rounded.
     tell_uptime
+    [ $((uptime - booted_at)) -le $STILL_RIGHT ] || booted=$(($(date +%s) - uptime / 100))
     due=000000000000$((booted + uptime / 100 + $1 + 2))
     due=${due#"${due%????????????}"}
     token=$sequence-$due
@@ -1078,7 +1109,7 @@ arm() {
         1<>"$fence/armed" || return 1
     sync "$unit_dir/$deadman$token.service" "$unit_dir/$deadman$token.timer" "$fence/armed" "$timers" "$unit_dir" \
         2>/dev/null || sync
-    timer=$deadman$token.timer
+    timer=$deadman$token.timer waiting=$deadman$token.timer
 }
 
 # Writes the units, and enables the timer.
@@ -1649,7 +1680,7 @@ serve() {
     # What the clock that nobody sets has to be given to be the time of day.
     if [ "$mode" != once ]; then
         tell_uptime
-        booted=$(($(date +%s) - uptime / 100))
+        booted=$(($(date +%s) - uptime / 100)) booted_at=$uptime
     fi
     hello
     while IFS= read -r line; do

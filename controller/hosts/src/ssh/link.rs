@@ -14,7 +14,7 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
-use super::governor::{self, Governor, Place, Turns};
+use super::governor::{self, Governor, Place, Purpose, Turns};
 use super::master::{Master, NotIn, agrees_quickly};
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
@@ -105,12 +105,12 @@ impl Link {
         {
             return Err(error.clone());
         }
-        match self.connect().await {
+        let purpose = if state.failed.is_some() { Purpose::Retrying } else { Purpose::Connecting };
+        match self.connect(purpose).await {
             Ok(connection) => {
+                state.failed = None;
                 state.connection = Some(Arc::clone(&connection));
-                if !connection.place.is_kept() {
-                    governor::end_when_idle(&self.state, &connection);
-                }
+                governor::end_when_idle(&self.state, &connection);
                 Ok(connection)
             }
             Err(error) => {
@@ -120,8 +120,8 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<Arc<Connection>, ContactError> {
-        let master = self.log_in(|number| self.connect_as(number).boxed()).await?;
+    async fn connect(&self, purpose: Purpose) -> Result<Arc<Connection>, ContactError> {
+        let master = self.log_in(purpose, |number| self.connect_as(number).boxed()).await?;
         tracing::debug!(host = %self.target.id, "connected");
         Ok(Arc::new(Connection {
             master,
@@ -144,11 +144,12 @@ impl Link {
     /// Logs in when that may be done, and again where sshd turned that away.
     async fn log_in<'a, T>(
         &'a self,
+        purpose: Purpose,
         login: impl Fn(u64) -> BoxFuture<'a, Result<T, NotIn>>,
     ) -> Result<T, ContactError> {
         let mut tries = 0;
         loop {
-            let turn = self.turns.take(&self.shared.governor, tries).await?;
+            let turn = self.turns.take(&self.shared.governor, purpose, tries).await?;
             let result = login(self.shared.connections.fetch_add(1, Ordering::Relaxed)).await;
             drop(turn);
             match result {
@@ -243,8 +244,11 @@ impl Link {
     pub(crate) async fn call_by_login(&self, request: &Request, deadline: Duration) -> Result<Answer, ContactError> {
         let connection = self.connection().await?;
         let hello = self.hello_on(&connection).await?;
-        let mut shell = self.log_in(|number| self.open_by_login(&connection, hello, number).boxed()).await?;
-        match tokio::time::timeout(deadline, shell.call(request, None)).await {
+        let ask = async {
+            let open = |number| self.open_by_login(&connection, hello, number).boxed();
+            self.log_in(Purpose::Confirming, open).await?.call(request, None).await
+        };
+        match tokio::time::timeout(deadline, ask).await {
             Ok(answer) => answer,
             Err(_) => Err(ContactError::Timeout { seconds: deadline.as_secs() }),
         }
@@ -253,7 +257,7 @@ impl Link {
     async fn open_by_login(&self, connection: &Connection, hello: &Hello, number: u64) -> Result<Shell, NotIn> {
         let log = connection.master.directory().join(format!("login{number}"));
         let start = self.start();
-        let quickly = *self.shared.agrees_quickly.get_or_init(agrees_quickly).await;
+        let quickly = self.shared.agrees_quickly.get_or_try_init(agrees_quickly).await.is_ok_and(|quickly| *quickly);
         let ssh = connection.master.login(&log, quickly);
         let login = Shell::log_in(ssh, Way::Once(&start, hello), &self.shared.tally.sessions);
         let opened = match tokio::time::timeout(LOGIN_DEADLINE, login).await {

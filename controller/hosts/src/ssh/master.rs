@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use openssh::Session;
 use tempfile::TempDir;
+use tokio::time::error::Elapsed;
 use windlass_crds::host::{HostKey, Target};
 use windlass_crds::id::{is_address, is_login};
 use windlass_crds::step::ContactError;
@@ -262,6 +263,12 @@ impl Master {
         ssh.args(["-O", "exit", "--", ALIAS]).kill_on_drop(true);
         ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _ = tokio::time::timeout(CLOSE_DEADLINE, ssh.status()).await;
+    }
+}
+
+impl Drop for Master {
+    /// Whoever still holds it may be about to log in by its configuration.
+    fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -330,11 +337,15 @@ const CIPHERS: &str = "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-po
 const QUICK_AGREEMENT: [&str; 2] = ["-o", "KexAlgorithms=^curve25519-sha256"];
 
 /// Whether the ssh of this machine takes that: before 8.1 it does not, nor where it is held to a policy without it.
-pub(crate) async fn agrees_quickly() -> bool {
+///
+/// # Errors
+/// It took too long to say.
+pub(crate) async fn agrees_quickly() -> Result<bool, Elapsed> {
     let mut ssh = tokio::process::Command::new("ssh");
     ssh.args(["-F", "none", "-G"]).args(QUICK_AGREEMENT).args(["--", ALIAS]).kill_on_drop(true);
     ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    matches!(tokio::time::timeout(CLOSE_DEADLINE, ssh.status()).await, Ok(Ok(status)) if status.success())
+    let status = tokio::time::timeout(CLOSE_DEADLINE, ssh.status()).await?;
+    Ok(status.is_ok_and(|status| status.success()))
 }
 
 /// Which ciphers are offered, where that is not left to ssh: it is where this machine has to compute AES, and where
@@ -528,7 +539,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_quick_agreement_offers_all_that_ssh_does() {
-        assert!(agrees_quickly().await, "the ssh here is a new one");
+        assert_eq!(agrees_quickly().await, Ok(true), "the ssh here is a new one");
         let offered = |options: &[&str]| {
             let output = std::process::Command::new("ssh").args(["-F", "none", "-G"]).args(options).arg("x").output();
             let text = String::from_utf8_lossy(&output.expect("ssh").stdout).into_owned();

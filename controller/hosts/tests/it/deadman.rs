@@ -158,22 +158,45 @@ async fn what_no_timer_guards_is_taken_back_at_once() {
     let testbed = Testbed::new().expect("a testbed");
     let host = testbed.host("web1").expect("a host");
     let login = Login::new(&host, "root", "sh", "default", 8000);
-    let case = two_revisions(&login, "unguarded").await;
+    let mut case = two_revisions(&login, "unguarded").await;
+    case.spec.runtime.args = vec!["1".to_owned()];
+    let third = case.releases.server("3", 3);
+    case.stage(3, 3, &third, &[]).await.expect("stage");
     let drop_in = "/run/systemd/system/windlass-revert-.timer.d";
     login.run(&format!(
         "mkdir -p {drop_in} && printf '[Unit]\\nAssertPathExists=/nowhere\\n' >{drop_in}/never.conf && systemctl daemon-reload"
     ));
-    let outcome = case.activate(2, 2).await;
+    // The unit stays, so that the timer starts with it: it is switched, and taken back.
+    let before = case.pid().await;
+    let outcome = case.activate(3, 3).await;
+    let Err(StepError::Failed { code: 1, detail }) = &outcome else { panic!("{outcome:?}") };
+    assert!(detail.contains("taken back at once") && detail.contains("windlass-revert-"), "{detail}");
+    runs_the_first(&case).await;
+    let after = case.pid().await;
+    assert_ne!(before, after);
+    // From then on it is the timer that comes first, and nothing is switched.
+    let outcome = case.activate(4, 3).await;
     let Err(StepError::Failed { code: 1, detail }) = &outcome else { panic!("{outcome:?}") };
     assert!(detail.contains("windlass-revert-"), "it says what did not start: {detail}");
-    let seen = case.look(Scrutiny::Quick).await;
-    assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(1)), ActiveState::Active));
-    assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
-    let late = case.confirm(2, 2, &[1]).await;
-    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    assert_eq!(case.pid().await, after, "nothing was started");
+    // So it is where the unit changes.
+    let outcome = case.activate(5, 2).await;
+    assert!(matches!(outcome, Err(StepError::Failed { code: 1, .. })), "{outcome:?}");
+    assert_eq!(case.pid().await, after, "nothing was started");
+    runs_the_first(&case).await;
+    for number in [2, 3] {
+        let late = case.confirm(5, number, &[]).await;
+        assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    }
 
     login.run(&format!("rm -r {drop_in} && systemctl daemon-reload"));
-    case.activate(3, 2).await.expect("activate");
-    case.confirm(3, 2, &[1]).await.expect("confirm");
+    case.activate(6, 3).await.expect("activate");
+    case.confirm(6, 3, &[1]).await.expect("confirm");
     until_clean(&login).await;
+}
+
+async fn runs_the_first(case: &Case<'_, Login<'_>>) {
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.run.active), (UnitFile::Revision(revision(1)), ActiveState::Active));
+    assert_eq!(said(case).await["version"], "1", "the program, too");
 }

@@ -404,11 +404,11 @@ fn two_writers_of_one_declaration_are_told_and_not_obeyed_for_ever() {
     => to v2; keep
       a: v1 Pending
       b: v1 Pending
-      Ready=False Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or declare something else
-      Stalled=True Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or declare something else
+      Ready=False Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or `windlass rollout undo service/web`
+      Stalled=True Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or `windlass rollout undo service/web`
     ");
-    // Whichever of them comes next is not deployed.
-    for args in ["x", "y"] {
+    // Whichever of them comes next is not deployed, and nothing else.
+    for args in ["x", "y", "z"] {
         declares(&mut world, args);
         world.settle();
     }
@@ -418,19 +418,26 @@ fn two_writers_of_one_declaration_are_told_and_not_obeyed_for_ever() {
 
 #[test]
 fn what_two_writers_disagree_about_goes_on_once_somebody_decides() {
-    let cases: [Case; 2] = [("resume", World::resume), ("a third thing", |world| declares(world, "z"))];
-    for (title, decide) in cases {
+    let cases: [(Case, &str); 2] =
+        [(("resume", World::resume), "Ready=True"), (("undo", |world| world.undo(1)), "Stalled=True Undone")];
+    for ((title, decide), outcome) in cases {
         let mut world = contested();
         decide(&mut world);
         let end = world.settle();
         let told = story(&world, &end);
-        assert!(world.owned.hold.is_none() && told.contains("Ready=True"), "{title}\n{told}");
+        assert!(world.owned.hold.is_none() && told.contains(outcome), "{title}\n{told}");
         // It is counted from the beginning.
         let now = world.spec.runtime.args[0].clone();
         declares(&mut world, "w");
         declares(&mut world, &now);
         assert_eq!(world.owned.hold, None, "{title}");
     }
+    // One of them may have something new each time.
+    let mut world = World::empty("a").declare('A');
+    for args in ["x", "1", "x", "2", "x", "3", "x", "4", "x"] {
+        declares(&mut world, args);
+    }
+    assert!(world.owned.hold.is_some());
     // What is changed back now and then is a person's.
     let mut world = World::empty("a").declare('A');
     for _ in 0..10 {

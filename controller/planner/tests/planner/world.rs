@@ -246,7 +246,7 @@ impl World {
             cause,
         };
         record::block(&mut self.owned, blocked);
-        record::accept_illness(&mut self.owned, self.now);
+        record::decided(&mut self.owned, self.now);
         self.log.push(format!("undo to {to}"));
     }
 

@@ -178,7 +178,7 @@ impl Embedded {
         if protection == Protection::InsecureLoopback && !listen.ip().is_loopback() {
             return Err(EmbeddedError::Exposed(listen));
         }
-        raise_descriptors();
+        raise_descriptors(DESCRIPTORS);
         let place = Place::make(&data_dir)?;
         check_seal(&place)?;
         let data = place.data();
@@ -241,10 +241,17 @@ impl Embedded {
     }
 }
 
-/// Asks for as many descriptors as there may be connections. Where it may not have so many, fewer come in at once.
-fn raise_descriptors() {
+/// Asks for so many descriptors for this process. Where it may not have so many, it goes on with fewer, and says so.
+pub fn raise_descriptors(count: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    let wanted = maximum.map_or(count, |most| most.min(count));
+    if wanted < count {
+        tracing::warn!(
+            wanted = count,
+            most = wanted,
+            "fewer descriptors can be had; many connections at once will fail"
+        );
+    }
     if current.is_some_and(|current| current < wanted)
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
     {
