@@ -25,7 +25,7 @@ use crate::queue::Queue;
 
 /// So many releases are on their way to hosts at once: a controller's uplink is shared, and each takes a file handle
 /// and a buffer.
-const TRANSFERS: usize = 16;
+pub const TRANSFERS: usize = 16;
 
 /// What a predecessor did to a host that cannot be reached is unknown for so long: it counts as down.
 const FRESH: Duration = Duration::from_secs(60);

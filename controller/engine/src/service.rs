@@ -45,7 +45,7 @@ use self::pace::{Pace, pulse_interval};
 pub(crate) use self::record::LEFT_BEHIND;
 use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
-use crate::controller::{Controller, Memory, Pulse, Scan};
+use crate::controller::{Controller, Memory, Pulse, Scan, TRANSFERS};
 use crate::execute::{Errand, Outcome, Recall};
 use crate::judge::LOG_LINES;
 use crate::look::Looked;
@@ -74,7 +74,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// While hosts are at something, so many of the others are looked at once more at a time: nothing is begun on a host
 /// that is being looked at, and a thousand were seen at the same moment.
-const LOOKED_AT_AGAIN: usize = 16;
+const LOOKED_AT_AGAIN: usize = 32;
+
+/// So many hosts of a Service are brought what they will run at a time: twice as many as may be at once for all of them
+/// together, so that there is always a next one. They come in the order of the plan, which gives places to those that
+/// come first; and another Service waits for a few of them at most.
+const BROUGHT_AT_ONCE: usize = 2 * TRANSFERS;
 
 /// More rollouts than this in one reconcile means that hosts say yes and stay as they are: the key backs off.
 const OPENED: u32 = 6;
@@ -125,6 +130,8 @@ struct Turn<'a, F> {
     busy: BTreeMap<HostId, (Activity, Recall)>,
     /// Those of them that are confirmed together.
     wave: Wave,
+    /// Those of them that are only being brought what they will run.
+    bringing: BTreeSet<HostId>,
     /// What was seen in this reconcile.
     views: BTreeMap<HostId, HostView>,
     /// When.
@@ -183,6 +190,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             wave: Wave::default(),
+            bringing: BTreeSet::new(),
             views: BTreeMap::new(),
             seen_at: BTreeMap::new(),
             ended: Vec::new(),
@@ -399,7 +407,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
                             self.asking.remove(&target.id);
                         }
                     }
-                    Answered::Errand(..) => drop(self.busy.remove(&target.id)),
+                    Answered::Errand(..) => {
+                        self.busy.remove(&target.id);
+                        self.bringing.remove(&target.id);
+                    }
                 }
                 if stays {
                     self.take_answer(target.id, answered);
@@ -638,6 +649,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 // What it is like is just being found out; the next turn decides on that.
                 continue;
             }
+            let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
+            if brings && self.bringing.len() >= BROUGHT_AT_ONCE {
+                continue;
+            }
             let judged = acts.iter().any(|act| matches!(act, Act::Judge { .. }));
             let confirmed = acts.iter().any(|act| matches!(act, Act::Step(Step::Confirm { .. })));
             // What was switched and never confirmed stays down while something else is brought there.
@@ -671,6 +686,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 wave: (plan.last_wave && confirmed).then(|| self.wave.join()),
             };
             self.busy.insert(id.clone(), (activity, recall));
+            if brings {
+                self.bringing.insert(id.clone());
+            }
             self.asking.remove(id);
             let controller = self.controller;
             let (target, acts) = (target.clone(), acts.clone());
