@@ -70,6 +70,7 @@ ifdef SEED
 	SEED=$(SEED) $(simulator) seeds
 else
 	$(simulator) crashes
+	$(simulator) tales
 	$(simulator) planted
 	SEEDS=$(SEEDS) SEED_BASE=$(or $(SEED_BASE),0) $(simulator) seeds
 endif

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
-use windlass_crds::observation::{HealthAnswer, HostFacts, HostObservation, StepRecord, StepState};
+use windlass_crds::observation::{
+    Drift, HealthAnswer, HostFacts, HostObservation, ServiceObservation, StepRecord, StepState,
+};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Fleet, Look, Scrutiny, Stamp};
 use windlass_planner::input::{Health, HostView};
@@ -23,7 +25,8 @@ const READ_THROUGH: Duration = Duration::from_secs(3600);
 pub struct Looked {
     /// What was found.
     pub view: HostView,
-    /// Whether every file was read.
+    /// Whether every file was read, and none differs. Where one does, the next look is as close: a quick one would not see
+    /// it any more, and what was found would be forgotten before it is put right.
     pub read_through: bool,
     /// When.
     pub at: Instant,
@@ -88,7 +91,8 @@ impl<F: Fleet> Controller<F> {
             }
             Err(error) => HostView::Refusing(error),
         };
-        let read_through = scrutiny == Scrutiny::Full && matches!(view, HostView::Seen(_));
+        let read_through =
+            scrutiny == Scrutiny::Full && matches!(&view, HostView::Seen(seen) if is_whole(&seen.service));
         Looked { view, read_through, at: Instant::now() }
     }
 
@@ -158,4 +162,9 @@ impl<F: Fleet> Controller<F> {
         let counts = bad >= health.unhealthy_threshold.get();
         Some(Pulse { health: if counts { Health::Ill(complaint) } else { kept }, bad, at: Instant::now() })
     }
+}
+
+/// Whether every file of what a host runs is as it was brought there.
+fn is_whole(seen: &ServiceObservation) -> bool {
+    !seen.drift.iter().any(|drift| matches!(drift, Drift::FilesChanged { .. }))
 }

@@ -783,7 +783,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     return;
                 }
                 _ = changes.changed() => {}
-                () = &mut ask, if self.ask_at.is_some() => return,
+                // Nobody is asked any more by a controller that is being stopped.
+                () = &mut ask, if self.ask_at.is_some() && !self.stop.is_cancelled() => return,
                 () = self.stop.cancelled(), if !self.busy.is_empty() && !self.stopping => {
                     self.stopping = true;
                     self.busy.values().for_each(|(_, recall)| recall.at_once());

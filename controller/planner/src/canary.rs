@@ -98,8 +98,12 @@ impl<'a> Context<'a> {
         let placed: Vec<&HostId> = self.in_order().into_iter().filter(|id| self.is_placed(id)).collect();
         let counts = rules.counts(placed.len());
         progress.step = progress.step.clamp(1, u32::try_from(counts.len()).unwrap_or(u32::MAX).max(1));
-        let carries = |id: &&&HostId| progress.hosts.contains(**id) || self.unit_on(id) == Some(target.number);
-        let carrying: BTreeSet<HostId> = placed.iter().filter(carries).map(|id| (**id).clone()).collect();
+        // One that nobody may go to at present, since its Host was deleted for instance, is lost, and not replaced.
+        let kept = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement != Placement::Unplaced);
+        let carries = |id: &&HostId| {
+            progress.hosts.contains(*id) || self.is_placed(id) && self.unit_on(id) == Some(target.number)
+        };
+        let carrying: BTreeSet<HostId> = self.in_order().into_iter().filter(kept).filter(carries).cloned().collect();
         let blind = self.blind();
         let mut members = carrying.clone();
         if !blind {

@@ -126,9 +126,9 @@ async fn replace_unseen(world: &mut World, service: usize, plot: &Chance) -> any
     let (cut, compacted) = (plot.percent(50), plot.percent(30));
     world.tell(format_args!("{} hears nothing for {} ms, cut off: {cut}", way.name(), time.as_millis()));
     if cut {
-        way.cut()
+        way.cut();
     } else {
-        way.hush()
+        way.hush();
     }
     world.delete(service).await?;
     if plot.percent(50) {

@@ -23,7 +23,7 @@ const fn second(seed: u64, found: &'static str) -> Kept {
 }
 
 /// All of them.
-pub const KEPT: [Kept; 7] = [
+pub const KEPT: [Kept; 12] = [
     first(23100, "what the records called unconfirmed was forgotten to be down after a takeover"),
     first(20406, "the oracle: an older store does not know of a host that was cut off"),
     first(25537, "the oracle: the same"),
@@ -31,4 +31,9 @@ pub const KEPT: [Kept; 7] = [
     second(60, "a host that was held back was stopped, though it had something good of its own"),
     second(158, "a host that had stopped was called ready, where the first deploy was unhealthy elsewhere"),
     second(224, "what serves was stopped since somebody had deleted its unit file"),
+    second(573, "what failed on one host ended the wait for a verdict on another, again and again"),
+    second(772, "a service that moved and was held back was never taken off where it had been"),
+    second(1011, "the same"),
+    second(261, "the oracle: what cannot be repaired while another host is down"),
+    second(556, "the oracle: a file of what is not to run is not put right"),
 ];

@@ -7,6 +7,8 @@ use std::time::Instant;
 use windlass_sim::crashes;
 use windlass_sim::extras::Edition;
 use windlass_sim::kept::{KEPT, Kept};
+#[cfg(feature = "planted")]
+use windlass_sim::planted::{self, Find};
 use windlass_sim::run::{self, Outcome};
 use windlass_sim::tales::Tale;
 use windlass_sim::way::{Death, Side};
@@ -21,6 +23,11 @@ fn main() -> anyhow::Result<ExitCode> {
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
     }
     let base = number("SEED_BASE")?.unwrap_or(0);
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("BUG") {
+        // In this thread: in what is replayed.
+        planted::plant_named(&name)?;
+    }
     match std::env::args().nth(1).as_deref() {
         None | Some("seeds") => match number("SEED")? {
             Some(seed) => one(&run::seed_of(edition()?, seed)?),
@@ -96,13 +103,20 @@ fn every_crash() -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Tells how a bug was found.
+#[cfg(feature = "planted")]
+#[expect(clippy::print_stdout, reason = "it is a program that people run")]
+fn tell(find: &Find) {
+    match &find.by {
+        Some((name, violation)) => println!("{:?}: found by {name}: {violation}", find.bug),
+        None => println!("{:?}: NOT FOUND", find.bug),
+    }
+}
+
 #[cfg(feature = "planted")]
 #[expect(clippy::print_stdout, reason = "it is a program that people run")]
 fn every_bug(base: u64) -> anyhow::Result<ExitCode> {
-    let found = windlass_sim::planted::find_all(base, |find| match &find.by {
-        Some((name, violation)) => println!("{:?}: found by {name}: {violation}", find.bug),
-        None => println!("{:?}: NOT FOUND", find.bug),
-    })?;
+    let found = planted::find_all(base, tell)?;
     let missed = found.iter().filter(|find| find.by.is_none()).count();
     println!("{} planted bugs, {missed} not found", found.len());
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -43,6 +43,16 @@ pub fn find_all(base: u64, told: impl Fn(&Find) + Sync) -> anyhow::Result<Vec<Fi
     found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
+/// Plants a bug by its name, in this thread.
+///
+/// # Errors
+/// Where there is none of this name.
+pub fn plant_named(name: &str) -> anyhow::Result<()> {
+    let bug = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    plant(Some(bug.ok_or_else(|| anyhow::anyhow!("{name} is none of {:?}", Bug::ALL))?));
+    Ok(())
+}
+
 /// Plants one bug, and plays every tale, and then seeds until it is found, where none did.
 ///
 /// # Errors
@@ -54,6 +64,7 @@ pub fn find(bug: Bug, base: u64) -> anyhow::Result<Find> {
     Ok(Find { bug, by: by? })
 }
 
+/// What finds the bug that is planted.
 fn told(base: u64) -> anyhow::Result<Option<(String, String)>> {
     let mut by: Option<(String, String)> = None;
     for tale in Tale::ALL {

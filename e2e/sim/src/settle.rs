@@ -238,9 +238,14 @@ impl World {
         let other = |row: &&HostState| !matches!(row, HostState::Ready | HostState::Removing);
         let others: Vec<_> = status.hosts.iter().filter(|(_, row)| other(&&row.state)).collect();
         let tried = |id: &windlass_crds::id::HostId, state| state == HostState::Unhealthy && bad(id);
-        // What serves is not taken down for a repair while one of those is down.
+        // What serves is not taken down, to be repaired or to go back, while one of those is down.
+        let waits = |id: &windlass_crds::id::HostId, state| match state {
+            HostState::Drifted | HostState::HeldBack => true,
+            HostState::Pending => self.ground.fleet.serves(&self.address(&id.to_string()), &model.key),
+            _ => false,
+        };
         others.iter().any(|(id, row)| tried(id, row.state))
-            && others.iter().all(|(id, row)| row.state == HostState::Drifted || tried(id, row.state))
+            && others.iter().all(|(id, row)| waits(id, row.state) || tried(id, row.state))
     }
 
     /// Whether the present version works wherever it is placed.

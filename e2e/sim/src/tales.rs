@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use windlass_crds::condition::{ConditionType, Reason};
 use windlass_crds::id::RevisionNumber;
+use windlass_crds::record::Purpose;
 use windlass_crds::request::Request;
 use windlass_crds::status::condition;
-use windlass_hosts::memory::{Behaviour, Edit, Link};
+use windlass_hosts::memory::{Behaviour, Edit, FileChange, Link};
 
 use crate::chance::Chance;
 use crate::extras::Edition;
@@ -34,18 +35,21 @@ pub enum Tale {
     CutOff,
     /// A host cannot be repaired, and fails again and again; meanwhile another one is judged.
     OneFailsBesideAnother,
+    /// What only hashes tell is found, and nothing moves for some seconds before it can be put right.
+    FoundAndForgotten,
     /// The store is an older one, and hosts have seen many numbers since.
     NumbersOfAnOlderStore,
 }
 
 impl Tale {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ManyFallIll,
         Self::StoppedAgainAndAgain,
         Self::LostWithItsLeader,
         Self::CutOff,
         Self::OneFailsBesideAnother,
+        Self::FoundAndForgotten,
         Self::NumbersOfAnOlderStore,
     ];
 
@@ -60,6 +64,7 @@ impl Tale {
             Self::LostWithItsLeader => lost_with_its_leader(&chance).await,
             Self::CutOff => cut_off(&chance).await,
             Self::OneFailsBesideAnother => one_fails_beside_another(&chance).await,
+            Self::FoundAndForgotten => found_and_forgotten(&chance).await,
             Self::NumbersOfAnOlderStore => numbers_of_an_older_store(&chance).await,
         })
     }
@@ -126,11 +131,12 @@ async fn many_fall_ill(chance: &Chance) -> anyhow::Result<World> {
     world.declare(0).await?;
     comes_to(&world, "a canary", async |world| Ok(runs(world, 0) == Some(RevisionNumber(2)))).await?;
     let key = world.services[0].key.clone();
-    for address in world.hosts[2..].to_vec() {
-        world.tell(format_args!("{address} falls ill"));
-        world.ill.insert((address.clone(), key.clone()));
-        world.ground.oracle.is_ill(&address, &key);
-        world.ground.fleet.edit(&address, &key, Edit::Behave(Behaviour::unhealthy(500)));
+    let World { hosts, ill, ground, .. } = &mut world;
+    for address in &hosts[2..] {
+        ground.history.tell(format_args!("{address} falls ill"));
+        ill.insert((address.clone(), key.clone()));
+        ground.oracle.is_ill(address, &key);
+        ground.fleet.edit(address, &key, Edit::Behave(Behaviour::unhealthy(500)));
     }
     comes_to(&world, "a standstill", async |world| says(world, Reason::MassUnhealthy).await).await?;
     let before = switches(&world);
@@ -207,6 +213,32 @@ async fn one_fails_beside_another(chance: &Chance) -> anyhow::Result<World> {
     let two = Some(RevisionNumber(2));
     comes_to(&world, "a canary that is confirmed", async |world| {
         Ok(world.ground.fleet.peek(&world.hosts[0], &world.services[0].key).service.good == two)
+    })
+    .await?;
+    world.settles().await?;
+    Ok(world)
+}
+
+async fn found_and_forgotten(chance: &Chance) -> anyhow::Result<World> {
+    let world = fleet(chance, 1, 1, "").await?;
+    let key = world.services[0].key.clone();
+    let how = FileChange::Hidden;
+    world.ground.fleet.edit(&world.hosts[0], &key, Edit::File { path: "server.py".to_owned(), how });
+    // Every file is read once an hour.
+    sleep(Duration::from_secs(3560)).await;
+    comes_to(&world, "its being found", async |world| {
+        let status = world.status(&world.services[0].key).await?;
+        Ok(status.and_then(|status| status.rollout).is_some_and(|rollout| rollout.purpose == Purpose::Repair))
+    })
+    .await?;
+    for way in world.ways() {
+        way.freeze(false);
+        sleep(Duration::from_secs(5)).await;
+        way.thaw();
+    }
+    comes_to(&world, "its being put right", async |world| {
+        let found = world.ground.fleet.peek(&world.hosts[0], &world.services[0].key).service;
+        Ok(found.drift.is_empty())
     })
     .await?;
     world.settles().await?;

@@ -244,9 +244,8 @@ impl World {
         model.quality = quality;
         let tree = tree(&model.key, model.version);
         model.release = tree.digest();
-        match quality.behaviour() {
-            Some(behaviour) => ground.fleet.set_behaviour(model.release, behaviour),
-            None => {}
+        if let Some(behaviour) = quality.behaviour() {
+            ground.fleet.set_behaviour(model.release, behaviour);
         }
         match quality {
             Quality::Good => {}

@@ -1033,6 +1033,28 @@ fn another_host_becomes_the_canary_where_the_first_one_goes() {
 }
 
 #[test]
+fn a_canary_whose_host_is_not_declared_any_more_is_not_replaced() {
+    let mut world = four().approved().declare('B');
+    world.settle();
+    world.log.clear();
+    let (reason, message) = (windlass_crds::condition::Reason::HostNotFound, "no Host a is declared".to_owned());
+    let complaint = windlass_planner::input::Complaint { reason, message };
+    world.host("a").placement = windlass_planner::input::Placement::Refused(complaint);
+    assert_snapshot!(ran(world), @"
+    step 1 is not well any more
+    => to v2; keep
+      a: - Failed (no Host a is declared)
+      b: v1 Pending (its step of the canary has not come)
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False HostNotFound: a: no Host a is declared
+      Reconciling=True RollingOut: revision 2 runs on 0 of 4 hosts; step 1 of 3
+      Stalled=True HostNotFound: a: no Host a is declared
+      Degraded=True HostNotFound: a: no Host a is declared
+    ");
+}
+
+#[test]
 fn a_bake_that_ends_in_a_pause_goes_on_when_it_is_over() {
     let mut world = four().baking(60).declare('B');
     world.until_logged("step 1 is well");
