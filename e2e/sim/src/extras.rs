@@ -1,6 +1,7 @@
 //! Extras: what goes wrong beside the first plots. They are drawn from streams of their own, so that the seeds of the
 //! first edition still draw what they drew.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -264,6 +265,10 @@ impl World {
     /// # Errors
     /// When the store does not answer.
     pub(crate) async fn looks_closely(&self) -> anyhow::Result<bool> {
+        if self.restless.load(Ordering::Relaxed) {
+            // What serves is not taken down for it while another host is down.
+            return Ok(true);
+        }
         let until = Instant::now() + HOURLY;
         let mut damaged = self.damaged().await?;
         if !damaged.is_empty() {

@@ -188,6 +188,11 @@ impl World {
         Ok(())
     }
 
+    /// Whether any version does not work on one host alone.
+    pub(crate) fn has_picky(&self) -> bool {
+        !self.picky.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Declares a Host, with labels.
     ///
     /// # Errors
