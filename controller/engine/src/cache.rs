@@ -30,6 +30,9 @@ pub struct Stored<T> {
     pub at: StoreRevision,
 }
 
+/// The rollouts of a Service. Each apart, since a map keeps room for eleven, and most have few.
+pub type Rollouts = BTreeMap<Sequence, Arc<Stored<Rollout>>>;
+
 /// A declaration as it was read: it may make no sense.
 #[derive(Debug, Clone)]
 pub struct Read {
@@ -49,7 +52,7 @@ pub struct State {
     statuses: BTreeMap<ResourceKey, Stored<Bytes>>,
     owned: BTreeMap<ServiceKey, Stored<Arc<Owned>>>,
     revisions: BTreeMap<ServiceKey, Arc<BTreeMap<RevisionNumber, Revision>>>,
-    rollouts: BTreeMap<ServiceKey, Arc<BTreeMap<Sequence, Stored<Rollout>>>>,
+    rollouts: BTreeMap<ServiceKey, Arc<Rollouts>>,
     revision: StoreRevision,
     /// What is declared beside Services; nothing once some of that has changed, until somebody asks.
     around: Option<Around>,
@@ -81,7 +84,7 @@ pub struct ServiceView {
     /// Its revisions.
     pub revisions: Arc<BTreeMap<RevisionNumber, Revision>>,
     /// Its rollouts.
-    pub rollouts: Arc<BTreeMap<Sequence, Stored<Rollout>>>,
+    pub rollouts: Arc<Rollouts>,
 }
 
 /// A declaration, its status and its requests, copied out of the cache.
@@ -310,7 +313,7 @@ impl Cache {
         let state = self.lock();
         let declared = state.declared.keys().map(|key| (key.kind(), state.statuses.get(key).cloned()));
         let declared: Vec<_> = declared.filter(|(kind, _)| matches!(kind, Kind::Host | Kind::Service)).collect();
-        let active = |rollouts: &BTreeMap<Sequence, Stored<Rollout>>| {
+        let active = |rollouts: &Rollouts| {
             rollouts.values().next_back().is_some_and(|rollout| rollout.value.state == RolloutState::Active)
         };
         let active = state.rollouts.values().filter(|rollouts| active(rollouts)).count() as u64;
@@ -411,7 +414,8 @@ impl State {
             },
             Key::Rollout(service, sequence) => match serde_json::from_slice(&value) {
                 Ok(value) => {
-                    Arc::make_mut(self.rollouts.entry(service).or_default()).insert(sequence, Stored { value, at });
+                    Arc::make_mut(self.rollouts.entry(service).or_default())
+                        .insert(sequence, Arc::new(Stored { value, at }));
                 }
                 Err(error) => tracing::error!(%service, %sequence, %error, "the record of a rollout is damaged"),
             },

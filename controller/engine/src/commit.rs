@@ -240,7 +240,7 @@ mod tests {
             ..Rollout::begin(Sequence(number), Purpose::Deploy, None, 1, Timestamp::UNIX_EPOCH)
         };
         let at = StoreRevision::default();
-        let rollouts = (1..=500).map(|number| (Sequence(number), Stored { value: rollout(number), at }));
+        let rollouts = (1..=500).map(|number| (Sequence(number), Arc::new(Stored { value: rollout(number), at })));
         let id = |number: u32| format!("{number:04}").parse::<RequestId>().expect("digits");
         let requests = (0..500).map(|number| (id(number), Ok(Request::Pause)));
         let mut view = ServiceView {

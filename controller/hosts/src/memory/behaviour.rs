@@ -1,5 +1,6 @@
 //! What programs do once a unit starts them: chosen by a test, and a pure function of their age from then on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_crds::digest::ReleaseDigest;
@@ -22,7 +23,7 @@ pub struct Program {
     /// With which files.
     pub release: ReleaseDigest,
     /// And which settings.
-    pub spec: ServiceSpec,
+    pub spec: Arc<ServiceSpec>,
 }
 
 /// What a program does, counted from the start of its process; after a restart it does the same again.

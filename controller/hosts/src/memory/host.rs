@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_crds::digest::{PayloadDigest, ReleaseDigest};
@@ -125,7 +126,7 @@ pub(super) struct Release {
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) release: ReleaseDigest,
-    pub(super) spec: Box<ServiceSpec>,
+    pub(super) spec: Arc<ServiceSpec>,
     pub(super) changed: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Steps on a host in memory, under its fence: who is refused, who is answered from a record, what is done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_crds::id::{BootId, RevisionNumber, Sequence, ServiceKey};
@@ -246,7 +247,7 @@ impl Held {
         match &order.step {
             Step::Stage { revision, release: _ } => {
                 let Some(material) = material else { return Vec::new() };
-                let spec = Box::new(material.spec.clone());
+                let spec = Arc::new(material.spec.clone());
                 let manifest = Box::new((*material.manifest).clone());
                 vec![(stage, Effect::Install { revision: *revision, spec, manifest })]
             }

@@ -63,7 +63,7 @@ pub(super) type Pace = Arc<dyn Fn(&str, Call) -> Duration + Send + Sync>;
 #[derive(Debug)]
 pub(super) enum Effect {
     /// A release and a revision are there.
-    Install { revision: RevisionNumber, spec: Box<ServiceSpec>, manifest: Box<Manifest> },
+    Install { revision: RevisionNumber, spec: Arc<ServiceSpec>, manifest: Box<Manifest> },
     /// The dead man's switch waits for a confirmation of what is switched to next, or of nothing.
     Arm(Option<Armed>),
     /// It goes off, if that is still the one.
@@ -316,7 +316,7 @@ impl World {
             service: service.clone(),
             revision,
             release: staged.release,
-            spec: ServiceSpec::clone(&staged.spec),
+            spec: Arc::clone(&staged.spec),
         };
         let behaviour = match (self.behaviours.get(&program.release), &self.chooser) {
             (Some(behaviour), _) => behaviour.clone(),
@@ -471,7 +471,7 @@ impl Held {
         true
     }
 
-    fn install(&mut self, revision: RevisionNumber, spec: Box<ServiceSpec>, manifest: Manifest) {
+    fn install(&mut self, revision: RevisionNumber, spec: Arc<ServiceSpec>, manifest: Manifest) {
         let release = manifest.digest();
         self.releases.insert(release, Release { manifest, damage: BTreeMap::new() });
         self.revisions.insert(revision, Staged { release, spec, changed: false });
