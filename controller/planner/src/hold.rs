@@ -30,33 +30,36 @@ const ONE_IN: usize = 5;
 pub(crate) fn unconfirmed(inputs: &Inputs<'_>, aim: &Aim, owned: &mut Owned) {
     let wanted = aim.revision();
     let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed);
-    owned.went_back.retain(|id, went| placed(id) && wanted == Some(went.revision));
-    if let Some(Hold { cause: HoldCause::Unconfirmed { revision, .. }, .. }) = &owned.hold
+    let Owned { went_back: tries, held_back, hold, .. } = owned;
+    // Where a verdict has come after all, nobody waits for another try.
+    let judged = |id: &HostId, revision| held_back.get(id).is_some_and(|held| held.contains_key(&revision));
+    tries.retain(|id, went| placed(id) && wanted == Some(went.revision) && !judged(id, went.revision));
+    if let Some(Hold { cause: HoldCause::Unconfirmed { revision, .. }, .. }) = hold
         && wanted != Some(*revision)
     {
-        owned.hold = None;
+        *hold = None;
     }
     let Some(wanted) = wanted else { return };
-    for (id, host) in inputs.hosts {
+    for (id, host) in inputs.hosts.iter().filter(|(id, _)| !judged(id, wanted)) {
         let HostInput { placement: Placement::Placed, view: HostView::Seen(seen), .. } = host else { continue };
         match went_back(&seen.service).filter(|(_, revision)| *revision == wanted) {
             Some((sequence, _)) => {
                 let fresh = WentBack { revision: wanted, sequences: BTreeSet::new() };
-                owned.went_back.entry(id.clone()).or_insert(fresh).sequences.insert(sequence);
+                tries.entry(id.clone()).or_insert(fresh).sequences.insert(sequence);
             }
             None if seen.service.good == Some(wanted) && !unproven(&seen.service) => {
-                owned.went_back.remove(id);
+                tries.remove(id);
             }
             None => {}
         }
     }
-    let again = owned.went_back.iter().find(|(_, went)| went.sequences.len() >= TRIES);
+    let again = tries.iter().find(|(_, went)| went.sequences.len() >= TRIES);
     if planted(Bug::TriesForEver) {
         return;
     }
-    if let (None, Some((host, _))) = (&owned.hold, again) {
+    if let (None, Some((host, _))) = (&*hold, again) {
         let cause = HoldCause::Unconfirmed { host: host.clone(), revision: wanted };
-        owned.hold = Some(Hold { since: inputs.now, cause });
+        *hold = Some(Hold { since: inputs.now, cause });
     }
 }
 

@@ -137,6 +137,41 @@ fn what_goes_back_again_holds_everything_up() {
 }
 
 #[test]
+fn what_is_unhealthy_when_it_is_tried_again_keeps_no_other_host_waiting() {
+    let mut world = first().max_failures(1).declare('B').bad("a", 'B');
+    lost_until_it_went_back(&mut world);
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    a lost
+    a goes back by itself
+    2 Superseded
+    3 Deploy to 2
+    stamp a b with 3
+    a activate 2
+    a unhealthy
+    3 Active
+    a revert 1
+    a healthy
+    a confirm 1
+    b activate 2
+    b healthy
+    b confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v1 HeldBack (revision 2 was unhealthy here: it answers 500)
+      b: v2 Ready
+      Ready=False HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Stalled=True HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+      Degraded=True HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
+    ");
+}
+
+#[test]
 fn declaring_what_it_went_back_to_restarts_nothing() {
     let mut world = first().declare('B');
     lost_until_it_went_back(&mut world);
