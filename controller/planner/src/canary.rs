@@ -123,7 +123,7 @@ impl<'a> Context<'a> {
     }
 
     /// The revision that a host's unit names.
-    fn unit_on(&self, id: &HostId) -> Option<RevisionNumber> {
+    pub(crate) fn unit_on(&self, id: &HostId) -> Option<RevisionNumber> {
         match self.inputs.hosts.get(id).map(|host| &host.view) {
             Some(HostView::Seen(seen)) => seen.service.unit.revision(),
             _ => None,

@@ -71,9 +71,11 @@ impl Context<'_> {
     }
 
     /// Whether a switch waits for another host, which has taken the same back by itself: it is tried again there, and
-    /// nowhere else before that is confirmed.
+    /// nowhere else before that is confirmed. A host that has it already, and has only to be started again, waits for
+    /// nobody: the other one may wait for its place.
     pub(crate) fn awaits_another_try(&self, id: &HostId, standing: &Standing) -> bool {
-        let another = !self.went_back.is_empty() && !self.went_back.contains_key(id);
+        let has_it = self.target.is_some_and(|target| self.unit_on(id) == Some(target.number));
+        let another = !has_it && !self.went_back.is_empty() && !self.went_back.contains_key(id);
         another && self.goes_forward(standing) && !planted(Bug::OthersGoOn)
     }
 }

@@ -148,7 +148,9 @@ impl Oracle {
         let another = |(host, went): (&HostId, &WentBack)| {
             *host != target.id && activates(&order.step) && order.step.revision() == Some(went.revision)
         };
-        let too_soon = owned.went_back.iter().any(another) && !owned.went_back.contains_key(&target.id);
+        // One that has it already may be started again.
+        let has_it = self.fleet.peek(&target.address, &order.service).service.unit.revision() == order.step.revision();
+        let too_soon = owned.went_back.iter().any(another) && !owned.went_back.contains_key(&target.id) && !has_it;
         Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon }
     }
 

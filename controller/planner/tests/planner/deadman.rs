@@ -171,6 +171,43 @@ fn what_is_unhealthy_when_it_is_tried_again_keeps_no_other_host_waiting() {
     ");
 }
 
+/// It waits for the other one, which waits for its place.
+#[test]
+fn what_has_it_already_is_started_again_before_another_host_is_tried_again() {
+    let mut world = first().max_unavailable("2").declare('B');
+    world.until_logged("b activate 2");
+    world.take_over();
+    world.go_back("a");
+    world.restart();
+    world = world.max_unavailable("1");
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a activate 2
+    b activate 2
+    term 2
+    a goes back by itself
+    restart
+    2 Superseded
+    3 Deploy to 2, b in doubt
+    stamp a b with 3
+    b activate 2
+    b healthy
+    b confirm 2
+    a activate 2
+    a healthy
+    a confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
 #[test]
 fn declaring_what_it_went_back_to_restarts_nothing() {
     let mut world = first().declare('B');
