@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -27,6 +28,7 @@ use windlass_crds::id::{HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::observation::HostObservation;
 use windlass_crds::record::{Owned, Rollout, RolloutState};
 use windlass_crds::service::ServiceSpec;
+use windlass_crds::status::ServiceStatus;
 use windlass_crds::step::Step;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::flap;
@@ -136,6 +138,8 @@ struct Turn<'a, F> {
     views: BTreeMap<HostId, HostView>,
     /// When.
     seen_at: BTreeMap<HostId, Instant>,
+    /// What was said last, as it is stored and as it reads: of a thousand hosts that takes a while to read.
+    said: Option<(Bytes, Arc<ServiceStatus>)>,
     /// What ended and is not recorded yet.
     ended: Vec<(HostId, Sequence, Outcome)>,
     losses: BTreeMap<HostId, u32>,
@@ -193,6 +197,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             bringing: BTreeSet::new(),
             views: BTreeMap::new(),
             seen_at: BTreeMap::new(),
+            said: None,
             ended: Vec::new(),
             losses: BTreeMap::new(),
             opened: 0,
@@ -494,9 +499,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 _ => None,
             };
             let Some(revision) = confirmed else { continue };
-            let Some(rules) = scene.rules(plan, revision, id) else { continue };
+            let interval = scene.judged_by(plan, revision).and_then(|spec| pulse_interval(spec, plan));
+            let Some(interval) = interval else { continue };
             let before = self.memory.health.get(id).cloned();
-            let Some(interval) = pulse_interval(&rules.spec, plan) else { continue };
             if *placement != Placement::Placed || self.asking.contains_key(id) {
                 continue;
             }
@@ -505,6 +510,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.ask_at = self.ask_at.into_iter().chain(due).min();
                 continue;
             }
+            let Some(rules) = scene.rules(plan, revision, id) else { continue };
             self.questions += 1;
             let question = self.questions;
             self.asking.insert(id.clone(), question);

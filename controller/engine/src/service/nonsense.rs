@@ -25,7 +25,7 @@ impl<F: Fleet> Turn<'_, F> {
         let mut news: Vec<News> = refused.into_iter().map(News::from).collect();
         match &scene.complaint {
             Some(complaint) => {
-                let before = scene.said();
+                let before = scene.said(&mut self.said);
                 let said = ServiceStatus {
                     observed_generation: scene.generation(),
                     conditions: conditions(stalled(complaint), scene.generation(), &before.conditions, now),

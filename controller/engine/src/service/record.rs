@@ -1,5 +1,8 @@
 //! Records what a turn decided, before anything of it is done.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::Span;
 use windlass_crds::condition::Reason;
@@ -9,7 +12,7 @@ use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_planner::planted::{Bug, planted};
-use windlass_store::{Draw, SequenceError, Write, WriteError};
+use windlass_store::{Act, Draw, Key, SequenceError, Write, WriteError};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
@@ -29,7 +32,7 @@ struct Decision<'a> {
     owned: &'a Owned,
     rollouts: RolloutRecords,
     /// What was said before.
-    before: ServiceStatus,
+    before: Arc<ServiceStatus>,
     now: Timestamp,
 }
 
@@ -71,7 +74,7 @@ impl<F: Fleet> Turn<'_, F> {
         let as_recorded = *owned == *scene.owned && last == scene.rollout;
         let now = self.controller.now();
         let rollouts = rollouts(last, plan, drawn, self.controller.term, now);
-        let decision = Decision { plan, owned, rollouts, before: scene.said(), now };
+        let decision = Decision { plan, owned, rollouts, before: scene.said(&mut self.said), now };
         let current = decision.current().cloned();
         Span::current().record("generation", scene.generation().0);
         narrate::under_way(current.as_ref());
@@ -80,7 +83,8 @@ impl<F: Fleet> Turn<'_, F> {
             // Somebody has just begun to lead. What was said before is still the best that is known.
             return Ok(current);
         }
-        let writes = self.writes(scene, &decision).await?;
+        let said = decision.said(scene);
+        let writes = self.writes(scene, &decision, &said).await?;
         if writes.is_empty() {
             return Ok(current);
         }
@@ -89,6 +93,7 @@ impl<F: Fleet> Turn<'_, F> {
         let metrics = &self.controller.metrics;
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
         self.controller.reach(revision).await;
+        self.said = written(&writes).map(|bytes| (bytes, Arc::new(said))).or_else(|| self.said.take());
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
@@ -107,9 +112,13 @@ impl<F: Fleet> Turn<'_, F> {
     }
 
     /// Everything that has to be written; nothing where everything is as it was.
-    async fn writes(&mut self, scene: &Scene, decision: &Decision<'_>) -> Result<Vec<Write>, WriteError> {
+    async fn writes(
+        &mut self,
+        scene: &Scene,
+        decision: &Decision<'_>,
+        said: &ServiceStatus,
+    ) -> Result<Vec<Write>, WriteError> {
         let Decision { plan, owned, rollouts, before, now } = decision;
-        let said = decision.said(scene);
         let limit = scene.accepted.as_ref().map(|accepted| accepted.spec.rollout.revision_history_limit.get() as usize);
         let mut writes = Records {
             key: self.key,
@@ -117,7 +126,7 @@ impl<F: Fleet> Turn<'_, F> {
             plan,
             owned,
             rollouts,
-            status: &said,
+            status: said,
             history_limit: limit.unwrap_or(usize::MAX),
         }
         .writes();
@@ -131,6 +140,14 @@ impl<F: Fleet> Turn<'_, F> {
         writes.extend(self.controller.events.writes(&self.controller.store, &resource, *now, news).await?);
         Ok(writes)
     }
+}
+
+/// The status that is put, as it will be stored.
+fn written(writes: &[Write]) -> Option<Bytes> {
+    writes.iter().find_map(|write| match (&write.key, &write.act) {
+        (Key::Status(_), Act::Put { value, .. }) => Some(Bytes::copy_from_slice(value)),
+        _ => None,
+    })
 }
 
 /// Draws the number of the rollout that begins, where one does: the commit that records it does so.

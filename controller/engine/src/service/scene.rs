@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use windlass_crds::condition::Reason;
 use windlass_crds::host::Target;
@@ -43,21 +44,32 @@ impl Scene {
         declared.or_else(|| self.accepted.as_ref().map(|accepted| accepted.generation)).unwrap_or_default()
     }
 
-    /// What was said of it before.
-    pub(super) fn said(&self) -> ServiceStatus {
-        let stored = self.view.status.as_ref();
-        stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default()
+    /// What was said of it before; `known` is what that was when last somebody asked, as it is stored and as it reads.
+    pub(super) fn said(&self, known: &mut Option<(Bytes, Arc<ServiceStatus>)>) -> Arc<ServiceStatus> {
+        let Some(stored) = &self.view.status else { return Arc::default() };
+        match known {
+            Some((bytes, said)) if *bytes == stored.value => Arc::clone(said),
+            _ => {
+                let said: Arc<ServiceStatus> = Arc::new(serde_json::from_slice(&stored.value).unwrap_or_default());
+                *known = Some((stored.value.clone(), Arc::clone(&said)));
+                said
+            }
+        }
     }
 
     /// By whose rules a revision is judged on a host: what is declared by what is declared, what was gone back to by
     /// what it was declared with.
     pub(super) fn rules(&self, plan: &Plan, revision: RevisionNumber, host: &HostId) -> Option<Rules> {
-        let spec = if plan.declared == Some(revision) {
+        self.judged_by(plan, revision).map(|spec| self.rules_of(spec, host))
+    }
+
+    /// The declaration that says how a revision is judged.
+    pub(super) fn judged_by(&self, plan: &Plan, revision: RevisionNumber) -> Option<&ServiceSpec> {
+        if plan.declared == Some(revision) {
             self.accepted.as_ref().map(|accepted| &accepted.spec)
         } else {
             self.view.revisions.get(&revision).map(|revision| revision.spec.as_ref())
-        };
-        spec.map(|spec| self.rules_of(spec, host))
+        }
     }
 
     /// The rules of a declaration, on a host.
