@@ -207,11 +207,11 @@ impl Master {
     /// file `log` beside the sockets. Nothing secret may go by it: see [`agrees_quickly`].
     pub(crate) fn login(&self, log: &Path, quickly: bool) -> tokio::process::Command {
         let mut ssh = tokio::process::Command::new("ssh");
-        ssh.arg("-F").arg(self.directory.join("config")).arg("-E").arg(log);
+        ssh.arg("-F").arg(self.directory.join("config")).arg("-E").arg(log).args(["-S", "none"]);
         if quickly {
             ssh.args(QUICK_AGREEMENT);
         }
-        ssh.args(["-S", "none", "--", ALIAS]).env("LC_ALL", "C");
+        ssh.args(["--", ALIAS]).env("LC_ALL", "C");
         ssh
     }
 
