@@ -108,7 +108,8 @@ impl Report {
         let count = |count: u64| count.to_string();
         let load = |part: f64| format!("{:.0} % of a core", part * 100.0);
         let megabytes = |[rest, most]: [f64; 2]| format!("{rest:.0} MB at rest, {most:.0} MB at most");
-        let per_change = |run: &Found| run.transactions as f64 / f64::from(run.changes);
+        let per_change = |run: &Found| (run.transactions, run.changes);
+        let each = |(transactions, changes): (u64, u32)| transactions as f64 / f64::from(changes);
         let alone = self.alone;
         let overhead = |run: &Found| run.rollout.as_secs_f64() / alone.as_secs_f64() - 1.0;
         let percent = |part: f64| format!("{:+.1} %", part * 100.0);
@@ -150,9 +151,9 @@ impl Report {
             self.row(
                 "transactions a change, the put included",
                 per_change,
-                |count| format!("{count:.2}"),
+                |found| format!("{:.2} ({} for {})", each(found), found.0, found.1),
                 "at most 4",
-                |count| count <= TRANSACTIONS,
+                |found| each(found) <= TRANSACTIONS,
             ),
             self.row(
                 format!("transactions in {} s at rest", run.course.resting.as_secs()),
