@@ -118,7 +118,8 @@ impl<'a> Context<'a> {
         Some(Canary { rules, progress, counts, carrying, members, blind, back })
     }
 
-    fn is_placed(&self, id: &HostId) -> bool {
+    /// Whether the Service belongs on a host.
+    pub(crate) fn is_placed(&self, id: &HostId) -> bool {
         self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
     }
 

@@ -285,7 +285,7 @@ impl Context<'_> {
             standing.settled && standing.row.state != HostState::Unhealthy
                 || standing.row.state == HostState::HeldBack && standing.need == Need::Nothing
         };
-        let moves = matches!(self.inputs.goal, Goal::Run { .. }) && standings.keys().any(placed);
+        let moves = matches!(self.inputs.goal, Goal::Run { .. }) && standings.keys().any(|id| self.is_placed(id));
         if !moves || standings.iter().any(|(id, standing)| placed(id) && serves(standing)) {
             return;
         }
@@ -335,12 +335,12 @@ impl Context<'_> {
             Need::Quiet(acts) => matches!(acts.first(), Some(Act::Step(Step::Stage { .. }))),
             _ => matches!(self.inputs.hosts.get(id).map(|host| &host.view), Some(HostView::Busy(Activity::Quiet))),
         };
-        carries && brought && self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
+        carries && brought && self.is_placed(id)
     }
 
     /// How many hosts may be down at once by our hand.
     fn most_down(&self, standings: &BTreeMap<HostId, Standing>) -> usize {
-        let hosts = standings.keys().filter(|id| self.placed_here(id)).count();
+        let hosts = standings.keys().filter(|id| self.is_placed(id)).count();
         let most = self.spec().map_or(1, |spec| match spec.rollout.strategy {
             Strategy::AllAtOnce => usize::MAX,
             _ => spec.rollout.max_unavailable.of(hosts),
@@ -348,14 +348,10 @@ impl Context<'_> {
         if planted(Bug::AllHostsAtOnce) { usize::MAX } else { most }
     }
 
-    fn placed_here(&self, id: &HostId) -> bool {
-        self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed)
-    }
-
     /// Whether every host that is not settled is at work, or begins now, and there is a place for each of them.
     fn is_last_wave(&self, standings: &BTreeMap<HostId, Standing>, actions: &BTreeMap<HostId, Vec<Act>>) -> bool {
         let mut left = 0;
-        for (id, _) in standings.iter().filter(|(id, standing)| self.placed_here(id) && !standing.settled) {
+        for (id, _) in standings.iter().filter(|(id, standing)| self.is_placed(id) && !standing.settled) {
             let busy = matches!(self.inputs.hosts[id].view, HostView::Busy(_));
             if !busy && !actions.contains_key(id) {
                 return false;
@@ -517,15 +513,14 @@ impl Context<'_> {
         if self.blind() && (last.failures.is_empty() || last.state == RolloutState::Halted) {
             return RolloutChange::Keep;
         }
-        let placed = |id: &HostId| self.inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed);
         let refused = |host: &HostInput| matches!(host.placement, Placement::Refused(_));
         let out_of_sight = |id: &HostId| match self.inputs.hosts.get(id) {
             Some(host) if refused(host) => true,
-            Some(host) => placed(id) && !matches!(host.view, HostView::Seen(_)),
+            Some(host) => self.is_placed(id) && !matches!(host.view, HostView::Seen(_)),
             None => false,
         };
         let nowhere = self.aim.revision().is_some()
-            && standings.keys().any(placed)
+            && standings.keys().any(|id| self.is_placed(id))
             && !standings.values().any(|standing| standing.settled);
         if nowhere || last.touched.iter().any(out_of_sight) {
             return change(RolloutState::Halted);

@@ -15,7 +15,7 @@ use windlass_hosts::fleet::{Fleet as _, Look, Scrutiny};
 use windlass_testbed::{Host, Testbed};
 
 use crate::footprint;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, processor_time};
 use crate::report::{aligned, piped};
 
 /// How much is measured.
@@ -34,9 +34,6 @@ pub(crate) struct ConnectionsArguments {
 
 /// Logins that are measured: all of them are over before the first of their connections ends by itself.
 const LOGINS: usize = 50;
-
-/// The unit of `/proc/<id>/stat`: USER_HZ.
-const TICK: Duration = Duration::from_millis(10);
 
 /// What something took of processors: this side's, and all others', which are the hosts.
 #[derive(Debug, Clone, Copy)]
@@ -163,29 +160,15 @@ fn a_time(time: Duration, count: usize) -> String {
 
 /// What this process, all that it has waited for, and the ssh processes that hold its connections have taken.
 fn ours() -> Result<Duration> {
-    let mut ticks = 0;
     let own = fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
-    ticks += times(&own, 4)?;
+    let mut time = processor_time(&own, 4)?;
     for id in footprint::connections(&std::env::temp_dir())? {
         // One that has just ended is among those that were waited for, or is told by nobody any more.
         if let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) {
-            ticks += times(&stat, 2)?;
+            time += processor_time(&stat, 2)?;
         }
     }
-    Ok(TICK * u32::try_from(ticks).context("too many ticks")?)
-}
-
-/// The first `count` of utime, stime, and those of children that were waited for.
-fn times(stat: &str, count: usize) -> Result<u64> {
-    let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
-    let ticks: Vec<u64> = fields
-        .split_whitespace()
-        .skip(11)
-        .take(count)
-        .map(str::parse)
-        .collect::<Result<_, _>>()
-        .context("reading stat")?;
-    Ok(ticks.iter().sum())
+    Ok(time)
 }
 
 /// Memory that is left on this machine, in kB.

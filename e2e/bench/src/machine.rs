@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The unit of `/proc/stat`: USER_HZ, which is 100 on every machine that Linux runs on by now.
+/// The unit of `/proc/stat` and `/proc/<id>/stat`: USER_HZ, which is 100 on every machine that Linux runs on by now.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What figures depend on.
@@ -65,6 +65,19 @@ pub(crate) fn busy() -> Result<Duration> {
     // user, nice, system, idle, iowait, irq, softirq; what follows is counted in these, or is another machine's.
     let busy = ticks.iter().enumerate().filter(|(place, _)| matches!(place, 0..=2 | 5..=6)).map(|(_, ticks)| ticks);
     Ok(TICK * u32::try_from(busy.sum::<u64>()).context("too many ticks")?)
+}
+
+/// The processor time of a process by its `/proc/<id>/stat`: the first `count` of its own time, that in the kernel, and the
+/// same two of children that it has waited for.
+///
+/// # Errors
+/// When that is no such text.
+pub(crate) fn processor_time(stat: &str, count: usize) -> Result<Duration> {
+    // The second field is a name in parentheses; these are the 14th to 17th.
+    let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
+    let ticks = fields.split_whitespace().skip(11).take(count).map(str::parse);
+    let ticks: Vec<u32> = ticks.collect::<Result<_, _>>().context("reading stat")?;
+    Ok(TICK * ticks.iter().sum())
 }
 
 /// What a program says of itself; ssh does on standard error.

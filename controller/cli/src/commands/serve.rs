@@ -18,7 +18,7 @@ use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::{KEPT, SshFleet};
 use windlass_store::ConnectOptions;
-use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection, raise_descriptors};
+use windlass_store::embedded::{DESCRIPTORS, Embedded, EmbeddedOptions, Protection, raise_descriptors};
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
@@ -89,9 +89,6 @@ pub(crate) struct ServeArgs {
 
 /// The most connections that are kept: more ssh processes than that are a mistake.
 const MOST_KEPT: usize = 10_000;
-
-/// Descriptors of a controller without hosts, the connections of its store among them.
-const DESCRIPTORS: u64 = 8192;
 
 /// Descriptors of a connection to a host: three for each shell that is open on it, of which there are two at most times,
 /// and its forwards.

@@ -40,7 +40,7 @@ const RENEWED_EVERY: Duration = Duration::from_secs(12 * 3600);
 
 /// Descriptors that this process may have: as many as the store takes connections, and as many again for files, hosts
 /// and the rest. systemd, and most shells, give 1,024 unless asked for more.
-const DESCRIPTORS: u64 = 8192;
+pub const DESCRIPTORS: u64 = 8192;
 
 /// How long what is under way may take when the store is stopped: a flush of a disk that is busy.
 const CLOSING: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use windlass_testbed::{Durability, Etcd, EtcdVersion};
 
 use super::crowd::Crowd;
+use crate::machine::processor_time;
 use crate::store::{Credentials, connect, folder, free_address};
 
 /// How long whatever is asked may take to answer.
@@ -203,11 +204,7 @@ impl Ground {
     /// When it has ended.
     pub(crate) fn processor(&self) -> Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).context("its time")?;
-        // The second field is a name in parentheses; user and system time are the 14th and 15th.
-        let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace();
-        let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>().context("ticks")?;
-        // USER_HZ is 100 on every machine that Linux runs on by now.
-        Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
+        processor_time(&stat, 2)
     }
 }
 
