@@ -62,7 +62,7 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
         Ok(stream) => stream,
         Err(detail) => {
             // The next one sets the forward up anew.
-            connection.forwards.lock().await.remove(&question.port);
+            connection.forwards.lock().await.insert(question.port, Forward::Doubtful);
             return unknown(&detail);
         }
     };
@@ -148,23 +148,44 @@ async fn open(connection: &Connection, port: NonZeroU16) -> Result<UnixStream, S
     UnixStream::connect(&path).await.map_err(|error| format!("the forward is gone: {error}"))
 }
 
+/// A way through a connection to a port of the host.
+#[derive(Debug)]
+pub(crate) enum Forward {
+    /// It was asked for, and what came of that was not heard, or did not work.
+    Doubtful,
+    /// It begins at this socket.
+    Open(PathBuf),
+}
+
+/// Where the forward to a port begins, which is set up where there is none. May be dropped at any point.
 async fn forward(connection: &Connection, port: NonZeroU16) -> Result<PathBuf, String> {
     let mut forwards = connection.forwards.lock().await;
-    if let Some(path) = forwards.get(&port) {
-        return Ok(path.clone());
-    }
     let path = connection.master.directory().join(format!("f{port}"));
-    // A socket file that is left keeps ssh from making it again.
-    let _ = fs::remove_file(&path);
-    let listen = Socket::from(path.clone());
-    let target = Socket::new("127.0.0.1", port.get());
-    let request = connection.master.session().request_port_forward(ForwardType::Local, listen, target);
+    let session = connection.master.session();
+    let listen = || Socket::from(path.clone());
+    let target = || Socket::new("127.0.0.1", port.get());
+    let doubtful = match forwards.get(&port) {
+        Some(Forward::Open(path)) => return Ok(path.clone()),
+        Some(Forward::Doubtful) => true,
+        None => false,
+    };
+    // Before ssh hears of it: whoever asks may be called off before the answer is here.
+    forwards.insert(port, Forward::Doubtful);
+    let request = async {
+        if doubtful {
+            // ssh says yes to what it takes for open already, and makes no socket. It may as well not have it.
+            let _ = session.close_port_forward(ForwardType::Local, listen(), target()).await;
+        }
+        // A socket file that is left keeps ssh from making it again.
+        let _ = fs::remove_file(&path);
+        session.request_port_forward(ForwardType::Local, listen(), target()).await
+    };
     match tokio::time::timeout(FORWARD_DEADLINE, request).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(format!("no forward: {error}")),
         Err(_) => return Err("no forward in time".to_owned()),
     }
-    forwards.insert(port, path.clone());
+    forwards.insert(port, Forward::Open(path.clone()));
     Ok(path)
 }
 

@@ -15,6 +15,7 @@ use windlass_crds::host::{Privilege, Target};
 use windlass_crds::step::ContactError;
 
 use super::governor::{self, Governor, Place, Purpose, Turns};
+use super::health::Forward;
 use super::master::{Master, NotIn, agrees_quickly};
 use super::shell::{Answer, Hello, OpenError, Request, Shell, Start, Way};
 use super::tally::{Opened, Tally};
@@ -80,7 +81,7 @@ pub(crate) struct Connection {
     refused_places: AtomicUsize,
     broken: AtomicBool,
     /// Sockets that lead to ports of the host.
-    pub(crate) forwards: tokio::sync::Mutex<HashMap<NonZeroU16, PathBuf>>,
+    pub(crate) forwards: tokio::sync::Mutex<HashMap<NonZeroU16, Forward>>,
 }
 
 impl Link {

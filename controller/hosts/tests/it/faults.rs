@@ -49,6 +49,7 @@ async fn files_settings_and_health_reach_the_program_and_back() {
     everything_reaches_the_program(&login).await;
     only_what_changed_travels(&login).await;
     health_is_asked_through_the_connection(&login).await;
+    a_question_may_be_dropped_at_any_moment(&login).await;
     what_cannot_start_says_so(&login).await;
     a_service_holds_no_lock(&login).await;
     a_missing_script_is_brought_again(&login).await;
@@ -224,6 +225,39 @@ async fn health_is_asked_through_the_connection(login: &Login<'_>) {
     }
     assert_eq!(answer, HealthAnswer::Silent { detail: "no answer within 1 s".to_owned() });
     case.remove(2, DataFate::Purge).await.expect("remove");
+}
+
+/// ssh does what it was asked, whether anybody hears of it or not; the next question must find its way all the same.
+async fn a_question_may_be_dropped_at_any_moment(login: &Login<'_>) {
+    let (fleet, target) = (login.fleet(), login.target());
+    for moment in 1..100 {
+        let port = NonZeroU16::new(20_000 + moment).expect("a port");
+        let question = Question { port, probe: Probe::Connect, timeout: Duration::from_secs(2) };
+        let ended = waits(&mut Box::pin(fleet.ask(&target, &question)), moment).await;
+        // By the time that a round trip has taken, ssh has done what it was asked before.
+        let other = Question { port: NonZeroU16::new(20_000).expect("a port"), ..question.clone() };
+        assert!(matches!(fleet.ask(&target, &other).await, HealthAnswer::Silent { .. }), "nobody listens");
+        let answer = fleet.ask(&target, &question).await;
+        assert!(matches!(answer, HealthAnswer::Silent { .. }), "dropped when it had waited {moment} times: {answer:?}");
+        if ended {
+            assert!(moment > 1, "it does not wait for a forward");
+            return;
+        }
+    }
+    panic!("a question never ends");
+}
+
+/// Drives something until it has had to wait so many times; whether it came to its end.
+async fn waits(future: &mut (impl Future + Unpin), times: u16) -> bool {
+    let mut waited = 0;
+    std::future::poll_fn(|context| {
+        if std::pin::Pin::new(&mut *future).poll(context).is_ready() {
+            return std::task::Poll::Ready(true);
+        }
+        waited += 1;
+        if waited == times { std::task::Poll::Ready(false) } else { std::task::Poll::Pending }
+    })
+    .await
 }
 
 async fn what_cannot_start_says_so(login: &Login<'_>) {
