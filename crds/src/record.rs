@@ -149,6 +149,10 @@ pub struct OwnedHost {
     /// of the rollout and of the declaration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+    /// The revision that its unit named when it was last seen, or that it was about to be switched to since. Kept over
+    /// whatever becomes of the rollout and of the declaration: out of sight, it may run that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carries: Option<RevisionNumber>,
     /// Machines that were found there before and are out of reach since the address leads to another one: whatever
     /// they run was left behind. The last one last; until somebody declares the Service again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

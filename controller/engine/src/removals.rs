@@ -174,6 +174,7 @@ mod tests {
                     former: Vec::new(),
                     confirmed: false,
                     in_doubt: false,
+                    carries: None,
                 },
             );
         }

@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
         // One that nobody may go to at present, since its Host was deleted for instance, is lost, and not replaced.
         let kept = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement != Placement::Unplaced);
         let carries = |id: &&HostId| {
-            progress.hosts.contains(*id) || self.is_placed(id) && self.unit_on(id) == Some(target.number)
+            progress.hosts.contains(*id) || self.is_placed(id) && self.carried_by(id) == Some(target.number)
         };
         let carrying: BTreeSet<HostId> = self.in_order().into_iter().filter(kept).filter(carries).cloned().collect();
         let blind = self.blind();
@@ -128,6 +128,15 @@ impl<'a> Context<'a> {
         match self.inputs.hosts.get(id).map(|host| &host.view) {
             Some(HostView::Seen(seen)) => seen.service.unit.revision(),
             _ => None,
+        }
+    }
+
+    /// The same, or where the host is not seen, what the records say of it: the rollout that brought it there may have
+    /// been another one, with a declaration that was deleted since.
+    fn carried_by(&self, id: &HostId) -> Option<RevisionNumber> {
+        match self.inputs.hosts.get(id).map(|host| &host.view) {
+            Some(HostView::Seen(_)) => self.unit_on(id),
+            _ => self.inputs.owned.hosts.get(id).and_then(|host| host.carries),
         }
     }
 

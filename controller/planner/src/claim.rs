@@ -93,8 +93,14 @@ pub(crate) fn claim(inputs: &Inputs<'_>, aim: &Aim, new: Option<&Revision>) -> C
             let former = before.map(|before| before.former).unwrap_or_default();
             let former = former.into_iter().filter(|machine| !known(inputs, id, machine)).collect();
             let confirmed = seen.service.good.is_some();
-            let claimed =
-                OwnedHost { target: host.target.clone(), machine: Some(machine.clone()), confirmed, in_doubt, former };
+            let claimed = OwnedHost {
+                target: host.target.clone(),
+                machine: Some(machine.clone()),
+                confirmed,
+                in_doubt,
+                carries: seen.service.unit.revision(),
+                former,
+            };
             if !planted(Bug::HostsUnclaimed) {
                 owned.hosts.insert(id.clone(), claimed);
             }
@@ -135,6 +141,7 @@ fn left(
                 former: Vec::new(),
                 confirmed: before.confirmed,
                 in_doubt: before.in_doubt,
+                carries: before.carries,
             };
             owned.hosts.insert(place.clone(), old);
             Fate::Removed(place)

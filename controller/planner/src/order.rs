@@ -82,8 +82,13 @@ impl Context<'_> {
 
 /// Whether these acts switch a host to a revision.
 pub(crate) fn switches_to(acts: &[Act], revision: RevisionNumber) -> bool {
-    acts.iter().any(|act| match act {
-        Act::Step(Step::Activate { revision: to } | Step::Revert { revision: to }) => *to == revision,
-        _ => false,
+    switched_to(acts) == Some(revision)
+}
+
+/// The revision that these acts switch a host to, where they do: nothing is switched twice at once.
+pub(crate) fn switched_to(acts: &[Act]) -> Option<RevisionNumber> {
+    acts.iter().find_map(|act| match act {
+        Act::Step(Step::Activate { revision } | Step::Revert { revision }) => Some(*revision),
+        _ => None,
     })
 }

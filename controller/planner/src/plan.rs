@@ -14,7 +14,7 @@ use windlass_crds::step::{Step, StepError, Verb};
 use crate::canary::Stage;
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
-use crate::order::switches_to;
+use crate::order::{switched_to, switches_to};
 use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
 use crate::record;
@@ -158,6 +158,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let last_wave = context.is_last_wave(&standings, &actions);
     let touch = context.touch(&change, &actions);
     record::doubt(&mut owned, &touch);
+    for (id, acts) in &actions {
+        if let Some(revision) = switched_to(acts) {
+            record::carries(&mut owned, id, revision);
+        }
+    }
     context.note_repairs(&mut owned, &actions, &touch);
     if let Some(target) = context.target
         && over

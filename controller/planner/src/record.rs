@@ -118,6 +118,13 @@ pub fn doubt(owned: &mut Owned, touched: &BTreeSet<HostId>) {
     }
 }
 
+/// Takes in what a host is about to be switched to.
+pub fn carries(owned: &mut Owned, host: &HostId, revision: RevisionNumber) {
+    if let Some(host) = owned.hosts.get_mut(host) {
+        host.carries = Some(revision);
+    }
+}
+
 /// Takes in that a step failed on `host` for another reason than health.
 pub fn failed(rollout: &mut Rollout, host: &HostId, failure: StepFailure) {
     rollout.failures.insert(host.clone(), failure);

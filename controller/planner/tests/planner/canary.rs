@@ -1,7 +1,7 @@
 //! Canaries: some hosts first, watched for a while, and the rest when time or a person lets them follow.
 
 use insta::assert_snapshot;
-use windlass_planner::input::Health;
+use windlass_planner::input::{Health, Placement};
 
 use crate::machine::Link;
 use crate::picture::{said, story};
@@ -555,6 +555,106 @@ fn a_canary_that_is_lost_is_not_replaced() {
     ");
 }
 
+/// The rollout to which it belonged is over, and it may run what it was brought all the same.
+#[test]
+fn a_canary_that_is_lost_is_not_replaced_when_its_service_is_deleted_and_comes_back() {
+    let mut world = four().approved().max_unavailable("2").declare('B');
+    world.settle();
+    world.log.clear();
+    world.host("a").link = Link::Cut;
+    world.delete();
+    world.until_logged("b remove");
+    world.declared = true;
+    for machine in world.hosts.values_mut() {
+        machine.placement = Placement::Placed;
+    }
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    deleted
+    2 Superseded
+    3 Removal, a in doubt
+    stamp b c d with 3
+    b remove
+    c remove
+    d remove
+    3 Superseded
+    4 Deploy to 2, a in doubt
+    stamp b c d with 4
+    b stage 1
+    c stage 1
+    d stage 1
+    b revert 1
+    c revert 1
+    d revert 1
+    b healthy
+    c healthy
+    d healthy
+    b confirm 1
+    c confirm 1
+    d confirm 1
+    => to v2; keep
+      a: - Unreachable (no answer within 10 s)
+      b: v1 Pending (its step of the canary has not come)
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False RollingOut: revision 2 runs on 0 of 4 hosts; step 1 of 3
+      Reconciling=True RollingOut: revision 2 runs on 0 of 4 hosts; step 1 of 3
+      Degraded=True HostUnreachable: a: no answer within 10 s
+    ");
+}
+
+#[test]
+fn a_canary_that_is_lost_is_not_replaced_when_its_version_is_declared_again_after_another() {
+    let mut world = four().approved().max_unavailable("2").declare('B');
+    world.settle();
+    world.log.clear();
+    world.host("a").link = Link::Cut;
+    world.set_files('C');
+    world.settle();
+    world.set_files('B');
+    world.settle();
+    let waiting = world.plan();
+    assert_snapshot!(story(&world, &waiting), @"
+    declared C
+    2 Superseded
+    3 Deploy to 3, a in doubt
+    stamp b c d with 3
+    b stage 3
+    b activate 3
+    b healthy
+    b confirm 3
+    step 1 is well
+    declared B
+    3 Superseded
+    4 Deploy to 2, a in doubt
+    stamp b c d with 4
+    b revert 1
+    b healthy
+    b confirm 1
+    => to v2; keep
+      a: - Unreachable (no answer within 10 s)
+      b: v1 Pending (its step of the canary has not come)
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False RollingOut: revision 2 runs on 0 of 4 hosts; step 1 of 3
+      Reconciling=True RollingOut: revision 2 runs on 0 of 4 hosts; step 1 of 3
+      Degraded=True HostUnreachable: a: no answer within 10 s
+    ");
+    world.log.clear();
+    // What it was brought runs there still.
+    world.host("a").link = Link::Up;
+    assert_snapshot!(ran(world), @"
+    step 1 is well
+    => to v2; keep
+      a: v2 Ready
+      b: v1 Pending (its step of the canary has not come)
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False WaitingForApproval: revision 2 runs on 1 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:00:03.1Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+      Reconciling=True WaitingForApproval: revision 2 runs on 1 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:00:03.1Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+    ");
+}
+
 #[test]
 fn another_controller_goes_on_where_the_first_one_was() {
     let mut world = four().baking(60).approved().declare('B');
@@ -772,10 +872,10 @@ fn what_was_repaired_before_its_turn_takes_another_number() {
 #[test]
 fn a_host_that_comes_later_runs_the_good_version_until_its_turn() {
     let mut world = four().approved().declare('B');
-    world.host("d").placement = windlass_planner::input::Placement::Unplaced;
+    world.host("d").placement = Placement::Unplaced;
     world.settle();
     world.log.clear();
-    world.host("d").placement = windlass_planner::input::Placement::Placed;
+    world.host("d").placement = Placement::Placed;
     assert_snapshot!(ran(world), @"
     d stage 1
     d revert 1
@@ -1014,7 +1114,7 @@ fn another_host_becomes_the_canary_where_the_first_one_goes() {
     let mut world = four().approved().declare('B');
     world.settle();
     world.log.clear();
-    world.host("a").placement = windlass_planner::input::Placement::Unplaced;
+    world.host("a").placement = Placement::Unplaced;
     assert_snapshot!(ran(world), @"
     step 1 is not well any more
     b stage 2
@@ -1039,7 +1139,7 @@ fn a_canary_whose_host_is_not_declared_any_more_is_not_replaced() {
     world.log.clear();
     let (reason, message) = (windlass_crds::condition::Reason::HostNotFound, "no Host a is declared".to_owned());
     let complaint = windlass_planner::input::Complaint { reason, message };
-    world.host("a").placement = windlass_planner::input::Placement::Refused(complaint);
+    world.host("a").placement = Placement::Refused(complaint);
     assert_snapshot!(ran(world), @"
     step 1 is not well any more
     => to v2; keep

@@ -158,6 +158,7 @@ impl World {
                 former: Vec::new(),
                 confirmed: machine.seen.good.is_some(),
                 in_doubt: false,
+                carries: machine.seen.unit.revision(),
             };
             let never_seen = machine.seen.unit.revision().is_none() && machine.link != Link::Up;
             if !never_seen {
