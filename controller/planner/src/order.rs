@@ -60,9 +60,10 @@ impl Context<'_> {
     }
 
     /// Whether a host has to be left alone until the hosts of earlier groups are finished. One that is down already is
-    /// brought up first: the others may wait for that.
+    /// brought up first: the others may wait for that. So they do for one that has taken the target back by itself.
     pub(crate) fn comes_later(&self, id: &HostId, standing: &Standing, open: Option<Group<'_>>) -> bool {
-        self.goes_forward(standing) && !standing.down && open.is_some_and(|open| self.group(id) > open)
+        let first = standing.down || self.went_back.contains_key(id);
+        self.goes_forward(standing) && !first && open.is_some_and(|open| self.group(id) > open)
     }
 
     /// Whether what a host needs switches it to the target.

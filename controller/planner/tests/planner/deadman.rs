@@ -208,6 +208,43 @@ fn what_has_it_already_is_started_again_before_another_host_is_tried_again() {
     ");
 }
 
+/// It came first since the host of the earlier group was out of reach; that one is back, and waits for it.
+#[test]
+fn what_is_tried_once_more_waits_for_no_earlier_group() {
+    let mut world = first().grouped("a=one b=two").declare('B');
+    world.host("a").link = Link::Cut;
+    world.until_logged("b activate 2");
+    world.host("b").link = Link::Cut;
+    world.turns(3);
+    world.go_back("b");
+    world.host("a").link = Link::Up;
+    world.host("b").link = Link::Up;
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp b with 2
+    b stage 2
+    b activate 2
+    b lost
+    2 Halted
+    b goes back by itself
+    3 Deploy to 2
+    stamp a b with 3
+    a stage 2
+    b activate 2
+    b healthy
+    b confirm 2
+    a activate 2
+    a healthy
+    a confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
 #[test]
 fn declaring_what_it_went_back_to_restarts_nothing() {
     let mut world = first().declare('B');
