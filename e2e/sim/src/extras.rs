@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use windlass_crds::id::RevisionNumber;
 use windlass_crds::request::Request;
 use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, Link};
+use windlass_planner::position::at_rest;
 use windlass_store::{Control, Key};
 
 use crate::chance::Chance;
@@ -243,7 +244,12 @@ impl World {
         let hosts = self.hosts.iter().filter(|host| model.hosts.iter().any(|name| self.address(name) == **host));
         Ok(hosts.into_iter().find_map(|host| {
             let found = self.ground.fleet.peek(host, &model.key).service;
-            found.unit.revision().filter(|revision| Some(*revision) == target)?;
+            let revision = found.unit.revision().filter(|revision| Some(*revision) == target)?;
+            let bad = |release| self.ground.oracle.knows_as_bad(release, host);
+            if at_rest(&found) && found.revisions.get(&revision).is_some_and(bad) {
+                // It was stopped, since it does not work there, and is not to run: only a person has it tried again.
+                return None;
+            }
             let changed = |drift: &windlass_crds::observation::Drift| {
                 matches!(drift, windlass_crds::observation::Drift::FilesChanged { .. })
             };

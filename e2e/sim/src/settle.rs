@@ -11,6 +11,7 @@ use windlass_crds::observation::{HostObservation, UnitFile};
 use windlass_crds::request::Request;
 use windlass_crds::status::{HostState, ServiceStatus, condition};
 use windlass_hosts::memory::{Behaviour, Edit, HostChange, Link};
+use windlass_planner::position::switched_to;
 use windlass_store::{Scope, Section};
 
 use crate::world::{Model, Quality, World, host_name};
@@ -58,7 +59,9 @@ impl World {
         for (host, key) in std::mem::take(&mut self.ill) {
             // Nobody restarts for them what has fallen ill by itself; here they get well again.
             let found = self.ground.fleet.peek(&host, &key).service;
-            let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
+            // It runs on where somebody has taken the unit file away.
+            let runs = found.unit.revision().or_else(|| switched_to(&found)).or(found.good);
+            let runs = runs.and_then(|revision| found.revisions.get(&revision));
             if runs.is_some_and(|release| !self.ground.oracle.knows_as_bad(release, &host)) {
                 self.ground.fleet.edit(&host, &key, Edit::Behave(Behaviour::default()));
             }
