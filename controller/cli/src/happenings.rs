@@ -71,6 +71,8 @@ mod tests {
     fn events_are_picked_by_what_they_regard() {
         let event = |regarding: &str| Event {
             time: jiff::Timestamp::UNIX_EPOCH,
+            count: 1,
+            first: None,
             regarding: regarding.to_owned(),
             reason: Reason::Converged,
             message: String::new(),

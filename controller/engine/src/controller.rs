@@ -228,6 +228,9 @@ impl<F: Fleet> Controller<F> {
         if let Err(CommitError::LeaseGone(_)) = &committed {
             self.events.forget_lease().await;
         }
+        if committed.is_err() {
+            self.events.not_written(writes);
+        }
         committed
     }
 

@@ -1,6 +1,8 @@
 //! Events: what happened, in keys that vanish after an hour.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,12 +19,24 @@ const KEPT: Duration = Duration::from_secs(3600);
 /// Events share a lease that is no older than this, so that a busy controller does not make one for each.
 const SHARED: Duration = Duration::from_secs(300);
 
+/// What was told so long ago may be gone from the store: should it happen again, it is told anew.
+const COUNTED: Duration = Duration::from_secs(KEPT.as_secs() - SHARED.as_secs());
+
+/// So many different things are counted, some hundred bytes each. Beyond that counting begins anew.
+const MOST_COUNTED: usize = 10_000;
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// When.
+    /// When; of what happened again and again, the last time.
     pub time: Timestamp,
+    /// How often it has happened, each less than an hour after the time before.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u32,
+    /// When it happened first, where it has happened again since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
     /// To which resource, as people type it.
     pub regarding: String,
     /// Why, for programs.
@@ -34,6 +48,14 @@ pub struct Event {
     /// reads events after that, finds the answer there for an hour; one that is done has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn is_once(count: &u32) -> bool {
+    *count == 1
 }
 
 /// What an event shall tell.
@@ -54,11 +76,30 @@ impl News {
     }
 }
 
-/// Writes events.
+/// What is the same where it happens again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Subject {
+    regarding: ResourceKey,
+    reason: Reason,
+    message: String,
+}
+
+/// What was told of it.
+#[derive(Debug, Clone)]
+struct Told {
+    id: EventId,
+    first: Timestamp,
+    last: Timestamp,
+    count: u32,
+}
+
+/// Writes events. What happens again overwrites the event that told of it, and is counted; answers to requests are not
+/// counted, since each is waited for by somebody else.
 #[derive(Debug, Default)]
 pub struct Events {
     lease: Mutex<Option<(LeaseId, Instant)>>,
-    count: AtomicU32,
+    number: AtomicU32,
+    told: std::sync::Mutex<HashMap<Subject, Told>>,
 }
 
 /// What is worth an event in how the conditions of a resource changed: another reason why it is ready or not, a
@@ -103,13 +144,60 @@ impl Events {
         };
         let write = |News { reason, message, request }: News| {
             tracing::info!(resource = %key, %reason, message, "event");
-            let count = self.count.fetch_add(1, Ordering::Relaxed) % 10_000;
-            let id: EventId = format!("{:014}-{:04}", now.as_millisecond(), count).parse().ok()?;
-            let event = Event { time: now, regarding: key.to_string(), reason, message, request };
+            let Told { id, first, last: time, count } = match &request {
+                Some(_) => self.anew(now)?,
+                None => self.tell(Subject { regarding: key.clone(), reason, message: message.clone() }, now)?,
+            };
+            let first = (count > 1).then_some(first);
+            let event = Event { time, count, first, regarding: key.to_string(), reason, message, request };
             let value = serde_json::to_vec(&event).ok()?;
             Some(Write::put_leased(Key::Event { id }, value, lease))
         };
         Ok(news.into_iter().filter_map(write).collect())
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<Subject, Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has not happened before.
+    fn anew(&self, now: Timestamp) -> Option<Told> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let id = format!("{:014}-{number:04}", now.as_millisecond()).parse().ok()?;
+        Some(Told { id, first: now, last: now, count: 1 })
+    }
+
+    /// Counts what has happened.
+    fn tell(&self, subject: Subject, now: Timestamp) -> Option<Told> {
+        let mut told = self.told();
+        let recent = |before: &Told| now.duration_since(before.last).unsigned_abs() < COUNTED;
+        if let Some(before) = told.get_mut(&subject).filter(|before| recent(before)) {
+            *before = Told { last: now, count: before.count.saturating_add(1), ..before.clone() };
+            return Some(before.clone());
+        }
+        if told.len() >= MOST_COUNTED {
+            told.retain(|_, before| recent(before));
+        }
+        if told.len() >= MOST_COUNTED {
+            told.clear();
+        }
+        let new = self.anew(now)?;
+        told.insert(subject, new.clone());
+        Some(new)
+    }
+
+    /// These were not written, so what they tell of does not count. What was told before is told anew then.
+    pub fn not_written(&self, writes: &[Write]) {
+        let ids: Vec<&EventId> = writes
+            .iter()
+            .filter_map(|write| match &write.key {
+                Key::Event { id } => Some(id),
+                _ => None,
+            })
+            .collect();
+        if !ids.is_empty() {
+            self.told().retain(|_, told| !ids.contains(&&told.id));
+        }
     }
 
     /// The lease has ended before its time: the next event gets another.
@@ -127,5 +215,54 @@ impl Events {
         let fresh = store.grant_lease(KEPT).await?;
         *lease = Some((fresh, Instant::now()));
         Ok(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
+    }
+
+    fn subject(message: &str) -> Subject {
+        let regarding = ResourceKey::Service("default/web".parse().expect("two labels"));
+        Subject { regarding, reason: Reason::HostUnreachable, message: message.to_owned() }
+    }
+
+    #[test]
+    fn what_happens_again_is_counted_under_its_first_name() {
+        let events = Events::default();
+        let first = events.tell(subject("web1 is away"), at(0)).expect("told");
+        let other = events.tell(subject("web2 is away"), at(1)).expect("told");
+        let again = events.tell(subject("web1 is away"), at(60)).expect("told");
+        assert_ne!(first.id, other.id);
+        assert_eq!((&again.id, again.count, again.first, again.last), (&first.id, 2, at(0), at(60)));
+        // A clock that was set back a little makes no second one of it.
+        assert_eq!(events.tell(subject("web1 is away"), at(50)).expect("told").count, 3);
+        let late = events.tell(subject("web1 is away"), at(50 + COUNTED.as_secs() as i64)).expect("told");
+        assert_eq!(late.count, 1, "the store may not have the first any more");
+        assert_ne!(late.id, first.id);
+    }
+
+    #[test]
+    fn what_was_not_written_does_not_count() {
+        let events = Events::default();
+        let lost = events.tell(subject("web1 is away"), at(0)).expect("told");
+        let kept = events.tell(subject("web2 is away"), at(0)).expect("told");
+        events.not_written(&[Write::delete(Key::Event { id: lost.id })]);
+        assert_eq!(events.tell(subject("web1 is away"), at(1)).expect("told").count, 1);
+        let again = events.tell(subject("web2 is away"), at(1)).expect("told");
+        assert_eq!((again.id, again.count), (kept.id, 2));
+    }
+
+    #[test]
+    fn what_is_counted_is_bounded() {
+        let events = Events::default();
+        for number in 0..=MOST_COUNTED {
+            events.tell(subject(&number.to_string()), at(0)).expect("told");
+        }
+        assert_eq!(events.told().len(), 1);
     }
 }

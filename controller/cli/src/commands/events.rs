@@ -19,7 +19,7 @@ use crate::text::printable;
 
 /// Show what happened lately, the newest last
 ///
-/// The store keeps an event for an hour. In the default namespace unless -n or -A says another; hosts and zones have
+/// The store keeps an event for an hour after it happened last; what happens again is counted, and is one line. In the default namespace unless -n or -A says another; hosts and zones have
 /// none, and are always among them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -91,9 +91,18 @@ fn table(columns: &mut Columns, events: &[Event], headed: bool) -> String {
     columns.render(&rows)
 }
 
+/// When it happened last, and how often since when.
+fn when(event: &Event, now: Timestamp) -> String {
+    let last = age(event.time, now);
+    match event.first {
+        Some(first) => format!("{last} (x{} over {})", event.count, age(first, now)),
+        None => last,
+    }
+}
+
 fn row(event: &Event, now: Timestamp) -> Vec<String> {
     vec![
-        age(event.time, now),
+        when(event, now),
         event.reason.to_string(),
         cell(&event.regarding),
         cell(&printable(&event.message.replace('\n', "; "))),

@@ -12,8 +12,15 @@ use crate::world::World;
 impl World {
     /// Puts an event that happened so many minutes ago, and half of one: its age stays while the test runs.
     pub(crate) fn happen(&self, minutes: i64, regarding: &str, reason: Reason, message: &str) {
-        let time = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(minutes * 60 + 30);
-        let event = Event { time, regarding: regarding.to_owned(), reason, message: message.to_owned(), request: None };
+        self.happen_again(minutes, (1, minutes), regarding, reason, message);
+    }
+
+    /// The same of one that has happened so often since so many minutes ago.
+    fn happen_again(&self, minutes: i64, (count, first): (u32, i64), regarding: &str, reason: Reason, message: &str) {
+        let ago = |minutes| jiff::Timestamp::now() - jiff::SignedDuration::from_secs(minutes * 60 + 30);
+        let (time, first) = (ago(minutes), (count > 1).then(|| ago(first)));
+        let (regarding, message) = (regarding.to_owned(), message.to_owned());
+        let event = Event { time, count, first, regarding, reason, message, request: None };
         let id = format!("events/{:014}-0000", time.as_millisecond());
         self.put(&id, &serde_json::to_string(&event).expect("JSON"));
     }
@@ -263,6 +270,21 @@ fn events_come_in_the_order_of_time() {
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(list["items"][0]["regarding"], "host/web2");
+}
+
+#[test]
+fn what_happened_again_is_one_line_that_counts() {
+    let world = World::new();
+    world.happen_again(12, (7, 50), "host/web2", Reason::HostUnreachable, "no answer within 10 s");
+    world.happen(20, "service/web", Reason::Converged, "revision 3 runs on 3 of 3 hosts");
+    insta::assert_snapshot!(world.run(&["events"]), @r"
+    AGE                 REASON            RESOURCE      MESSAGE
+    20m                 Converged         service/web   revision 3 runs on 3 of 3 hosts
+    12m (x7 over 50m)   HostUnreachable   host/web2     no answer within 10 s
+    -- exit 0
+    ");
+    let listed = world.run(&["events", "host/web2", "-o", "json"]);
+    assert!(listed.contains("\"count\": 7") && listed.contains("\"first\": "), "{listed}");
 }
 
 #[test]

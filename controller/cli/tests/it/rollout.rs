@@ -223,6 +223,8 @@ fn a_request_that_is_refused_does_not_end_well() {
         let id = request.rsplit('/').next().expect("an id").parse().expect("an id");
         let event = Event {
             time: jiff::Timestamp::now(),
+            count: 1,
+            first: None,
             regarding: "service/web".to_owned(),
             reason: Reason::RequestRefused,
             message: format!("{command}: it cannot be"),
