@@ -18,7 +18,7 @@ use crate::order::{switched_to, switches_to};
 use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
 use crate::record;
-use crate::standing::{Context, Cost, Need, Standing, disown};
+use crate::standing::{Context, Cost, Course, Need, Standing, disown};
 use crate::status::{Findings, Report, Work};
 use crate::target::{Aim, choose};
 use crate::twins::{Twin, surely_one, twins};
@@ -141,7 +141,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         owned.hold.clone_from(&context.hold);
     }
     if !context.stands_still()
-        && let (Some(fallen), Some(target)) = (context.fallen(), target)
+        && let (Some(fallen), Some(target)) = (context.fallen().or_else(|| context.stranded()), target)
     {
         return taken_back(inputs, target, fallen);
     }
@@ -301,6 +301,24 @@ impl Context<'_> {
                 standing.row.message = "goes on until it serves elsewhere".to_owned();
             }
         }
+    }
+
+    /// A host that was held back, and has nothing that it could go back to, though it served: its own good revision is
+    /// none that the records know, those of an older store. It stays down, so no other host may follow it there.
+    fn stranded(&self) -> Option<(HostId, Evidence)> {
+        let target = self.target?;
+        let ours = |last: &&Rollout| last.state == RolloutState::Active && last.revision == Some(target.number);
+        self.inputs.rollout.filter(ours)?;
+        self.inputs.hosts.iter().find_map(|(id, host)| {
+            let HostView::Seen(seen) = &host.view else { return None };
+            let served = seen.service.good.is_some_and(|good| good != target.number);
+            match self.course(id, &seen.service, target) {
+                Course::HeldBack(None, evidence) if served && self.is_placed(id) => {
+                    Some((id.clone(), evidence.clone()))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Whether something is under way on any host.

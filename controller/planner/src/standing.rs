@@ -98,7 +98,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Where one host is brought to.
-enum Course<'a> {
+pub(crate) enum Course<'a> {
     /// To the target, as all are.
     Target,
     /// To an earlier revision, until its step comes.
@@ -173,7 +173,7 @@ impl Context<'_> {
         self.inputs.owned.held_back.get(id).and_then(|revisions| revisions.get(&revision))
     }
 
-    fn course(&self, id: &HostId, seen: &ServiceObservation, target: &Revision) -> Course<'_> {
+    pub(crate) fn course(&self, id: &HostId, seen: &ServiceObservation, target: &Revision) -> Course<'_> {
         if let Some(evidence) = self.held_back(id, target.number) {
             let usable = |good: &RevisionNumber| *good != target.number && self.held_back(id, *good).is_none();
             let good = self.inputs.owned.good.iter().rev().copied().filter(usable);

@@ -236,6 +236,39 @@ fn going_back_waits_for_no_group() {
 
 // Hosts that may fail
 
+/// The records are those of an older store, in which nothing was good yet.
+#[test]
+fn a_host_that_cannot_go_back_is_not_followed_by_others_that_serve() {
+    let mut world = fleet("a b c").max_failures(2).bad("*", 'B');
+    world.owned.good.clear();
+    world.revisions.clear();
+    world.set_files('B');
+    let end = world.settle();
+    assert_snapshot!(story(&world, &end), @"
+    declared B
+    2 Deploy to 2
+    stamp a b c with 2
+    a stage 2
+    b stage 2
+    c stage 2
+    a activate 2
+    a unhealthy
+    2 Active
+    2 Unhealthy
+    a has fallen: it answers 500
+    3 Rollback, a in doubt
+    stamp a b c with 3
+    a stop
+    3 Succeeded
+    => stop v2; keep
+      a: v2 Stopped (there is nothing good to go back to)
+      b: v1 Ready
+      c: v1 Ready
+      Ready=False FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
+      Stalled=True FirstDeployUnhealthy: revision 2 was unhealthy on a: it answers 500; there is nothing good to go back to, so it is stopped where it was not healthy
+    ");
+}
+
 #[test]
 fn a_host_that_fails_within_the_allowance_goes_back_alone() {
     let mut world = fleet("a b c d").max_failures(1).declare('B').bad("b", 'B');
