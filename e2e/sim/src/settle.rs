@@ -274,11 +274,15 @@ impl World {
     fn differs(&self, model: &Model, target: Option<RevisionNumber>, but: Option<u8>) -> Option<String> {
         let Some(target) = target else { return Some("it has no target".to_owned()) };
         let but = but.map(usize::from);
+        let serves = |host: &String| self.placed(model, host) && self.ground.fleet.serves(host, &model.key);
+        let nowhere = !self.hosts.iter().any(serves);
         for (_, host) in self.hosts.iter().enumerate().filter(|(number, _)| Some(*number) != but) {
             let found: HostObservation = self.ground.fleet.peek(host, &model.key);
             let found = found.service;
             if !self.placed(model, host) {
-                if is_ours(found.unit) && !self.ground.oracle.is_restored() {
+                // What serves there goes on for as long as it serves nowhere where it shall be.
+                let goes_on = nowhere && self.ground.fleet.serves(host, &model.key);
+                if is_ours(found.unit) && !goes_on && !self.ground.oracle.is_restored() {
                     return Some(format!("{host} still has {:?}", found.unit));
                 }
                 continue;
