@@ -6,6 +6,7 @@ mod documents;
 mod observe;
 mod people;
 mod refusals;
+mod stopping;
 mod strategies;
 mod transport;
 mod world;
