@@ -163,6 +163,32 @@ pub enum Reason {
     DriftFound,
     /// What a person asked for once could not be done.
     RequestRefused,
+    /// Everything that the latest commit declares is in force.
+    Applied,
+    /// A ConfigRepo is left alone, because its declaration says so.
+    Suspended,
+    /// The repository cannot be reached, or does not let us in.
+    RepoUnavailable,
+    /// What the controller has of a repository is damaged, or what came from it is none.
+    RepoInvalid,
+    /// The repository has no such branch or tag, or none in that range.
+    RefNotFound,
+    /// A branch leads to a commit that does not come after the one before: it was rewritten.
+    HistoryRewritten,
+    /// The commit is not signed.
+    UnsignedCommit,
+    /// The commit is signed by somebody who is not allowed to, or wrongly.
+    SignerNotAllowed,
+    /// Nothing is declared in a commit, so nothing is deleted for it.
+    EmptyTree,
+    /// More, or larger, than a ConfigRepo may be.
+    RepoTooLarge,
+    /// A link or a path that would lead out of the repository.
+    LeavesTree,
+    /// Two files declare the same.
+    DeclaredTwice,
+    /// Somebody else has declared it, or has changed what a ConfigRepo owns.
+    Conflict,
     /// The host answers.
     Reachable,
     /// It has not been looked at yet.

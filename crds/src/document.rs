@@ -6,12 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Reason;
+use crate::configrepo::{ConfigRepoSpec, Manager};
 use crate::host::{HostSpec, Labels};
-use crate::id::{HostName, IdError, Kind, Namespace, ResourceKey, ServiceKey, ServiceName, ZoneName};
+use crate::id::{HostName, IdError, Kind, Namespace, RepoName, ResourceKey, ServiceKey, ServiceName, ZoneName};
 use crate::problem::{self, Problem};
 use crate::service::ServiceSpec;
 use crate::zone::NetworkZoneSpec;
 
+pub mod places;
 mod structure;
 
 use structure::{nearest, structural};
@@ -35,6 +37,8 @@ pub enum Declaration {
     Host(Declared<HostName, HostSpec>),
     /// A network.
     NetworkZone(Declared<ZoneName, NetworkZoneSpec>),
+    /// A Git repository.
+    ConfigRepo(Declared<RepoName, ConfigRepoSpec>),
 }
 
 /// A resource of one kind.
@@ -44,6 +48,8 @@ pub struct Declared<K, S> {
     pub key: K,
     /// What selectors look at.
     pub labels: Labels,
+    /// Who writes it; whoever may where nobody is named.
+    pub managed_by: Option<Manager>,
     /// What it says.
     pub spec: S,
 }
@@ -55,6 +61,39 @@ impl Declaration {
             Self::Service(declared) => ResourceKey::Service(declared.key.clone()),
             Self::Host(declared) => ResourceKey::Host(declared.key.clone()),
             Self::NetworkZone(declared) => ResourceKey::NetworkZone(declared.key.clone()),
+            Self::ConfigRepo(declared) => ResourceKey::ConfigRepo(declared.key.clone()),
+        }
+    }
+
+    /// Who writes it; whoever may where nobody is named.
+    pub fn managed_by(&self) -> Option<&Manager> {
+        match self {
+            Self::Service(declared) => declared.managed_by.as_ref(),
+            Self::Host(declared) => declared.managed_by.as_ref(),
+            Self::NetworkZone(declared) => declared.managed_by.as_ref(),
+            Self::ConfigRepo(declared) => declared.managed_by.as_ref(),
+        }
+    }
+
+    /// The same, with another manager or none.
+    #[must_use]
+    pub fn with_manager(mut self, manager: Option<Manager>) -> Self {
+        match &mut self {
+            Self::Service(declared) => declared.managed_by = manager,
+            Self::Host(declared) => declared.managed_by = manager,
+            Self::NetworkZone(declared) => declared.managed_by = manager,
+            Self::ConfigRepo(declared) => declared.managed_by = manager,
+        }
+        self
+    }
+
+    /// Everything that makes no sense about it, and everything that this version cannot honour.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::Service(service) => service.spec.problems(),
+            Self::Host(host) => host.spec.problems(),
+            Self::NetworkZone(zone) => zone.spec.problems(),
+            Self::ConfigRepo(repo) => repo.spec.problems(),
         }
     }
 
@@ -64,6 +103,7 @@ impl Declaration {
             Self::Service(declared) => to_json(Kind::Service, declared),
             Self::Host(declared) => to_json(Kind::Host, declared),
             Self::NetworkZone(declared) => to_json(Kind::NetworkZone, declared),
+            Self::ConfigRepo(declared) => to_json(Kind::ConfigRepo, declared),
         }
     }
 }
@@ -85,6 +125,12 @@ impl Names for HostName {
     }
 }
 
+impl Names for RepoName {
+    fn metadata(&self) -> (String, Option<&Namespace>) {
+        (self.to_string(), None)
+    }
+}
+
 impl Names for ZoneName {
     fn metadata(&self) -> (String, Option<&Namespace>) {
         (self.to_string(), None)
@@ -100,6 +146,9 @@ fn to_json<K: Names, S: Serialize>(kind: Kind, declared: &Declared<K, S>) -> ser
     }
     if !declared.labels.is_empty() {
         metadata.insert("labels".to_owned(), serde_json::json!(declared.labels));
+    }
+    if let Some(manager) = &declared.managed_by {
+        metadata.insert("managedBy".to_owned(), manager.to_string().into());
     }
     serde_json::json!({
         "apiVersion": API_VERSION,
@@ -181,9 +230,12 @@ pub(crate) struct ServiceMetadata {
     /// For people and programs; nothing is placed by them.
     #[serde(default)]
     labels: Labels,
+    /// Who writes it: a ConfigRepo, as `configrepo/fleet`, or `people`. The controller and `apply --adopt` write this.
+    #[serde(default)]
+    managed_by: Option<Manager>,
 }
 
-/// What a Host or a NetworkZone is called.
+/// What a Host, a NetworkZone or a ConfigRepo is called.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -195,6 +247,9 @@ pub(crate) struct Metadata<K> {
     /// What selectors look at.
     #[serde(default)]
     labels: Labels,
+    /// Who writes it: a ConfigRepo, as `configrepo/fleet`, or `people`. The controller and `apply --adopt` write this.
+    #[serde(default)]
+    managed_by: Option<Manager>,
 }
 
 /// How many times its own size a document may become by its anchors: who writes one value in four places is at that.
@@ -252,17 +307,26 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Declaration, Vec<Problem>> {
 /// # Errors
 /// The first structural error, or every semantic problem.
 pub fn parse(document: &Document<'_>) -> Result<Declaration, Vec<Problem>> {
+    parse_adjusted(document, |_| Ok(()))
+}
+
+/// Reads one document, and has `adjust` change what it says before it is checked: what a relative path means depends
+/// on where the document lies.
+///
+/// # Errors
+/// The first structural error, that of `adjust`, or every semantic problem.
+pub fn parse_adjusted(
+    document: &Document<'_>,
+    adjust: impl FnOnce(&mut Declaration) -> Result<(), Problem>,
+) -> Result<Declaration, Vec<Problem>> {
     if document.text.len() > MAX_BYTES {
         let message = format!("{} bytes, and a declaration may have at most {MAX_BYTES}", document.text.len());
         return Err(vec![Problem::new(Reason::TooLarge, "", message)]);
     }
     let kind = header(document).map_err(|problem| vec![problem])?;
-    let declaration = body(kind, document).map_err(|problem| vec![problem])?;
-    let problems = match &declaration {
-        Declaration::Service(service) => service.spec.problems(),
-        Declaration::Host(host) => host.spec.problems(),
-        Declaration::NetworkZone(zone) => zone.spec.problems(),
-    };
+    let mut declaration = body(kind, document).map_err(|problem| vec![problem])?;
+    adjust(&mut declaration).map_err(|problem| vec![problem])?;
+    let problems = declaration.problems();
     if problems.is_empty() { Ok(declaration) } else { Err(problem::at_most(problems)) }
 }
 
@@ -291,19 +355,28 @@ fn body(kind: Kind, document: &Document<'_>) -> Result<Declaration, Problem> {
         Kind::Service => {
             let Whole { metadata, spec, .. } =
                 read::<Whole<ServiceMetadata, ServiceSpec>>(document.text, document.line)?;
-            let ServiceMetadata { name, namespace, labels } = metadata;
-            Declaration::Service(Declared { key: ServiceKey { namespace, name }, labels, spec })
+            let ServiceMetadata { name, namespace, labels, managed_by } = metadata;
+            Declaration::Service(Declared { key: ServiceKey { namespace, name }, labels, managed_by, spec })
         }
         Kind::Host => {
-            let Whole { metadata: Metadata { name: key, labels }, spec, .. } = read(document.text, document.line)?;
-            Declaration::Host(Declared { key, labels, spec })
+            let Whole { metadata, spec, .. } = read(document.text, document.line)?;
+            Declaration::Host(declared(metadata, spec))
         }
         Kind::NetworkZone => {
-            let Whole { metadata: Metadata { name: key, labels }, spec, .. } = read(document.text, document.line)?;
-            Declaration::NetworkZone(Declared { key, labels, spec })
+            let Whole { metadata, spec, .. } = read(document.text, document.line)?;
+            Declaration::NetworkZone(declared(metadata, spec))
         }
-        Kind::ConfigRepo => return Err(Problem::not_supported("kind")),
+        Kind::ConfigRepo => {
+            let Whole { metadata, spec, .. } = read(document.text, document.line)?;
+            Declaration::ConfigRepo(declared(metadata, spec))
+        }
     })
+}
+
+/// A resource of a kind without a namespace.
+fn declared<K, S>(metadata: Metadata<K>, spec: S) -> Declared<K, S> {
+    let Metadata { name: key, labels, managed_by } = metadata;
+    Declared { key, labels, managed_by, spec }
 }
 
 /// Reads the value of a declaration's key, and checks that it is about that key.

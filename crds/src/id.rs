@@ -319,6 +319,7 @@ impl Kind {
         let short = match word.as_str() {
             "svc" => Some(Self::Service),
             "nz" | "zone" | "zones" => Some(Self::NetworkZone),
+            "repo" | "repos" => Some(Self::ConfigRepo),
             _ => None,
         };
         short.or_else(|| Self::ALL.into_iter().find(|kind| word == kind.plural() || word == kind.singular()))
@@ -331,8 +332,9 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Which resource: a kind, and the name that this kind has.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Which resource: a kind, and the name that this kind has. Written as its path: `services/default/web`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ResourceKey {
     /// A Service, by namespace and name.
     Service(ServiceKey),
@@ -380,6 +382,19 @@ impl ResourceKey {
             Kind::NetworkZone => Self::NetworkZone(name.parse()?),
             Kind::ConfigRepo => Self::ConfigRepo(name.parse()?),
         })
+    }
+}
+
+impl TryFrom<String> for ResourceKey {
+    type Error = IdError;
+    fn try_from(text: String) -> Result<Self, IdError> {
+        Self::from_path(&text)
+    }
+}
+
+impl From<ResourceKey> for String {
+    fn from(key: ResourceKey) -> String {
+        key.path()
     }
 }
 

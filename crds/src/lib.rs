@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here is async, does I/O, reads a clock or draws a random number.
 
 pub mod condition;
+pub mod configrepo;
 pub mod digest;
 pub mod document;
 pub mod fields;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::configrepo::CommitId;
 use crate::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
 use crate::host::Target;
 use crate::id::{Generation, HostId, MachineId, RevisionNumber, Sequence};
@@ -244,8 +245,11 @@ pub struct Revision {
 pub struct SourceOrigin {
     /// The machine id of the controller that read it.
     pub machine: MachineId,
-    /// The directory there.
+    /// The directory there; `configrepo/fleet apps/web` where it is one of a ConfigRepo.
     pub path: String,
+    /// The commit that it was in when it was read, where it is one of a ConfigRepo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
 }
 
 /// Why a rollout is made.

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use crate::configrepo::ConfigRepoSpec;
 use crate::document::{API_VERSION, Metadata, ServiceMetadata};
 use crate::host::HostSpec;
-use crate::id::{HostName, Kind, ZoneName};
+use crate::id::{HostName, Kind, RepoName, ZoneName};
 use crate::service::ServiceSpec;
 use crate::zone::NetworkZoneSpec;
 
@@ -17,7 +18,7 @@ mod newtypes;
 mod supported;
 
 /// Patterns of fields that are plain text to serde and have a form all the same: kind, place, pattern.
-const PATTERNS: [(Kind, &str, &str); 12] = [
+const PATTERNS: [(Kind, &str, &str); 18] = [
     (Kind::Service, "/spec/properties/source/properties/path", r"^[^\x00-\x1f]+$"),
     (Kind::Service, "/spec/properties/runtime/properties/user", LOGIN),
     (Kind::Service, "/spec/properties/runtime/properties/limits/properties/memory", r"^[1-9][0-9]{0,14}[KMGT]?$"),
@@ -30,13 +31,21 @@ const PATTERNS: [(Kind, &str, &str); 12] = [
     (Kind::Host, "/spec/properties/identity/properties/keyFile", r#"^(/|~/)[^\x00-\x1f"%$]+$"#),
     (Kind::Host, "/spec/properties/remoteDir", r"^(/[A-Za-z0-9._-]+)+$"),
     (Kind::Host, "/spec/properties/proxyJump", newtypes::LABEL),
+    (Kind::ConfigRepo, "/spec/properties/credentials/properties/keyFile", FILE),
+    (Kind::ConfigRepo, "/spec/properties/credentials/properties/caFile", FILE),
+    (Kind::ConfigRepo, "/spec/properties/credentials/properties/user", r"^[^\x00-\x1f]+$"),
+    (Kind::ConfigRepo, "/spec/properties/credentials/properties/passwordEnv", VARIABLE),
+    (Kind::ConfigRepo, "/spec/properties/verify/properties/allowedSigners", FILE),
+    (Kind::ConfigRepo, "/spec/properties/webhook/properties/secretEnv", VARIABLE),
 ];
 
 const ADDRESS: &str = r"^[A-Za-z0-9._:%][A-Za-z0-9._:%-]*$";
+const FILE: &str = r"^~?(/[A-Za-z0-9._-]+)+$";
+const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const LOGIN: &str = r"^[A-Za-z0-9._][A-Za-z0-9._-]*$";
 
 /// The kinds that have a schema: those that this version reads.
-pub(crate) const KINDS: [Kind; 3] = [Kind::Service, Kind::Host, Kind::NetworkZone];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Service, Kind::Host, Kind::NetworkZone, Kind::ConfigRepo];
 
 /// The schema of one type, without references, so that an editor shows each field's own words.
 fn of<T: JsonSchema>() -> Value {
@@ -57,7 +66,10 @@ pub(crate) fn document(kind: Kind) -> Value {
         Kind::NetworkZone => {
             (of::<Metadata<ZoneName>>(), of::<NetworkZoneSpec>(), "A network, and what may be spoken in it.")
         }
-        Kind::ConfigRepo => unreachable!("this version does not read it"),
+        Kind::ConfigRepo => {
+            let metadata = of::<Metadata<RepoName>>();
+            (metadata, of::<ConfigRepoSpec>(), "A Git repository that the controller follows.")
+        }
     };
     let mut properties = json!({
         "apiVersion": {"const": API_VERSION, "description": "The version of the declaration."},

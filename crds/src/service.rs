@@ -7,10 +7,11 @@ use std::num::{NonZeroU16, NonZeroU32};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::configrepo::TreeId;
 use crate::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
 use crate::fields;
 use crate::host::Labels;
-use crate::id::HostId;
+use crate::id::{HostId, RepoName};
 use crate::manifest::ReleasePath;
 use crate::problem::Problem;
 use crate::span::Span;
@@ -80,6 +81,10 @@ pub struct Source {
     /// A Git repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
+    /// A directory of the commit that a ConfigRepo follows. The controller writes this where a Service that is declared
+    /// in a repository has a relative `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<RepoTree>,
     /// Globs of what belongs to the release; everything where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
@@ -89,6 +94,28 @@ pub struct Source {
     /// How a change is noticed.
     #[serde(default)]
     pub change_detection: ChangeDetection,
+}
+
+/// A directory of the commit that a ConfigRepo follows. It is named by what it holds and not by the commit, so that a
+/// commit changes only the declarations whose files it touches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepoTree {
+    /// The ConfigRepo.
+    pub name: RepoName,
+    /// The directory, from the root of the repository; its root where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<ReleasePath>,
+    /// What it holds.
+    pub tree: TreeId,
+}
+
+impl fmt::Display for RepoTree {
+    /// `configrepo/fleet apps/web`, for people.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "configrepo/{} {}", self.name, self.path.as_ref().map_or(".", ReleasePath::as_str))
+    }
 }
 
 /// A Git repository as a source.

@@ -1,13 +1,14 @@
 //! Status: what the controller says of a resource, under a key of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::configrepo::CommitId;
 use crate::digest::ReleaseDigest;
-use crate::id::{ClusterId, Generation, HostId, MachineId, RevisionNumber, Sequence};
+use crate::id::{ClusterId, Generation, HostId, MachineId, ResourceKey, RevisionNumber, Sequence};
 use crate::observation::Scope;
 use crate::record::{Evidence, Purpose, RolloutState};
 
@@ -167,6 +168,85 @@ pub struct HostStatus {
     /// The store that it belongs to, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<ClusterId>,
+}
+
+/// What is said of a ConfigRepo.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigRepoStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+    /// The commit that was looked at last, whether or not it could be taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempted: Option<CommitId>,
+    /// The commit that is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<CommitId>,
+    /// What led to it: `refs/heads/main`.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Who signed the commit that is in force, where that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// What is wrong in which file; the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FileError>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_errors: usize,
+    /// What it owns, by the file that declares it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inventory: BTreeMap<String, BTreeSet<ResourceKey>>,
+    /// What it owns, and no file declares any more.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub left: BTreeSet<ResourceKey>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl ConfigRepoStatus {
+    /// Whether it declares a resource by a file.
+    pub fn declares(&self, resource: &ResourceKey) -> bool {
+        self.inventory.values().any(|resources| resources.contains(resource))
+    }
+
+    /// Everything that it owns.
+    pub fn owns(&self) -> impl Iterator<Item = &ResourceKey> {
+        self.inventory.values().flatten().chain(&self.left)
+    }
+}
+
+/// What is wrong in a file of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileError {
+    /// Which, from the root of the repository.
+    pub file: String,
+    /// Where, from 1; nothing where it is the file as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Where, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl std::fmt::Display for FileError {
+    /// `production/web.yaml:3:7: spec.network.port: …`
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}", self.file)?;
+        for number in [self.line, self.column].into_iter().flatten() {
+            write!(out, ":{number}")?;
+        }
+        write!(out, ": {}", self.message)
+    }
 }
 
 /// What is said of a resource that has no state of its own: a NetworkZone.

@@ -31,6 +31,15 @@ impl Ran {
         ensure!(self.code == code, "expected exit code {code}: {self}");
         Ok(self.stdout)
     }
+
+    /// Standard error, where the exit code is `code`.
+    ///
+    /// # Errors
+    /// With everything it wrote, where it is another one.
+    pub fn expect_error(self, code: i32) -> Result<String> {
+        ensure!(self.code == code, "expected exit code {code}: {self}");
+        Ok(self.stderr)
+    }
 }
 
 impl fmt::Display for Ran {

@@ -109,6 +109,14 @@ impl Controller {
         http::get(self.listen, path)
     }
 
+    /// What it answers to what is sent to a path of its own port.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<http::Answer> {
+        http::post(self.listen, path, headers, body)
+    }
+
     /// Waits until it answers at all, as leader or as standby.
     ///
     /// # Errors

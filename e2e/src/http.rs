@@ -23,10 +23,28 @@ pub struct Answer {
 /// # Errors
 /// When nobody answers within a few seconds, or not by HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+    let question = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    ask(address, question.as_bytes())
+}
+
+/// Sends `body` to `path` with more headers.
+///
+/// # Errors
+/// When nobody answers within a few seconds, or not by HTTP.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n{more}\r\n",
+        body.len()
+    );
+    ask(address, &[head.as_bytes(), body].concat())
+}
+
+fn ask(address: SocketAddr, question: &[u8]) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).context("connecting")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").context("asking")?;
+    stream.write_all(question).context("asking")?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).context("reading the answer")?;
     let text = String::from_utf8_lossy(&text);

@@ -127,7 +127,15 @@ impl World {
     /// # Errors
     /// When it cannot be written.
     pub fn program(&self, name: &str, version: &str) -> Result<Program> {
-        let program = Program::create(self.dir().join("src").join(name))?;
+        self.program_at(&self.dir().join("src").join(name), version)
+    }
+
+    /// The same in a directory of its own: one of a repository.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn program_at(&self, directory: &Path, version: &str) -> Result<Program> {
+        let program = Program::create(directory.to_owned())?;
         program.good(version)?;
         Ok(program)
     }

@@ -6,12 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use windlass_crds::configrepo::Manager;
+use windlass_crds::document::places::{FieldPlaces, placed};
 use windlass_crds::document::{self, Declaration, Document};
 use windlass_crds::id::{Namespace, ResourceKey};
 use windlass_crds::problem::Problem;
 
 use crate::failure::UsageError;
-use crate::field_places::FieldPlaces;
 use crate::output::{self, Label};
 
 /// The names that declarations in a directory have.
@@ -59,6 +60,24 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn key(&self) -> ResourceKey {
         self.declaration.key()
+    }
+
+    /// Says that people declare it, whatever a ConfigRepo says.
+    ///
+    /// # Errors
+    /// When that cannot be written into its text.
+    pub(crate) fn adopt(&mut self) -> anyhow::Result<()> {
+        let people = self.declaration.clone().with_manager(Some(Manager::People));
+        let edited = |text: &str| document::parse(&Document { text, line: 1 }).ok();
+        let found = FieldPlaces::of(&self.text).and_then(|places| {
+            put_behind_name(&self.text, &places, "managedBy", "people", |text| {
+                edited(text).filter(|declaration| *declaration == people)
+            })
+        });
+        let (text, declaration) =
+            found.with_context(|| format!("{}: metadata.managedBy cannot be written into it", self.place))?;
+        (self.text, self.declaration) = (text, declaration);
+        Ok(())
     }
 }
 
@@ -225,7 +244,12 @@ fn load_one(
     {
         (text, declaration) =
             match FieldPlaces::of(&text).filter(|places| places.exact("metadata.namespace").is_none()) {
-                Some(places) => put_into(&text, &places, namespace, |text| edited(text).ok()),
+                Some(places) => put_behind_name(&text, &places, "namespace", namespace.as_str(), |text| {
+                    let is_there = |read: &Declaration| {
+                        matches!(read, Declaration::Service(service) if service.key.namespace == *namespace)
+                    };
+                    edited(text).ok().filter(is_there)
+                }),
                 None => None,
             }
             .ok_or_else(|| {
@@ -241,49 +265,39 @@ fn load_one(
 /// Lines stay where they are.
 fn declared_part(text: &str) -> String {
     let Some(places) = FieldPlaces::of(text) else { return text.to_owned() };
-    let generation = places.exact("metadata.generation");
-    if generation.is_none() && places.exact("status").is_none() {
+    let added = ["generation", "managedBy"].map(|name| (name, places.exact(&format!("metadata.{name}"))));
+    if added.iter().all(|(_, place)| place.is_none()) && places.exact("status").is_none() {
         return text.to_owned();
     }
     if let Ok(mut document) = serde_json::from_str::<serde_json::Value>(text) {
         document.as_object_mut().map(|document| document.remove("status"));
-        document["metadata"].as_object_mut().map(|metadata| metadata.remove("generation"));
+        for (name, _) in added {
+            document["metadata"].as_object_mut().map(|metadata| metadata.remove(name));
+        }
         return format!("{document:#}");
     }
-    let generation = generation.map(|place| place.line);
     let mut in_status = false;
     let lines = text.lines().enumerate().map(|(index, line)| {
         let is_field = line.starts_with(|first: char| !first.is_whitespace() && first != '#' && first != '-');
         in_status = if is_field { line.starts_with("status:") } else { in_status };
-        let is_generation = generation == Some(index + 1) && line.trim_start().starts_with("generation:");
-        if in_status || is_generation { "\n".to_owned() } else { format!("{line}\n") }
+        let is_added = added.iter().any(|(name, place)| {
+            place.as_ref().is_some_and(|place| place.line == index + 1)
+                && line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+        });
+        if in_status || is_added { "\n".to_owned() } else { format!("{line}\n") }
     });
     lines.collect()
 }
 
-/// A problem with its place: crds tells structural ones with theirs, others by their field.
+/// A problem with its place.
 fn complaint(file: &SourceFile, document: &Document<'_>, places: Option<&FieldPlaces>, problem: &Problem) -> Complaint {
     let label = &file.label;
-    if problem.field.is_empty() {
-        let message = problem.message.replace("--> <input>:", &format!("--> {label}:"));
-        let (place, message) = match split_place(&message) {
-            Some((line, column, rest)) => (format!("{label}:{line}:{column}"), rest.to_owned()),
-            None => (format!("{label}:{}", document.line), message),
-        };
-        return Complaint { place, message };
-    }
-    let place = match places.map(|places| places.nearest(&problem.field)) {
-        Some(at) => format!("{label}:{}:{}", document.line + at.line - 1, at.column),
-        None => format!("{label}:{}", document.line),
+    let placed = placed(problem, document.line, places);
+    let place = match placed.column {
+        Some(column) => format!("{label}:{}:{column}", placed.line),
+        None => format!("{label}:{}", placed.line),
     };
-    Complaint { place, message: problem.to_string() }
-}
-
-/// Takes `error: line 9 column 5: ` from the front of a message.
-fn split_place(message: &str) -> Option<(usize, usize, &str)> {
-    let (line, rest) = message.strip_prefix("error: line ")?.split_once(" column ")?;
-    let (column, rest) = rest.split_once(": ")?;
-    Some((line.parse().ok()?, column.parse().ok()?, rest))
+    Complaint { place, message: placed.message.replace("--> <input>:", &format!("--> {label}:")) }
 }
 
 /// Makes a relative source path absolute in place, and gives what it became. Whether that means anything to the
@@ -324,24 +338,24 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-/// Writes a namespace behind the name of a document that says none, in whichever of YAML's two styles it reads as
-/// the same document in that namespace.
-fn put_into(
+/// Writes a field of `metadata` behind the name of a document that has none, in whichever of YAML's two styles `parse`
+/// takes the result.
+fn put_behind_name(
     text: &str,
     places: &FieldPlaces,
-    namespace: &Namespace,
+    field: &str,
+    value: &str,
     parse: impl Fn(&str) -> Option<Declaration>,
 ) -> Option<(String, Declaration)> {
     let end = places.exact("metadata.name")?.scalar?.end;
     let line = &text[text[..end].rfind('\n').map_or(0, |at| at + 1)..end];
     let indent = &line[..line.len() - line.trim_start().len()];
-    let candidates = [format!("\n{indent}namespace: {namespace}"), format!(", \"namespace\": \"{namespace}\"")];
+    let candidates = [format!("\n{indent}{field}: {value}"), format!(", \"{field}\": \"{value}\"")];
     candidates.into_iter().find_map(|insertion| {
         let mut text = text.to_owned();
         text.insert_str(end, &insertion);
         let declaration = parse(&text)?;
-        matches!(&declaration, Declaration::Service(service) if service.key.namespace == *namespace)
-            .then_some((text, declaration))
+        Some((text, declaration))
     })
 }
 
@@ -380,7 +394,9 @@ mod tests {
         let added = one("metadata:\n  generation: 7\n  name: web\n", "status:\n  ready: 1\n  # x\n  hosts: {}\n");
         assert_eq!(added.replace("\n\n", "\n").trim_end(), plain.trim_end());
         assert_eq!(added.lines().nth(4), Some("  name: web"), "{added}");
-        let json = r#"{"metadata": {"name": "web", "generation": 7}, "status": {}}"#;
+        let managed = one("metadata:\n  name: web\n  managedBy: configrepo/fleet\n", "");
+        assert_eq!(managed.replace("\n\n", "\n").trim_end(), plain.trim_end());
+        let json = r#"{"metadata": {"name": "web", "generation": 7, "managedBy": "people"}, "status": {}}"#;
         assert_eq!(declared_part(json).replace([' ', '\n'], ""), r#"{"metadata":{"name":"web"}}"#);
         assert_eq!(declared_part("a: [\n"), "a: [\n");
     }

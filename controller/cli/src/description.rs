@@ -50,7 +50,23 @@ pub(crate) fn describe(subject: &Subject<'_>) -> String {
             text += &section("Last failure", &told.failure.as_ref().map(failure).unwrap_or_default());
         }
         ResourceKey::Host(name) => text += &section("Services", &carried(&name.to_string(), subject)),
-        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {}
+        ResourceKey::ConfigRepo(_) => {
+            let told = resource.repo_status();
+            let mut errors: Vec<String> =
+                told.errors.iter().map(|error| cut(&printable(&error.to_string()), LINE)).collect();
+            if told.more_errors > 0 {
+                errors.push(format!("and {} more", told.more_errors));
+            }
+            text += &section("Errors", &errors);
+            let owns = told.inventory.iter().map(|(file, keys)| {
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                vec![file.clone(), keys.join(" ")]
+            });
+            text += &section("Owns", &table(["FILE", "DECLARES"], owns));
+            let left: Vec<String> = told.left.iter().map(ToString::to_string).collect();
+            text += &section("Declared by no file any more", &left);
+        }
+        ResourceKey::NetworkZone(_) => {}
     }
     text += &section("Events", &events(subject));
     let outlook = outlook(resource);
@@ -115,6 +131,22 @@ fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
                 ("Labels", or_none(&labels.collect::<Vec<_>>())),
             ]
         }
+        Some(Ok(Declaration::ConfigRepo(repo))) => {
+            let spec = &repo.spec;
+            let reference =
+                spec.reference.as_ref().map_or_else(|| "the default branch".to_owned(), ToString::to_string);
+            let path = spec.path.as_ref().map_or_else(|| "all of it".to_owned(), ToString::to_string);
+            let yes = |on: bool| if on { "yes" } else { "no" }.to_owned();
+            vec![
+                ("URL", spec.url.to_string()),
+                ("Ref", reference),
+                ("Path", path),
+                ("Interval", spec.interval.to_string()),
+                ("Prune", yes(spec.prune)),
+                ("Suspended", yes(spec.suspend)),
+                ("Signed", yes(spec.verify.is_some())),
+            ]
+        }
         Some(Ok(Declaration::NetworkZone(zone))) => vec![
             ("Location", zone.spec.location.to_string()),
             ("CIDRs", zone.spec.cidrs.iter().map(plain).collect::<Vec<_>>().join(", ")),
@@ -141,7 +173,20 @@ fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
             let systemd = told.systemd.map(|version| format!(" {version}")).unwrap_or_default();
             fields.extend(told.scope.map(|scope| ("systemd", format!("{}{systemd}", plain(&scope)))));
         }
-        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {}
+        ResourceKey::ConfigRepo(_) => {
+            let told = resource.repo_status();
+            let from = told.reference.map(|reference| format!(", from {reference}")).unwrap_or_default();
+            let by = told.signer.map(|signer| format!(", signed by {signer}")).unwrap_or_default();
+            let attempted = told.attempted.filter(|commit| Some(commit) != told.applied.as_ref());
+            fields.extend(told.applied.map(|commit| ("In force", format!("{commit}{from}{by}"))));
+            fields.extend(attempted.map(|commit| ("Attempted", commit.to_string())));
+        }
+        ResourceKey::NetworkZone(_) => {}
+    }
+    if let Some(Ok(declaration)) = resource.declaration()
+        && let Some(manager) = declaration.managed_by()
+    {
+        fields.push(("Managed by", manager.to_string()));
     }
     fields
 }
@@ -150,6 +195,7 @@ fn service_fields(spec: &ServiceSpec) -> Vec<(&'static str, String)> {
     let hosts = spec.placement.hosts.iter().map(ToString::to_string);
     let labels = spec.placement.selector.iter().map(|(name, value)| format!("{name}={value}"));
     let source = spec.source.path.clone().or_else(|| spec.source.git.as_ref().map(|git| git.url.clone()));
+    let source = source.or_else(|| spec.source.repo.as_ref().map(ToString::to_string));
     let command = std::iter::once(spec.runtime.entry_point.to_string()).chain(spec.runtime.args.iter().cloned());
     let port = spec.network.as_ref().map(|network| {
         let transport = network.transport.map_or_else(|| "the zone's transport".to_owned(), |how| how.to_string());

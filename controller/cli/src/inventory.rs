@@ -8,7 +8,7 @@ use windlass_crds::document::{self, Declaration};
 use windlass_crds::id::{Generation, ResourceKey};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::Owned;
-use windlass_crds::status::{AnyStatus, HostStatus, ServiceStatus};
+use windlass_crds::status::{AnyStatus, ConfigRepoStatus, HostStatus, ServiceStatus};
 use windlass_engine::events::Event;
 use windlass_store::{Change, Entry, Key, ReadError, RequestId, Scope, Section, Store, Update};
 
@@ -77,6 +77,11 @@ impl Resource {
 
     /// The status of a Host.
     pub(crate) fn host_status(&self) -> HostStatus {
+        read(self.status.as_ref()).unwrap_or_default()
+    }
+
+    /// The status of a ConfigRepo.
+    pub(crate) fn repo_status(&self) -> ConfigRepoStatus {
         read(self.status.as_ref()).unwrap_or_default()
     }
 

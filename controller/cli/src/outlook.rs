@@ -90,6 +90,14 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         Reason::Converged | Reason::AsExpected | Reason::Reachable => {
             "nothing to do; it is looked at at its intervals, and what changes is put right".to_owned()
         }
+        Reason::Applied => "it is asked for something new at its interval, and what others change is put back".to_owned(),
+        Reason::Suspended => "nothing is taken from it, and nothing is put back".to_owned(),
+        Reason::RepoUnavailable | Reason::RefNotFound | Reason::RepoInvalid => {
+            "it is asked again by itself; the last commit that was good stays in force".to_owned()
+        }
+        Reason::UnsignedCommit | Reason::SignerNotAllowed | Reason::EmptyTree | Reason::RepoTooLarge => {
+            "the commit is not taken; the last one that was good stays in force".to_owned()
+        }
         Reason::NotObserved => "it is looked at as soon as a controller runs".to_owned(),
         _ => "what runs goes on; the last declaration that made sense stays in force".to_owned(),
     }
@@ -132,11 +140,22 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         Reason::LoginRefused | Reason::HostUnsuitable | Reason::HostKeyRejected | Reason::HostUnreachable => {
             format!("`windlass host check {}` says what is missing there", host_name(key))
         }
+        Reason::Suspended => "take `suspend: true` out of its declaration to let it go on".to_owned(),
+        Reason::RepoUnavailable | Reason::RefNotFound | Reason::RepoInvalid => {
+            format!("`windlass reconcile {key} --wait` asks it now")
+        }
+        Reason::UnsignedCommit | Reason::SignerNotAllowed | Reason::EmptyTree | Reason::RepoTooLarge => {
+            "mend it in the repository and push".to_owned()
+        }
+        Reason::Conflict => {
+            "decide who declares it: one repository, or people with `windlass apply --adopt`".to_owned()
+        }
         Reason::OwnedByAnother => format!("`windlass host adopt {}` takes the host over", host_name(key)),
         Reason::HostNotFound | Reason::NoHosts => {
             "declare the host, or give a declared one the label: `windlass get hosts -o wide`".to_owned()
         }
         Reason::Converged
+        | Reason::Applied
         | Reason::AsExpected
         | Reason::Reachable
         | Reason::Removing

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use windlass_crds::condition::ConditionType;
+use windlass_crds::configrepo::CommitId;
 use windlass_crds::document::{API_VERSION, Declaration};
 use windlass_crds::id::{Kind, ResourceKey};
 use windlass_crds::status;
@@ -29,13 +30,14 @@ pub(crate) fn headings(kind: Kind, detail: Detail) -> Vec<String> {
         Kind::Service => &["READY", "STATUS", "REVISION", "SINCE"][..],
         Kind::Host => &["ADDRESS", "STATUS", "MACHINE"],
         Kind::NetworkZone => &["LOCATION", "CIDRS", "ENCRYPTION", "STATUS"],
-        Kind::ConfigRepo => &["STATUS"],
+        Kind::ConfigRepo => &["REF", "COMMIT", "OWNS", "STATUS"],
     });
     if detail.wide {
         headings.extend(match kind {
             Kind::Service => &["TARGET", "RELEASE", "ROLLOUT", "HOSTS"][..],
             Kind::Host => &["USER", "SCOPE", "SYSTEMD", "LABELS"],
-            Kind::NetworkZone | Kind::ConfigRepo => &[],
+            Kind::NetworkZone => &[],
+            Kind::ConfigRepo => &["ATTEMPTED", "ERRORS", "URL"],
         });
     }
     headings.into_iter().map(str::to_owned).collect()
@@ -59,7 +61,7 @@ pub(crate) fn row(resource: &Resource, detail: Detail, now: Timestamp) -> Vec<St
         Kind::Service => service_cells(&mut row, resource, detail, now),
         Kind::Host => host_cells(&mut row, resource, detail),
         Kind::NetworkZone => zone_cells(&mut row, resource),
-        Kind::ConfigRepo => row.push(cell(&resource.reason())),
+        Kind::ConfigRepo => repo_cells(&mut row, resource, detail),
     }
     row
 }
@@ -114,6 +116,24 @@ fn zone_cells(row: &mut Vec<String>, resource: &Resource) {
     row.push(optional(cidrs));
     row.push(optional(spec.map(|spec| plain(&spec.encryption))));
     row.push(cell(&resource.reason()));
+}
+
+fn repo_cells(row: &mut Vec<String>, resource: &Resource, detail: Detail) {
+    let told = resource.repo_status();
+    let spec = match resource.declaration() {
+        Some(Ok(Declaration::ConfigRepo(declared))) => Some(declared.spec),
+        _ => None,
+    };
+    let reference = spec.as_ref().and_then(|spec| spec.reference.as_ref());
+    row.push(optional(reference));
+    row.push(optional(told.applied.as_ref().map(CommitId::short)));
+    row.push(optional(resource.status.as_ref().map(|_| told.owns().count())));
+    row.push(cell(&resource.reason()));
+    if detail.wide {
+        row.push(optional(told.attempted.as_ref().map(CommitId::short)));
+        row.push(optional(resource.status.as_ref().map(|_| told.errors.len() + told.more_errors)));
+        row.push(optional(spec.as_ref().map(|spec| &spec.url)));
+    }
 }
 
 /// A value as it stands in a declaration.

@@ -5,14 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use windlass_crds::configrepo::Manager;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels};
-use windlass_crds::id::{HostId, HostName, Kind, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName};
+use windlass_crds::id::{
+    HostId, HostName, Kind, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName,
+};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
 use windlass_crds::service::ServiceSpec;
+use windlass_crds::status::ConfigRepoStatus;
 use windlass_crds::zone::NetworkZoneSpec;
 use windlass_planner::input::RemovalGate;
 use windlass_planner::planted::{Bug, planted};
@@ -54,10 +58,29 @@ pub struct State {
     revisions: BTreeMap<ServiceKey, Arc<BTreeMap<RevisionNumber, Revision>>>,
     rollouts: BTreeMap<ServiceKey, Arc<Rollouts>>,
     revision: StoreRevision,
+    /// What is said of ConfigRepos, and what each owns by that.
+    repos: BTreeMap<RepoName, Repo>,
     /// What is declared beside Services; nothing once some of that has changed, until somebody asks.
     around: Option<Around>,
     /// What would be taken down if nobody stopped it.
     removals: Tally,
+}
+
+/// What is said of a ConfigRepo.
+#[derive(Debug, Clone)]
+struct Repo {
+    said: Arc<ConfigRepoStatus>,
+    /// What it owns: each change of a declaration asks whose it is.
+    owned: BTreeSet<ResourceKey>,
+}
+
+/// What a ConfigRepo has to know to write what it declares.
+#[derive(Debug, Clone, Default)]
+pub struct AroundRepo {
+    /// What is stored of what it declares, owns, or is said to manage.
+    pub declared: BTreeMap<ResourceKey, Read>,
+    /// The other ConfigRepos that are declared, and what is said of them.
+    pub others: BTreeMap<RepoName, Arc<ConfigRepoStatus>>,
 }
 
 /// What is declared beside Services, read once for all who ask: each plan does.
@@ -119,11 +142,11 @@ impl Surroundings {
         }
         match (&read.parsed, key) {
             (Ok(declaration), _) => match declaration.as_ref() {
-                Declaration::Host(Declared { key, labels, spec }) => {
+                Declaration::Host(Declared { key, labels, spec, .. }) => {
                     self.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
                 }
                 Declaration::NetworkZone(zone) => self.zones.push((zone.key.clone(), zone.spec.clone())),
-                Declaration::Service(_) => {}
+                Declaration::Service(_) | Declaration::ConfigRepo(_) => {}
             },
             (Err(_), ResourceKey::NetworkZone(_)) => self.broken_zones.push(key.clone()),
             (Err(_), _) => {}
@@ -228,6 +251,34 @@ impl Cache {
             status: state.statuses.get(key).cloned(),
             requests: state.asked(key),
         }
+    }
+
+    /// What a ConfigRepo has to know to write `wanted`.
+    pub fn around_repo<'a>(&self, name: &RepoName, wanted: impl Iterator<Item = &'a ResourceKey>) -> AroundRepo {
+        let state = self.lock();
+        let manager = Manager::Repo(name.clone());
+        let ours = |read: &Read| read.parsed.as_ref().is_ok_and(|declared| declared.managed_by() == Some(&manager));
+        let named = |key: &ResourceKey| Some((key.clone(), state.declared.get(key)?.clone()));
+        let mut declared: BTreeMap<ResourceKey, Read> = wanted.filter_map(named).collect();
+        declared.extend(state.repos.get(name).into_iter().flat_map(|repo| &repo.owned).filter_map(named));
+        let rest = state.declared.iter().filter(|(_, read)| ours(read));
+        declared.extend(rest.map(|(key, read)| (key.clone(), read.clone())));
+        let others = state.declared.keys().filter_map(|key| match key {
+            ResourceKey::ConfigRepo(other) if other != name => {
+                let said = state.repos.get(other).map(|repo| Arc::clone(&repo.said)).unwrap_or_default();
+                Some((other.clone(), said))
+            }
+            _ => None,
+        });
+        AroundRepo { declared, others: others.collect() }
+    }
+
+    /// The ConfigRepos that own something of what has changed: they put their own back.
+    pub fn owners_of(&self, changed: &BTreeSet<ResourceKey>) -> BTreeSet<ResourceKey> {
+        let state = self.lock();
+        let owns = |repo: &Repo| changed.iter().any(|key| repo.owned.contains(key));
+        let owners = state.repos.iter().filter(|(_, repo)| owns(repo));
+        owners.map(|(name, _)| ResourceKey::ConfigRepo(name.clone())).collect()
     }
 
     /// Whether anything is asked of a resource.
@@ -397,6 +448,11 @@ impl State {
                 touched.insert(target);
             }
             Key::Status(resource) => {
+                if let ResourceKey::ConfigRepo(name) = &resource {
+                    let said: ConfigRepoStatus = serde_json::from_slice(&value).unwrap_or_default();
+                    let owned = said.owns().cloned().collect();
+                    self.repos.insert(name.clone(), Repo { said: Arc::new(said), owned });
+                }
                 self.statuses.insert(resource, Stored { value: value.into(), at });
             }
             Key::Owned(service) => match serde_json::from_slice(&value) {
@@ -439,6 +495,9 @@ impl State {
                 }
             }
             Key::Status(resource) => {
+                if let ResourceKey::ConfigRepo(name) = resource {
+                    self.repos.remove(name);
+                }
                 self.statuses.remove(resource);
             }
             Key::Owned(service) => {

@@ -58,6 +58,10 @@ checkpoints! {
     BeforeRevert => "before-revert",
     /// It has gone back.
     AfterRevert => "after-revert",
+    /// A commit of a ConfigRepo is fetched, and nothing of it is written.
+    CommitFetched => "commit-fetched",
+    /// Some of what it declares is written, and nothing is said of it.
+    DeclarationsWritten => "declarations-written",
     /// Every host is done, and the rollout is not closed.
     BeforeClose => "before-close",
     /// The rollout is closed.

@@ -22,6 +22,7 @@ use crate::contacts::Contacts;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::repos::{Hooks, RepoMemories};
 
 /// So many releases are on their way to hosts at once: a controller's uplink is shared, and each takes a file handle
 /// and a buffer.
@@ -78,6 +79,10 @@ pub struct Controller<F> {
     host_locks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Which hosts are out of reach.
     pub contacts: Contacts,
+    /// What is remembered of ConfigRepos.
+    pub repos: RepoMemories,
+    /// Which of them a webhook has called.
+    pub hooks: Arc<Hooks>,
     manifests: Mutex<BTreeMap<ReleaseDigest, Arc<Manifest>>>,
     /// When all files of a release were last seen to be here.
     whole: Mutex<BTreeMap<ReleaseDigest, Instant>>,
@@ -152,6 +157,8 @@ pub struct Parts<F> {
     pub queue: Arc<Queue>,
     /// What is counted and timed.
     pub metrics: Arc<Metrics>,
+    /// Which ConfigRepos a webhook has called.
+    pub hooks: Arc<Hooks>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -175,7 +182,7 @@ impl<F: Fleet> Controller<F> {
     }
 
     fn with(parts: Parts<F>, leadership: Option<Leadership>, term: u64) -> Self {
-        let Parts { store, cache, fleet, sources, identity, queue, metrics, clock } = parts;
+        let Parts { store, cache, fleet, sources, identity, queue, metrics, hooks, clock } = parts;
         Self {
             events: Events::default(),
             metrics,
@@ -195,6 +202,8 @@ impl<F: Fleet> Controller<F> {
             memories: Mutex::default(),
             host_locks: Mutex::default(),
             contacts: Contacts::default(),
+            repos: RepoMemories::default(),
+            hooks,
             manifests: Mutex::default(),
             whole: Mutex::default(),
         }

@@ -63,6 +63,8 @@ impl<F: Fleet> Controller<F> {
             // Somebody has just declared it, and has finished editing.
             None => Some(ScanMode::Ask),
             Some(_) if asked => Some(ScanMode::Ask),
+            // What a commit holds is in its name.
+            Some(scan) if accepted.spec.source.repo.is_some() && scan.trouble.is_none() => None,
             Some(scan) if scan.at.elapsed() >= pause(interval, scan) => Some(ScanMode::Interval),
             Some(_) => None,
         }
@@ -70,7 +72,11 @@ impl<F: Fleet> Controller<F> {
 
     /// Looks at the source of a declaration; `before` is what was found last.
     pub async fn scan(&self, accepted: &Accepted, mode: ScanMode, before: Option<Scan>) -> Option<Scan> {
-        let Source { path, git: _, include, exclude, change_detection: _ } = &accepted.spec.source;
+        let Source { path, git: _, repo, include, exclude, change_detection: _ } = &accepted.spec.source;
+        if let Some(tree) = repo {
+            let found = self.sources.repo_release(tree, include, exclude).await;
+            return Some(digest_scan(found, accepted.generation.0, before.as_ref()));
+        }
         let tree =
             SourceTree { root: PathBuf::from(path.as_ref()?), include: include.clone(), exclude: exclude.clone() };
         let last = before.as_ref().and_then(|scan| scan.found.as_ref()).map(|release| release.digest);
@@ -86,7 +92,8 @@ impl<F: Fleet> Controller<F> {
         view: &ServiceView,
         memory: &Memory,
     ) -> (Files, Option<Complaint>) {
-        let Some(path) = &accepted.spec.source.path else {
+        let Source { path, repo, .. } = &accepted.spec.source;
+        let Some(place) = repo.as_ref().map(ToString::to_string).or_else(|| path.clone()) else {
             return (Files::AsBefore, Some(complaint(&[Problem::not_supported("spec.source.git")])));
         };
         let Some(scan) = &memory.scan else { return (Files::AsBefore, None) };
@@ -95,7 +102,7 @@ impl<F: Fleet> Controller<F> {
             trouble.filter(|(complaint, times)| complaint.reason != Reason::SourceUnsettled || *times >= UNSETTLED);
         match (&scan.found, trouble) {
             (_, Some((complaint, _))) => (Files::AsBefore, Some(complaint.clone())),
-            (Some(release), None) => self.accept(key, accepted, view, release, path),
+            (Some(release), None) => self.accept(key, accepted, view, release, &place),
             (None, None) => (Files::AsBefore, None),
         }
     }
@@ -111,6 +118,11 @@ impl<F: Fleet> Controller<F> {
     ) -> (Files, Option<Complaint>) {
         if let Some(complaint) = unfit(&accepted.spec, &release.manifest) {
             return (Files::AsBefore, Some(complaint));
+        }
+        if let Some(tree) = &accepted.spec.source.repo {
+            let commit = self.repos.commit(&tree.name);
+            let origin = SourceOrigin { machine: self.machine.clone(), path: path.to_owned(), commit };
+            return (Files::Release { digest: release.digest, origin }, None);
         }
         // After a takeover, the directory of this name on this machine may be another one.
         let unchanged = view.owned.as_ref().and_then(|owned| owned.value.accepted.as_ref());
@@ -128,7 +140,7 @@ impl<F: Fleet> Controller<F> {
             );
             return (Files::AsBefore, Some(Complaint { reason: Reason::SourceDiffers, message }));
         }
-        let origin = SourceOrigin { machine: self.machine.clone(), path: path.to_owned() };
+        let origin = SourceOrigin { machine: self.machine.clone(), path: path.to_owned(), commit: None };
         (Files::Release { digest: release.digest, origin }, None)
     }
 }
@@ -182,9 +194,10 @@ fn digest_scan(found: Result<Release, SourceError>, generation: u64, before: Opt
         Ok(release) => Scan { generation, at, found: Some(release), trouble: None },
         Err(error) => {
             let reason = match &error {
-                SourceError::Unavailable { .. } | SourceError::Stopping | SourceError::Contents { .. } => {
-                    Reason::SourceUnavailable
-                }
+                SourceError::Unavailable { .. }
+                | SourceError::Repo { .. }
+                | SourceError::Stopping
+                | SourceError::Contents { .. } => Reason::SourceUnavailable,
                 SourceError::Unsettled { .. } => Reason::SourceUnsettled,
                 _ => Reason::SourceInvalid,
             };

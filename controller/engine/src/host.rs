@@ -243,7 +243,10 @@ async fn say<F: Fleet, S: Said>(
 }
 
 /// Removes what was said of a resource that is gone.
-async fn erase<F: Fleet>(controller: &Arc<Controller<F>>, key: &ResourceKey) -> Result<Next, ReconcileError> {
+pub(crate) async fn erase<F: Fleet>(
+    controller: &Arc<Controller<F>>,
+    key: &ResourceKey,
+) -> Result<Next, ReconcileError> {
     let ResourceView { status: stored, requests, .. } = bounded(controller.cache.resource(key));
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     writes.extend(requests::ended(key, &requests));

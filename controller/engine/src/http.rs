@@ -1,4 +1,4 @@
-//! What answers on `--listen`: `/healthz`, `/readyz` and `/metrics`.
+//! What answers on `--listen`: `/healthz`, `/readyz`, `/metrics` and the webhooks.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,13 +11,16 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn:
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use windlass_crds::id::ResourceKey;
 use windlass_hosts::traffic::Traffic;
 
 use crate::cache::Cache;
 use crate::health::{Health, Readiness};
 use crate::metrics::{self, Metrics, Now, exposition};
 use crate::queue::Queue;
+use crate::repos::Hooks;
 use crate::serve::WORKERS;
+use crate::webhook::{self, Call};
 
 /// So many are answered at once; who comes then waits.
 const CONNECTIONS: usize = 64;
@@ -42,6 +45,8 @@ pub struct Told {
     pub cache: Arc<Cache>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// Which ConfigRepos a webhook has called.
+    pub hooks: Arc<Hooks>,
     /// Asks for the connections to hosts.
     pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
 }
@@ -63,14 +68,43 @@ pub async fn answer(listener: TcpListener, told: Arc<Told>) {
         tokio::spawn(async move {
             let _permit = permit;
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = respond(&told, request.method(), request.uri().path());
-                async move { Ok::<_, Infallible>(response) }
+                let told = Arc::clone(&told);
+                async move {
+                    let response = match request.uri().path().starts_with(webhook::PATH) {
+                        true => hook(&told, request).await,
+                        false => respond(&told, request.method(), request.uri().path()),
+                    };
+                    Ok::<_, Infallible>(response)
+                }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).keep_alive(false).max_buf_size(HEAD_BYTES);
             // How a stranger's connection ends is his affair.
             let _ = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
         });
+    }
+}
+
+/// The answer to the call of a webhook: its repository is asked soon. A standby asks nobody, and says so.
+async fn hook(told: &Told, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "POST is answered here");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    match webhook::read(&told.cache, request).await {
+        Call::Rings(_) if !told.health.leads() => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "standby: another controller follows this repository")
+        }
+        Call::Rings(name) => {
+            told.hooks.ring(&name);
+            told.queue.push(ResourceKey::ConfigRepo(name));
+            plain(StatusCode::ACCEPTED, "the repository is asked")
+        }
+        Call::Refused(status, why) => {
+            tracing::debug!(%status, why, "a call of a webhook is refused");
+            plain(status, why)
+        }
     }
 }
 

@@ -163,6 +163,7 @@ pub async fn preview<F: Fleet>(
             identity: Identity { cluster: cluster.clone(), machine: machine.clone() },
             queue: Arc::new(Queue::default()),
             metrics: Arc::new(Metrics::default()),
+            hooks: Arc::default(),
             clock: Arc::new(Timestamp::now),
         };
         let term = active.map_or(0, |rollout| rollout.value.term);

@@ -184,7 +184,7 @@ mod tests {
     /// A declaration as the cache read it.
     fn read(spec: &ServiceSpec) -> Read {
         let key = "default/web".parse().expect("two labels");
-        let declared = Declared { key, labels: Labels::new(), spec: spec.clone() };
+        let declared = Declared { key, labels: Labels::new(), managed_by: None, spec: spec.clone() };
         let at = windlass_store::StoreRevision(1);
         Read { parsed: Ok(Arc::new(Declaration::Service(declared))), at, changed: at }
     }

@@ -28,7 +28,8 @@ use crate::health::Health;
 use crate::http::{Told, answer};
 use crate::metrics::Metrics;
 use crate::queue::{Next, Queue, Taken};
-use crate::{host, service};
+use crate::repos::Hooks;
+use crate::{configrepo, host, service};
 
 /// So many keys are reconciled at once. A Service is for as long as its rollout lasts, and 20 may change in a second,
 /// each of which takes its program half a minute to start, and some seconds to show that it stays well. Waiting for
@@ -109,19 +110,21 @@ pub async fn serve<F: Fleet>(
     let health = Arc::new(Health::default());
     let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
     let metrics = Arc::new(Metrics::default());
+    let hooks = Arc::new(Hooks::default());
     let asked = Arc::clone(&fleet);
     let told = Told {
         health: Arc::clone(&health),
         queue: Arc::clone(&queue),
         cache: Arc::clone(&cache),
         metrics: Arc::clone(&metrics),
+        hooks: Arc::clone(&hooks),
         traffic: Box::new(move || asked.traffic()),
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(answer(listener, Arc::new(told)));
     tracing::info!(address = %address, "listening");
     let clock: Clock = Arc::new(Timestamp::now);
-    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, clock };
+    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, clock };
     let ended = match connect(&options.store, &shared.health, &shutdown).await {
         Ok(Some(store)) => terms(store, &options.identity, &shared, &shutdown, &mut tasks).await,
         Ok(None) => Ok(()),
@@ -162,6 +165,7 @@ pub async fn serve_within<F: Fleet>(tenant: Tenant<F>, shutdown: CancellationTok
         cache: Arc::default(),
         queue: Arc::default(),
         metrics: Arc::default(),
+        hooks: Arc::default(),
         clock,
     };
     let mut tasks = JoinSet::new();
@@ -179,6 +183,7 @@ struct Shared<F> {
     cache: Arc<Cache>,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
+    hooks: Arc<Hooks>,
     clock: Clock,
 }
 
@@ -190,7 +195,7 @@ async fn terms<F: Fleet>(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
-    let Shared { fleet, sources, machine, health, cache, queue, metrics, clock } = shared;
+    let Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, clock } = shared;
     let counted = Arc::clone(metrics);
     let store = store.reporting_to(Arc::new(move |report| counted.called(report)));
     let cluster = store.cluster_id().await?;
@@ -210,6 +215,7 @@ async fn terms<F: Fleet>(
             identity: identity.clone(),
             queue: Arc::clone(queue),
             metrics: Arc::clone(metrics),
+            hooks: Arc::clone(hooks),
             clock: Arc::clone(clock),
         };
         if lead(parts, leadership, health, shutdown).await {
@@ -287,7 +293,8 @@ async fn follow(store: Store, cache: Arc<Cache>, queue: Arc<Queue>, health: Arc<
             continue;
         }
         let concerned = cache.concerned_by(&touched).into_iter().map(ResourceKey::Service);
-        for key in concerned.chain(touched) {
+        let owners = cache.owners_of(&touched);
+        for key in concerned.chain(owners).chain(touched) {
             queue.push(key);
         }
     }
@@ -427,9 +434,8 @@ async fn one<F: Fleet>(
             reconcile.await.map_err(|error| chain(&error))
         }
         ResourceKey::Host(name) => host::reconcile(controller, name).await.map_err(|error| chain(&error)),
-        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {
-            host::reconcile_plain(controller, key).await.map_err(|error| chain(&error))
-        }
+        ResourceKey::ConfigRepo(name) => configrepo::reconcile(controller, name).await.map_err(|error| chain(&error)),
+        ResourceKey::NetworkZone(_) => host::reconcile_plain(controller, key).await.map_err(|error| chain(&error)),
     };
     let span = Span::current();
     match result {

@@ -7,6 +7,7 @@ pub mod abort;
 pub mod brake;
 pub mod canary;
 pub mod claim;
+pub mod configrepo;
 pub mod flap;
 pub mod hold;
 pub mod input;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use windlass_crds::manifest::{MAX_PATHS, PathError, ReleasePath};
 
 use crate::contents::ContentsError;
+use crate::git::GitError;
 
 /// What is wrong with a glob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +121,15 @@ pub enum SourceError {
         /// What went wrong.
         #[source]
         error: ContentsError,
+    },
+    /// The controller's copy of a repository has not got it, or no longer.
+    #[error("cannot read {} out of the controller's copy of the repository", root.display())]
+    Repo {
+        /// The ConfigRepo and the directory.
+        root: PathBuf,
+        /// Why not.
+        #[source]
+        error: GitError,
     },
     /// The runtime is being shut down.
     #[error("the controller is stopping")]

@@ -1,4 +1,5 @@
-//! The only crate that reads trees: a directory becomes a release, and its files are kept for as long as needed.
+//! The only crate that reads trees and Git: a directory becomes a release, whose files are kept for as long as needed,
+//! and a commit becomes declarations.
 //!
 //! [`Sources::release`] walks a [`SourceTree`], reads what it has not read before, and keeps it in [`Contents`].
 //!
@@ -8,6 +9,7 @@
 
 mod contents;
 mod error;
+pub mod git;
 mod hashes;
 mod ingest;
 mod links;

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use windlass_crds::digest::{FileDigest, ReleaseDigest};
 use windlass_crds::manifest::{Entry, MAX_PATHS, Manifest, ReleasePath};
+use windlass_crds::service::RepoTree;
 
 use crate::SourceTree;
 use crate::contents::{Contents, ContentsError, Sweep};
 use crate::error::SourceError;
+use crate::git::{GitError, Repos};
 use crate::hashes::{HashCache, Hashes};
 use crate::ingest::Ingest;
 use crate::links::check_links;
@@ -74,7 +76,8 @@ enum Kept {
 
 #[derive(Debug)]
 struct Inner {
-    contents: Contents,
+    contents: Arc<Contents>,
+    repos: Repos,
     hashes: HashCache,
     clock: Clock,
 }
@@ -94,14 +97,45 @@ impl Sources {
     /// When a directory cannot be made there.
     pub fn open_with_clock(data_directory: &Path, clock: Clock) -> Result<Self, ContentsError> {
         let directory = data_directory.join("contents");
-        let contents = Contents::open(&directory)?;
+        let contents = Arc::new(Contents::open(&directory)?);
+        let repos = Repos::new(data_directory);
         let hashes = HashCache::open(&directory)?;
-        Ok(Self { kept: Kept::Disk(Arc::new(Inner { contents, hashes, clock })) })
+        Ok(Self { kept: Kept::Disk(Arc::new(Inner { contents, repos, hashes, clock })) })
     }
 
     /// Trees in memory, and the files of releases too.
     pub fn in_memory(trees: MemoryTrees) -> Self {
         Self { kept: Kept::Memory(trees) }
+    }
+
+    /// The repositories that are followed.
+    ///
+    /// # Errors
+    /// [`GitError::Nowhere`], where all is in memory.
+    pub fn repos(&self) -> Result<&Repos, GitError> {
+        match &self.kept {
+            Kept::Disk(inner) => Ok(&inner.repos),
+            Kept::Memory(_) => Err(GitError::Nowhere),
+        }
+    }
+
+    /// Reads a directory of a commit that a ConfigRepo follows. What it holds is in its name, so it never has to settle.
+    ///
+    /// # Errors
+    /// As for any source; [`SourceError::Repo`] where the copy of the repository has not got it, or no longer.
+    pub async fn repo_release(
+        &self,
+        tree: &RepoTree,
+        include: &[String],
+        exclude: &[String],
+    ) -> Result<Release, SourceError> {
+        match &self.kept {
+            Kept::Disk(inner) => inner.repos.release(&inner.contents, tree, include, exclude).await,
+            Kept::Memory(_) => {
+                let root = PathBuf::from(tree.to_string());
+                Err(SourceError::Repo { root, error: GitError::Nowhere })
+            }
+        }
     }
 
     /// The store of files; none where all is in memory.
@@ -202,7 +236,7 @@ impl Sources {
 }
 
 /// Does some work on a thread that may block; `None` where the runtime is being shut down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Some(done),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

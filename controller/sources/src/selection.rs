@@ -58,6 +58,25 @@ impl Selection {
     pub(crate) fn may_hold_included(&self, directory: &[u8]) -> bool {
         self.include.as_ref().is_none_or(|globs| globs.prefixes.iter().any(|prefix| overlaps(prefix, directory)))
     }
+
+    /// Whether a walk would take the leaf `path`, decided as the walk does: component by component.
+    pub(crate) fn takes(&self, path: &str) -> bool {
+        let mut inside = false;
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for end in ends {
+            let (here, kind) =
+                (&path.as_bytes()[..end], if end == path.len() { PathKind::Leaf } else { PathKind::Directory });
+            let name = here.rsplit(|byte| *byte == b'/').next().expect("split yields at least one part");
+            if self.excludes(here, name, kind) {
+                return false;
+            }
+            inside |= self.includes(here, kind);
+            if kind == PathKind::Directory && !inside && !self.may_hold_included(here) {
+                return false;
+            }
+        }
+        inside
+    }
 }
 
 /// What is in no release: version control, and byte code that Python writes beside its sources.
@@ -178,31 +197,12 @@ mod tests {
         Selection::new(&SourceTree { root: "/".into(), include: own(include), exclude: own(exclude) })
     }
 
-    /// Whether a walk would take the leaf `path`, decided as the walk does: component by component.
-    fn takes(selection: &Selection, path: &str) -> bool {
-        let mut inside = false;
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            let (here, kind) =
-                (&path.as_bytes()[..end], if end == path.len() { PathKind::Leaf } else { PathKind::Directory });
-            let name = here.rsplit(|byte| *byte == b'/').next().expect("split yields at least one part");
-            if selection.excludes(here, name, kind) {
-                return false;
-            }
-            inside |= selection.includes(here, kind);
-            if kind == PathKind::Directory && !inside && !selection.may_hold_included(here) {
-                return false;
-            }
-        }
-        inside
-    }
-
     #[test]
     fn globs_select() {
         let check = |include: &[&str], exclude: &[&str], taken: &[&str], left: &[&str]| {
             let selection = selection(include, exclude).expect("good globs");
             for (path, expected) in taken.iter().map(|path| (path, true)).chain(left.iter().map(|path| (path, false))) {
-                assert_eq!(takes(&selection, path), expected, "{path} with include {include:?}, exclude {exclude:?}");
+                assert_eq!(selection.takes(path), expected, "{path} with include {include:?}, exclude {exclude:?}");
             }
         };
         check(

@@ -10,7 +10,6 @@ use super::{any_document, document, files};
 use crate::condition::Reason;
 use crate::document::{self as documents, Document};
 use crate::id::Kind;
-use crate::problem::Problem;
 
 /// Set by `make schemas`: the files are written before they are compared.
 const WRITE: &str = "WINDLASS_WRITE_SCHEMAS";
@@ -65,10 +64,6 @@ fn examples_fit_and_parse() {
         for document in documents::split(&text) {
             let value = value(&document);
             let parsed = documents::parse(&document);
-            if value["kind"] == Kind::ConfigRepo.name() {
-                assert_eq!(parsed, Err(vec![Problem::not_supported("kind")]));
-                continue;
-            }
             let errors: Vec<String> = any.iter_errors(&value).map(|error| error.to_string()).collect();
             assert!(errors.is_empty(), "{}: {errors:?}", path.display());
             // What a later version brings parses all the same, and is refused by name.
@@ -80,6 +75,7 @@ fn examples_fit_and_parse() {
 
 const SERVICE: &str = "apiVersion: windlass/v1\nkind: Service\nmetadata: {name: web}\nspec:\n  placement: {hosts: [web1]}\n  source: {path: /srv/web}\n  runtime: {target: python, entryPoint: a.py}\n  network: {port: 80, transport: http}\n";
 const HOST: &str = "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web1}\nspec:\n  address: 198.18.0.1\n";
+const REPO: &str = "apiVersion: windlass/v1\nkind: ConfigRepo\nmetadata: {name: fleet}\nspec:\n  url: ssh://git@198.18.0.1/fleet.git\n";
 const ZONE: &str = "apiVersion: windlass/v1\nkind: NetworkZone\nmetadata: {name: lan}\nspec:\n  location: vpn\n  cidrs: [198.18.0.0/24]\n";
 
 /// A document with `from` become `to`, and whether schema and program take it: they must agree.
@@ -87,7 +83,8 @@ fn agree(kind: Kind, from: &str, to: &str) -> bool {
     let text = match kind {
         Kind::Service => SERVICE,
         Kind::Host => HOST,
-        _ => ZONE,
+        Kind::ConfigRepo => REPO,
+        Kind::NetworkZone => ZONE,
     };
     assert!(text.contains(from), "{from:?} is not in the {kind}");
     let text = text.replacen(from, to, 1);
@@ -103,7 +100,7 @@ fn agree(kind: Kind, from: &str, to: &str) -> bool {
 
 #[test]
 fn what_is_wrong_does_not_fit() {
-    use Kind::{Host, NetworkZone, Service};
+    use Kind::{ConfigRepo, Host, NetworkZone, Service};
     for (kind, from, to) in [
         (Service, "apiVersion: windlass/v1\n", ""),
         (Service, "windlass/v1", "windlass/v2"),
@@ -150,6 +147,22 @@ fn what_is_wrong_does_not_fit() {
         (Host, "198.18.0.1", "198.18.0.1\n  remoteDir: opt"),
         (Host, "198.18.0.1", "198.18.0.1\n  identity: {keyFile: key}"),
         (Host, "name: web1", "name: web1, namespace: default"),
+        (ConfigRepo, "ssh://git@", "http://"),
+        (ConfigRepo, "ssh://git@", "git://"),
+        (ConfigRepo, "ssh://git@", "ssh://git:secret@"),
+        (ConfigRepo, "ssh://git@", "https://me@"),
+        (ConfigRepo, "ssh://git@", "ssh://-o"),
+        (ConfigRepo, "ssh://git@198.18.0.1", "file:///srv/.."),
+        (ConfigRepo, "fleet.git", "fleet.git\n  ref: a..b"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  ref: -x"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  path: ../x"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  path: /x"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  prune: \"yes\""),
+        (ConfigRepo, "fleet.git", "fleet.git\n  credentials: {password: x}"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  credentials: {keyFile: x}"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  verify: {}"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  webhook: {secretEnv: a-b}"),
+        (ConfigRepo, "name: fleet", "name: fleet, managedBy: me"),
         (NetworkZone, "198.18.0.0/24", "198.18.0.0"),
         (NetworkZone, "198.18.0.0/24", "198.18.0.0/33"),
         (NetworkZone, "location: vpn", "location: here"),
@@ -161,7 +174,7 @@ fn what_is_wrong_does_not_fit() {
 
 #[test]
 fn what_is_right_fits() {
-    use Kind::{Host, NetworkZone, Service};
+    use Kind::{ConfigRepo, Host, NetworkZone, Service};
     for (kind, from, to) in [
         (Service, "name: web", "name: web"),
         (Service, "name: web}", "name: web, namespace: prod, labels: {Team: \"A b\"}}"),
@@ -176,6 +189,14 @@ fn what_is_right_fits() {
         (Host, "198.18.0.1", "fd00::1"),
         (Host, "198.18.0.1", "198.18.0.1\n  hostKeys: [ssh-ed25519 AAAAC3Nz me@here]\n  privilege: sudo"),
         (Host, "198.18.0.1", "a.b\n  identity: {keyFile: ~/.ssh/id}\n  remoteDir: /opt/w_1"),
+        (ConfigRepo, "ssh://git@198.18.0.1/", "git@198.18.0.1:"),
+        (ConfigRepo, "ssh://git@198.18.0.1", "https://a.example.com:8443"),
+        (ConfigRepo, "ssh://git@198.18.0.1", "file:///srv"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  ref: release/1.2\n  path: a/b c\n  interval: 5m\n  prune: true"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  ref: \">=1.2 <2\"\n  verify: {allowedSigners: ~/signers}"),
+        (ConfigRepo, "fleet.git", "fleet.git\n  credentials: {keyFile: /k, hostKeys: [ssh-ed25519 AAAAC3Nz]}"),
+        (ConfigRepo, "name: fleet", "name: fleet, managedBy: configrepo/other"),
+        (Host, "name: web1", "name: web1, managedBy: people"),
         (NetworkZone, "198.18.0.0/24", "\"fd00::/8\", \"::/0\", 0.0.0.0/0"),
     ] {
         assert!(agree(kind, from, to), "{kind}: {to:?} does not fit");
@@ -185,7 +206,9 @@ fn what_is_right_fits() {
 /// What a schema calls a default is what the program takes for one.
 #[test]
 fn defaults_are_those_of_the_program() {
-    for (kind, text) in [(Kind::Service, SERVICE), (Kind::Host, HOST), (Kind::NetworkZone, ZONE)] {
+    for (kind, text) in
+        [(Kind::Service, SERVICE), (Kind::Host, HOST), (Kind::NetworkZone, ZONE), (Kind::ConfigRepo, REPO)]
+    {
         let written = documents::parse(&documents::split(text)[0]).expect("good").to_json();
         let spec = document(kind).pointer("/properties/spec/properties").cloned().expect("a spec");
         let mut compared = 0;

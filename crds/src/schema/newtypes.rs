@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use crate::configrepo::{GitRef, Manager, RepoUrl, TreeId};
 use crate::host::HostKey;
-use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, ServiceName, ZoneName};
+use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, RepoName, ServiceName, ZoneName};
 use crate::manifest::ReleasePath;
 use crate::service::{CanaryStep, Install, MaxUnavailable, Order};
 use crate::span::Span;
@@ -29,6 +30,14 @@ const HOST_KEY: &str = r"^\s*(ssh-|ecdsa-sha2-|sk-)[A-Za-z0-9@.-]*\s+AAAA[A-Za-z
 /// Relative, and without a way out.
 const RELEASE_PATH: &str = r"^(?!\.{1,2}(/|$))[^/\\\x00-\x1f]+(/(?!\.{1,2}(/|$))[^/\\\x00-\x1f]+)*$";
 
+/// ssh, https or a directory; never with a password.
+const REPO_URL: &str = r#"^(?!.*["'\\`$<>|;?#])(https://[A-Za-z0-9._\[][A-Za-z0-9.:_\[\]%-]*/[!-~]+|ssh://([A-Za-z0-9._][A-Za-z0-9._-]*@)?[A-Za-z0-9._\[][A-Za-z0-9.:_\[\]%-]*/(?!-)[!-~]+|file:///(?!(.*/)?\.\.(/|$))[!-~]+|[A-Za-z0-9._][A-Za-z0-9._-]*@[A-Za-z0-9._][A-Za-z0-9._-]*:(?![-:])[!-~]+)$"#;
+
+/// A branch or tag as git has them, or what begins like a range of versions; whether it is one, only the program tells.
+const GIT_REF: &str = r#"^([<>=^~*].*|(?![-/.@]$)(?![-/.])(?!.*(\.\.|@\{|/\.|//|\.lock(/|$)|[/.]$))[!-~]+)$"#;
+
+const MANAGER: &str = "^(people|configrepo/[a-z0-9]([a-z0-9-]*[a-z0-9])?)$";
+
 const PERCENTAGE: &str = "^([1-9]|[1-9][0-9]|100)%$";
 
 macro_rules! text {
@@ -48,6 +57,11 @@ text! {
     ServiceName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     Namespace: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     HostName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    RepoName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    RepoUrl: {"type": "string", "pattern": REPO_URL, "maxLength": 1000};
+    GitRef: {"type": "string", "pattern": GIT_REF, "maxLength": 200};
+    TreeId: {"type": "string", "pattern": "^([0-9a-f]{40}|[0-9a-f]{64})$"};
+    Manager: {"type": "string", "pattern": MANAGER};
     ZoneName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     HostId: {"type": "string", "pattern": HOST_ID};
     Span: {"type": "string", "pattern": SPAN};

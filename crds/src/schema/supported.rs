@@ -9,10 +9,13 @@ use crate::id::Kind;
 
 /// What behaves in this version, and how. A field that is neither here nor refused fails the test: whoever adds one
 /// has to say which.
-const BEHAVES: [(Kind, &str, &str); 64] = [
+const BEHAVES: [(Kind, &str, &str); 81] = [
     (Kind::Service, "placement.hosts[]", "runs there"),
     (Kind::Service, "placement.selector.*", "runs on every Host with the label"),
     (Kind::Service, "source.path", "is read"),
+    (Kind::Service, "source.repo.name", "is which repository the files are read from"),
+    (Kind::Service, "source.repo.path", "is told"),
+    (Kind::Service, "source.repo.tree", "is what is read"),
     (Kind::Service, "source.include[]", "selects files"),
     (Kind::Service, "source.exclude[]", "leaves files out"),
     (Kind::Service, "source.changeDetection.interval", "is when the source is looked at"),
@@ -74,6 +77,20 @@ const BEHAVES: [(Kind, &str, &str); 64] = [
     (Kind::NetworkZone, "transport=https", "is what is spoken there"),
     (Kind::NetworkZone, "transport=http", "is what is spoken there"),
     (Kind::NetworkZone, "transport=tcp", "is what is spoken there"),
+    (Kind::ConfigRepo, "url", "is followed"),
+    (Kind::ConfigRepo, "ref", "is which commit"),
+    (Kind::ConfigRepo, "path", "is where declarations are"),
+    (Kind::ConfigRepo, "interval", "is how often it is asked"),
+    (Kind::ConfigRepo, "prune", "deletes what is gone"),
+    (Kind::ConfigRepo, "suspend", "leaves it alone"),
+    (Kind::ConfigRepo, "atomic", "takes all of a commit or nothing"),
+    (Kind::ConfigRepo, "credentials.keyFile", "logs in with this key"),
+    (Kind::ConfigRepo, "credentials.hostKeys[]", "is the only key accepted"),
+    (Kind::ConfigRepo, "credentials.user", "logs in"),
+    (Kind::ConfigRepo, "credentials.passwordEnv", "logs in"),
+    (Kind::ConfigRepo, "credentials.caFile", "is who must have signed the certificate"),
+    (Kind::ConfigRepo, "verify.allowedSigners", "is who may have signed"),
+    (Kind::ConfigRepo, "webhook.secretEnv", "is what the webhook is signed with"),
 ];
 
 /// The least document of a kind.
@@ -86,6 +103,7 @@ fn minimal(kind: Kind) -> Value {
             "network": {"port": 8080},
         }),
         Kind::Host => json!({"address": "198.18.0.1"}),
+        Kind::ConfigRepo => json!({"url": "ssh://git@198.18.0.1/fleet.git"}),
         _ => json!({"location": "localNetwork", "cidrs": ["198.18.0.0/24"]}),
     };
     json!({"apiVersion": "windlass/v1", "kind": kind.name(), "metadata": {"name": "web1"}, "spec": spec})
@@ -95,7 +113,15 @@ fn minimal(kind: Kind) -> Value {
 fn surroundings(kind: Kind, field: &str, document: &mut Value) {
     let spec = &mut document["spec"];
     match kind {
-        Kind::Service if field.starts_with("source.git") => spec["source"] = json!({}),
+        Kind::Service if field.starts_with("source.git") || field.starts_with("source.repo") => {
+            spec["source"] = json!({})
+        }
+        Kind::ConfigRepo if ["credentials.user", "credentials.passwordEnv", "credentials.caFile"].contains(&field) => {
+            spec["url"] = "https://198.18.0.1/fleet.git".into();
+            if field != "credentials.caFile" {
+                spec["credentials"] = json!({"user": "me", "passwordEnv": "TOKEN"});
+            }
+        }
         Kind::Service if field == "rollout.strategy=canary" => spec["rollout"] = json!({"canary": {"steps": [1]}}),
         Kind::NetworkZone if field.starts_with("transport") => spec["encryption"] = "optional".into(),
         _ => {}
@@ -104,7 +130,7 @@ fn surroundings(kind: Kind, field: &str, document: &mut Value) {
 
 /// A text for a field that is not free text.
 fn sample_text(field: &str, pattern: &str) -> &'static str {
-    const SAMPLES: [&str; 10] = [
+    const SAMPLES: [&str; 14] = [
         "/srv/other",
         "other",
         "90s",
@@ -115,6 +141,10 @@ fn sample_text(field: &str, pattern: &str) -> &'static str {
         "label:rack",
         "50%",
         "~/.ssh/key",
+        "ssh://git@198.18.0.9/other.git",
+        "0123456789012345678901234567890123456789",
+        "OTHER",
+        "refs/heads/other",
     ];
     let fits = |sample: &&&str| {
         let schema = json!({"type": "string", "pattern": pattern});

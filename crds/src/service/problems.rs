@@ -41,6 +41,11 @@ pub(super) fn problems(spec: &ServiceSpec) -> Vec<Problem> {
 fn source(spec: &ServiceSpec, problems: &mut Vec<Problem>) {
     let source = &spec.source;
     match (&source.path, &source.git) {
+        (None, None) if source.repo.is_some() => {}
+        _ if source.repo.is_some() => {
+            let message = "a source is either a path, a Git repository or a directory of a ConfigRepo";
+            problems.push(Problem::invalid("spec.source", message));
+        }
         (None, None) => problems.push(Problem::invalid("spec.source.path", "say which directory holds the files")),
         (Some(_), Some(_)) => {
             problems.push(Problem::invalid("spec.source", "a source is either a path or a Git repository"));

@@ -20,6 +20,8 @@ enum Way {
     Rollback,
     /// The declaration is deleted.
     Removal,
+    /// A commit of a repository; shown in `gitops.rs`.
+    Commit,
 }
 
 fn way(checkpoint: &str) -> Result<Way> {
@@ -30,6 +32,7 @@ fn way(checkpoint: &str) -> Result<Way> {
         }
         "block-recorded" | "before-revert" | "after-revert" => Way::Rollback,
         "before-remove" | "after-remove" => Way::Removal,
+        "commit-fetched" | "declarations-written" => Way::Commit,
         other => bail!("{other} is a new step: say here what leads to it"),
     })
 }

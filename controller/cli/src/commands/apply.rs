@@ -1,5 +1,7 @@
 //! `windlass apply`: declares what files say.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use windlass_crds::document::{self, Declaration};
@@ -16,6 +18,7 @@ use crate::exit::Exit;
 use crate::failure::hinted;
 use crate::inventory::scope_of;
 use crate::output::{self, Label};
+use crate::ownership::{self, Ownership};
 use crate::telling::{Running, Shown};
 use crate::waiting::{Target, WaitArgs};
 
@@ -36,6 +39,9 @@ pub(crate) struct ApplyArgs {
     /// Check, and say what would be written, without writing it
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    /// Take over what a ConfigRepo declares: from then on it leaves that alone
+    #[arg(long)]
+    adopt: bool,
     /// What to print: only the names
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<ApplyFormat>,
@@ -71,6 +77,18 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     let mut documents = declarations::load(&args.files, client.namespace.namespace.as_ref(), Intent::Apply)?;
     let store = client.connection.connect().await?;
     check_paths(&store, &documents, Intent::Apply).await?;
+    let mut stored = Vec::new();
+    for document in &mut documents {
+        let found = store.get(&Key::Declared(document.key())).await?;
+        match ownership::of(&store, &document.key(), found.as_ref()).await? {
+            Ownership::Repo(repo) if !args.adopt => return Err(repo.conflict(&document.place, Intent::Apply)),
+            // What people have taken over stays theirs.
+            Ownership::Repo(_) | Ownership::People => document.adopt()?,
+            Ownership::Nobody => {}
+        }
+        stored.push((document.key(), found));
+    }
+    let mut stored: BTreeMap<ResourceKey, Option<Entry>> = stored.into_iter().collect();
     // What others refer to comes first.
     documents.sort_by_key(|document| Kind::ALL.iter().position(|kind| *kind == document.key().kind()));
     let keys: Vec<ResourceKey> = documents.iter().map(Loaded::key).collect();
@@ -79,8 +97,9 @@ pub(super) async fn run(args: &ApplyArgs, client: &ClientArgs) -> anyhow::Result
     for document in &documents {
         warn_of_what_does_not_count(document);
         let key = document.key();
-        let (verb, target) =
-            put(&store, document, args.dry_run).await.with_context(|| format!("cannot apply {key}"))?;
+        let (verb, target) = put(&store, document, stored.remove(&key).flatten(), args.dry_run)
+            .await
+            .with_context(|| format!("cannot apply {key}"))?;
         targets.push(target);
         match (args.output, args.dry_run) {
             (Some(ApplyFormat::Name), _) => output::line(&key)?,
@@ -111,9 +130,10 @@ fn warn_of_what_does_not_count(document: &Loaded) {
 }
 
 /// Writes one declaration where it says something new, and asks for a look at its source and hosts.
-async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<(Verb, Target)> {
+///
+/// What was printed of it would be wrong, had somebody else declared something since `stored` was read.
+async fn put(store: &Store, document: &Loaded, stored: Option<Entry>, dry_run: bool) -> anyhow::Result<(Verb, Target)> {
     let key = document.key();
-    let stored = store.get(&Key::Declared(key.clone())).await?;
     let same = |stored: &Entry| document::parse_at(&key, &stored.value).as_ref() == Ok(&document.declaration);
     let mut verb = match (&stored, stored.as_ref().is_some_and(same)) {
         (None, _) => Verb::Created,
@@ -125,7 +145,6 @@ async fn put(store: &Store, document: &Loaded, dry_run: bool) -> anyhow::Result<
         return Ok((verb, target));
     }
     if verb != Verb::Unchanged {
-        // What was printed of it would be wrong, had somebody else declared something in between.
         let expect = stored.map_or(Expectation::Absent, |stored| Expectation::At(stored.mod_revision));
         match store.declare_expecting(&key, document.text.clone().into_bytes(), expect).await {
             Ok(revision) => target = target.since(revision),

@@ -7,7 +7,7 @@ use clap::Args;
 use windlass_crds::document::Declaration;
 use windlass_crds::id::{HostId, HostName, Kind, ResourceKey};
 use windlass_crds::request::Request;
-use windlass_store::Store;
+use windlass_store::{Key, Store};
 
 use super::ClientArgs;
 use crate::asking::ask;
@@ -18,6 +18,7 @@ use crate::failure::UsageError;
 use crate::first_steps;
 use crate::inventory::{Inventory, scope_of};
 use crate::output::{self, Label};
+use crate::ownership::{self, Ownership};
 use crate::resources::{self, Selection};
 use crate::settling::Goal;
 use crate::telling::{Running, Shown};
@@ -55,6 +56,12 @@ pub(super) async fn run(args: &DeleteArgs, client: &ClientArgs) -> anyhow::Resul
     let inventory = Inventory::read(&store, &selection).await?;
     let watch = args.wait.begin(&store, scope_of(&keys)).await?;
     let (mut targets, mut missing) = (Vec::new(), Vec::new());
+    for key in &keys {
+        let stored = store.get(&Key::Declared(key.clone())).await?;
+        if let Ownership::Repo(repo) = ownership::of(&store, key, stored.as_ref()).await? {
+            return Err(repo.conflict("", Intent::Delete));
+        }
+    }
     for key in keys {
         let Some(resource) = inventory.get(&key).filter(|resource| resource.exists()) else {
             missing.push(key);

@@ -16,13 +16,14 @@ use crate::waiting::{Target, WaitArgs};
 
 /// Look at sources and hosts now, and bring services where their declarations say
 ///
-/// Of a Host it asks whether it can be reached now.
+/// Of a Host it asks whether it can be reached now; of a ConfigRepo, whether its repository has something new.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   windlass reconcile service/web
   windlass reconcile service/web service/api --wait --timeout 5m
-  windlass reconcile host/web1 --wait")]
+  windlass reconcile host/web1 --wait
+  windlass reconcile configrepo/fleet --wait")]
 pub(crate) struct ReconcileArgs {
     /// Which: service/web, or service web api
     #[arg(value_name = "RESOURCE", required = true)]

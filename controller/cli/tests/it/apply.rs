@@ -125,7 +125,10 @@ fn what_cannot_be_applied_is_told_with_its_place() {
         ("wrong type", "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web}\nspec: {address: a, port: ssh}\n"),
         ("not a map", "hello\n"),
         ("nothing", "# only a comment\n"),
-        ("not supported", "apiVersion: windlass/v1\nkind: ConfigRepo\nmetadata: {name: fleet}\nspec: {}\n"),
+        (
+            "not supported",
+            "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web}\nspec: {address: a, forwardAgent: true}\n",
+        ),
     ];
     let mut told = Vec::new();
     for (what, text) in table {
@@ -190,7 +193,7 @@ fn what_cannot_be_applied_is_told_with_its_place() {
     -- exit 1
     == not supported
     -- stderr
-    error: standard input:2:7: kind: this version of Windlass does not support it yet; leave it out
+    error: standard input:4:34: spec.forwardAgent: this version of Windlass does not support it yet; leave it out
     error: the document cannot be used; nothing was written
     -- exit 1
     "#);

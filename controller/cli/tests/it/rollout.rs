@@ -106,6 +106,7 @@ pub(crate) fn with_history() -> World {
             source: SourceOrigin {
                 machine: "0123456789abcdef0123456789abcdef".parse().expect("a machine"),
                 path: "/srv/src/web".to_owned(),
+                commit: None,
             },
         };
         world.put(&format!("revisions/{key}/{number}"), &serde_json::to_string(&revision).expect("JSON"));

@@ -2,6 +2,7 @@
 
 mod brake;
 mod canary;
+mod configrepo;
 mod deadman;
 mod drift;
 mod faults;

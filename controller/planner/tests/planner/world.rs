@@ -41,7 +41,11 @@ fn host_id(name: &str) -> HostId {
 }
 
 fn origin() -> SourceOrigin {
-    SourceOrigin { machine: "0123456789abcdef".parse().expect("hexadecimal"), path: "/srv/web".to_owned() }
+    SourceOrigin {
+        machine: "0123456789abcdef".parse().expect("hexadecimal"),
+        path: "/srv/web".to_owned(),
+        commit: None,
+    }
 }
 
 /// A web service.
@@ -51,6 +55,7 @@ pub(crate) fn spec() -> ServiceSpec {
         source: Source {
             path: Some("/srv/web".to_owned()),
             git: None,
+            repo: None,
             include: Vec::new(),
             exclude: Vec::new(),
             change_detection: windlass_crds::service::ChangeDetection::default(),

@@ -6,23 +6,59 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde::de::{Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
-use windlass_crds::document::MAX_BYTES;
+
+use super::MAX_BYTES;
+use crate::problem::Problem;
 
 /// A document's fields, and where their values stand.
 #[derive(Debug)]
-pub(crate) struct FieldPlaces {
+pub struct FieldPlaces {
     root: Spanned<Tree>,
 }
 
 /// Where a value stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FieldPlace {
+pub struct FieldPlace {
     /// From 1, in the document.
-    pub(crate) line: usize,
+    pub line: usize,
     /// From 1.
-    pub(crate) column: usize,
+    pub column: usize,
     /// Its bytes in the document, quotes included; nothing for what is not a scalar.
-    pub(crate) scalar: Option<Range<usize>>,
+    pub scalar: Option<Range<usize>>,
+}
+
+/// What is wrong with a document, and where in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// From 1.
+    pub line: usize,
+    /// From 1; nothing where it is the document as a whole.
+    pub column: Option<usize>,
+    /// What is wrong, with the field in front where it is one field.
+    pub message: String,
+}
+
+/// A problem of a document that begins on `line` of its file, with its place: structural ones are told with theirs,
+/// others by their field.
+pub fn placed(problem: &Problem, line: usize, places: Option<&FieldPlaces>) -> Placed {
+    if problem.field.is_empty() {
+        return match split_place(&problem.message) {
+            Some((line, column, rest)) => Placed { line, column: Some(column), message: rest.to_owned() },
+            None => Placed { line, column: None, message: problem.message.clone() },
+        };
+    }
+    let message = problem.to_string();
+    match places.map(|places| places.nearest(&problem.field)) {
+        Some(at) => Placed { line: line + at.line - 1, column: Some(at.column), message },
+        None => Placed { line, column: None, message },
+    }
+}
+
+/// Takes `error: line 9 column 5: ` from the front of a message.
+fn split_place(message: &str) -> Option<(usize, usize, &str)> {
+    let (line, rest) = message.strip_prefix("error: line ")?.split_once(" column ")?;
+    let (column, rest) = rest.split_once(": ")?;
+    Some((line.parse().ok()?, column.parse().ok()?, rest))
 }
 
 /// The shape of a document.
@@ -35,7 +71,7 @@ enum Tree {
 
 impl FieldPlaces {
     /// The places in `text`; nothing when it is no YAML, or longer than any declaration.
-    pub(crate) fn of(text: &str) -> Option<Self> {
+    pub fn of(text: &str) -> Option<Self> {
         if text.len() > MAX_BYTES {
             return None;
         }
@@ -43,13 +79,13 @@ impl FieldPlaces {
     }
 
     /// Where the value of `field` stands, if it is there: `spec.runtime.args[1]`.
-    pub(crate) fn exact(&self, field: &str) -> Option<FieldPlace> {
+    pub fn exact(&self, field: &str) -> Option<FieldPlace> {
         let (node, whole) = self.walk(field);
         whole.then(|| place(node))
     }
 
     /// Where the value of `field` stands, or else the nearest thing around it that is there.
-    pub(crate) fn nearest(&self, field: &str) -> FieldPlace {
+    pub fn nearest(&self, field: &str) -> FieldPlace {
         place(self.walk(field).0)
     }
 

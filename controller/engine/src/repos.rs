@@ -1,0 +1,69 @@
+//! What is remembered of ConfigRepos, and which of them a webhook has called.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+
+use windlass_crds::configrepo::CommitId;
+use windlass_crds::id::RepoName;
+
+use crate::backoff::Jitter;
+use crate::configrepo::Memory;
+
+/// What is remembered of each ConfigRepo. Losing it costs time, never correctness.
+#[derive(Debug, Default)]
+pub struct RepoMemories {
+    memories: Mutex<BTreeMap<RepoName, Memory>>,
+    /// Tells intervals apart.
+    pub jitter: Jitter,
+}
+
+impl RepoMemories {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RepoName, Memory>> {
+        self.memories.lock().expect("no panic happens under this lock")
+    }
+
+    /// What is remembered of one.
+    pub fn recall(&self, name: &RepoName) -> Memory {
+        self.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Remembers it.
+    pub fn remember(&self, name: &RepoName, memory: Memory) {
+        self.lock().insert(name.clone(), memory);
+    }
+
+    /// Forgets one that is gone.
+    pub fn forget(&self, name: &RepoName) {
+        self.lock().remove(name);
+    }
+
+    /// The commit of one that is in force, where that is known.
+    pub fn commit(&self, name: &RepoName) -> Option<CommitId> {
+        self.lock().get(name).and_then(|memory| memory.commit().cloned())
+    }
+}
+
+/// Repositories whose servers have said that something is new: each is asked once, however often that is said.
+#[derive(Debug, Default)]
+pub struct Hooks(Mutex<BTreeSet<RepoName>>);
+
+impl Hooks {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<RepoName>> {
+        self.0.lock().expect("no panic happens under this lock")
+    }
+
+    /// Its server says that something is new. Only names that are declared get here, so there are few.
+    pub fn ring(&self, name: &RepoName) {
+        self.lock().insert(name.clone());
+    }
+
+    /// Whether its server has said so, and it was not asked since.
+    pub fn is_rung(&self, name: &RepoName) -> bool {
+        self.lock().contains(name)
+    }
+
+    /// It is being asked.
+    pub fn take(&self, name: &RepoName) {
+        self.lock().remove(name);
+    }
+}

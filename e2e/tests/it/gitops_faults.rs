@@ -1,0 +1,211 @@
+//! What can be wrong with a repository: each is told by its reason, and the last good state stays.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use windlass_e2e::{Controller, Repository, World, config_repo, eventually, zone};
+
+use crate::gitops::wait_applied;
+
+/// A world that follows one repository, with a good commit in force.
+struct Followed {
+    world: World,
+    repository: Repository,
+    good: String,
+    _controller: Controller,
+}
+
+impl Followed {
+    fn new() -> Result<Self> {
+        let world = World::new(0)?;
+        let repository = Repository::create(world.dir(), "fleet")?;
+        repository.declare("production/zone.yaml", &zone("198.18.0.0/24"))?;
+        let good = repository.publish("good")?;
+        world.put(&config_repo("fleet", &repository.url()))?;
+        let controller = world.serve()?;
+        wait_applied(&world, "fleet", &good)?;
+        Ok(Self { world, repository, good, _controller: controller })
+    }
+
+    /// Waits until the fault is told by its reason; and what was in force is.
+    fn told(&self, what: &str, reason: &'static str) -> Result<()> {
+        self.world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+        eventually(format_args!("{what} is told"), || {
+            self.world.status("configrepos/fleet")?.expect("Ready", "False", reason).map(drop)
+        })?;
+        let declared = self.world.value("declared/networkzones/internal")?.unwrap_or_default();
+        ensure!(declared.contains("198.18.0.0/24"), "{what}: what was in force is not any more: {declared}");
+        Ok(())
+    }
+
+    /// Goes back to the good commit, with a new one on top.
+    fn mend(&self) -> Result<()> {
+        self.repository.git(&["reset", "--quiet", "--hard", &self.good])?;
+        self.repository.git(&["clean", "--quiet", "-fdx"])?;
+        let commit = self.repository.publish("mended")?;
+        self.world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+        wait_applied(&self.world, "fleet", &commit)
+    }
+}
+
+#[test]
+fn bad_commits_are_told_and_harm_nothing() -> Result<()> {
+    let followed = Followed::new()?;
+    let Followed { repository, world, .. } = &followed;
+    let path = |name: &str| repository.work().join("production").join(name);
+
+    repository.put(
+        "production/bad.yaml",
+        "apiVersion: windlass/v1\nkind: NetworkZone\nmetadata: {name: x}\nspec: {a: 1}\n",
+    )?;
+    repository.publish("an unknown field")?;
+    followed.told("an unknown field", "UnknownField")?;
+    followed.mend()?;
+
+    symlink("/etc/passwd", path("out.yaml"))?;
+    repository.publish("a link")?;
+    followed.told("a link out of the tree", "LeavesTree")?;
+    followed.mend()?;
+
+    let web = windlass_e2e::service("web", 8080, std::path::Path::new("../../../etc"), &["web1"]);
+    repository.declare("production/web.yaml", &web)?;
+    repository.publish("a path out of the tree")?;
+    followed.told("a path with ..", "LeavesTree")?;
+    ensure!(world.value("declared/services/default/web")?.is_none(), "it was declared all the same");
+    followed.mend()?;
+
+    repository.declare("production/twin.yaml", &zone("198.18.5.0/24"))?;
+    repository.publish("twice")?;
+    followed.told("two files that declare the same", "DeclaredTwice")?;
+    followed.mend()?;
+
+    for number in 0..10_000 {
+        repository.put(&format!("production/many/{number}.yaml"), "{}\n")?;
+    }
+    repository.publish("many files")?;
+    followed.told("10,000 files", "RepoTooLarge")?;
+    followed.mend()?;
+
+    fs::write(path("large.yaml"), vec![b'#'; 100 << 20])?;
+    repository.publish("a large file")?;
+    followed.told("a file of 100 MB", "TooLarge")?;
+    followed.mend()?;
+
+    // Not all of it is good, so nothing of it is taken.
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/atomic", true))?;
+    repository.put("production/bad.yaml", "a: [\n")?;
+    repository.declare("production/other.yaml", &zone("198.18.6.0/24").with("/metadata/name", "other"))?;
+    let bad = repository.publish("half bad")?;
+    followed.told("one bad file of an atomic repository", "InvalidDeclaration")?;
+    ensure!(world.value("declared/networkzones/other")?.is_none(), "a part of it was taken");
+    let status = world.status("configrepos/fleet")?;
+    ensure!(status.0["attempted"] == bad && status.0["applied"] != bad, "{}", status.0);
+    followed.mend()?;
+    followed.world.passed()
+}
+
+#[test]
+fn a_repository_that_is_not_as_it_was_is_told_and_harms_nothing() -> Result<()> {
+    let followed = Followed::new()?;
+    let Followed { repository, world, .. } = &followed;
+
+    // A branch that was rewritten is followed, and that is told.
+    repository.declare("production/zone.yaml", &zone("198.18.0.0/24").with("/metadata/labels/step", "one"))?;
+    let before = repository.publish("on top")?;
+    world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+    wait_applied(world, "fleet", &before)?;
+    repository.git(&["reset", "--quiet", "--hard", &followed.good])?;
+    let rewritten = repository.publish("rewritten")?;
+    world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+    wait_applied(world, "fleet", &rewritten)?;
+    eventually("the forced push is told", || {
+        let events = world.windlass(&["events"])?.expect(0)?;
+        ensure!(events.contains("HistoryRewritten"), "{events}");
+        Ok(())
+    })?;
+
+    let bare = repository.bare().to_string_lossy().into_owned();
+    repository.git(&["--git-dir", &bare, "branch", "-m", "main", "elsewhere"])?;
+    followed.told("a branch that is gone", "RefNotFound")?;
+    repository.git(&["--git-dir", &bare, "branch", "-m", "elsewhere", "main"])?;
+    followed.mend()?;
+
+    let away = repository.bare().with_extension("away");
+    fs::rename(repository.bare(), &away)?;
+    followed.told("a repository that is away", "RepoUnavailable")?;
+    // What was in force is put back all the same.
+    world.put(&zone("198.18.9.0/24"))?;
+    followed.told("a repository that is away", "RepoUnavailable").or_else(|_| {
+        eventually("it is put back", || {
+            let declared = world.value("declared/networkzones/internal")?.unwrap_or_default();
+            ensure!(declared.contains("198.18.0.0/24"), "{declared}");
+            Ok(())
+        })
+    })?;
+    fs::rename(&away, repository.bare())?;
+    followed.mend()?;
+
+    // Half a copy: what is left of it is thrown away.
+    let copy = world.dir().join("serve/repos/fleet.git");
+    for entry in fs::read_dir(copy.join("objects"))?.flatten() {
+        fs::remove_dir_all(entry.path())?;
+    }
+    followed.mend()?;
+    followed.world.passed()
+}
+
+#[test]
+fn only_signed_commits_of_allowed_signers_are_taken() -> Result<()> {
+    let world = World::new(0)?;
+    let repository = Repository::create(world.dir(), "fleet")?;
+    let key = |name: &str| -> Result<String> {
+        let path = world.dir().join(name);
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status()?;
+        ensure!(made.success(), "ssh-keygen failed");
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let (ours, theirs) = (key("ours")?, key("theirs")?);
+    let signers = world.dir().join("signers");
+    fs::write(&signers, format!("me@example.com {}", fs::read_to_string(format!("{ours}.pub"))?))?;
+    let publish = |key: Option<&str>, cidr: &str| -> Result<String> {
+        repository.declare("production/zone.yaml", &zone(cidr))?;
+        repository.git(&["add", "--all"])?;
+        match key {
+            Some(key) => {
+                let key = format!("user.signingkey={key}");
+                repository.git(&["-c", "gpg.format=ssh", "-c", &key, "commit", "--quiet", "-S", "-m", cidr])?
+            }
+            None => repository.git(&["commit", "--quiet", "-m", cidr])?,
+        };
+        repository.push()?;
+        repository.git(&["rev-parse", "HEAD"])
+    };
+    let good = publish(Some(&ours), "198.18.0.0/24")?;
+    let signers = signers.to_string_lossy().into_owned();
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", signers))?;
+    let _controller = world.serve()?;
+    wait_applied(&world, "fleet", &good)?;
+    let told = |what: &str, reason: &'static str, commit: &str| -> Result<()> {
+        world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+        eventually(what, || {
+            let status = world.status("configrepos/fleet")?;
+            status.expect("Ready", "False", reason)?;
+            ensure!(status.0["attempted"] == commit && status.0["applied"] == good, "{}", status.0);
+            ensure!(status.0["signer"] == "me@example.com", "{}", status.0);
+            Ok(())
+        })?;
+        let declared = world.value("declared/networkzones/internal")?.unwrap_or_default();
+        ensure!(declared.contains("198.18.0.0/24"), "{what}: {declared}");
+        Ok(())
+    };
+    let unsigned = publish(None, "198.18.1.0/24")?;
+    told("an unsigned commit", "UnsignedCommit", &unsigned)?;
+    let stranger = publish(Some(&theirs), "198.18.2.0/24")?;
+    told("a commit that a stranger has signed", "SignerNotAllowed", &stranger)?;
+    let mended = publish(Some(&ours), "198.18.3.0/24")?;
+    world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+    wait_applied(&world, "fleet", &mended)?;
+    world.passed()
+}
