@@ -266,8 +266,11 @@ impl<F: Fleet> Turn<'_, F> {
         if known {
             return Ok(());
         }
-        // What was refused is refused again, without reading all of it.
-        if same && let Some((trouble, _)) = memory.trouble.as_ref().filter(|(trouble, _)| !trouble.passes) {
+        // What was refused is refused again, without reading all of it; but a list of signers may have grown.
+        let stays = |trouble: &Trouble| {
+            !trouble.passes && !matches!(trouble.reason, Reason::UnsignedCommit | Reason::SignerNotAllowed)
+        };
+        if same && let Some((trouble, _)) = memory.trouble.as_ref().filter(|(trouble, _)| stays(trouble)) {
             return Err(Box::new(trouble.clone()));
         }
         let taken = self.take(&remote, spec, &tip, before.applied.as_ref()).await;

@@ -204,6 +204,12 @@ fn only_signed_commits_of_allowed_signers_are_taken() -> Result<()> {
     told("an unsigned commit", "UnsignedCommit", &unsigned)?;
     let stranger = publish(Some(&theirs), "198.18.2.0/24")?;
     told("a commit that a stranger has signed", "SignerNotAllowed", &stranger)?;
+    // Once he may sign, the same commit is taken.
+    let stranger_key = fs::read_to_string(format!("{theirs}.pub"))?;
+    let both = format!("{}\nyou@example.com {stranger_key}", fs::read_to_string(&signers)?.trim_end());
+    fs::write(&signers, both)?;
+    world.windlass(&["reconcile", "configrepo/fleet", "--wait"])?.expect(0)?;
+    ensure!(world.status("configrepos/fleet")?.0["signer"] == "you@example.com", "another signer is told");
     let mended = publish(Some(&ours), "198.18.3.0/24")?;
     world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
     wait_applied(&world, "fleet", &mended)?;

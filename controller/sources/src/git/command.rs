@@ -46,7 +46,7 @@ const PASSED_ON: [&str; 12] = [
 ];
 
 /// Set for every run, in the place of what configuration files say.
-const SETTINGS: [(&str, &str); 17] = [
+const SETTINGS: [(&str, &str); 18] = [
     ("protocol.allow", "never"),
     ("core.hooksPath", "/dev/null"),
     ("core.symlinks", "false"),
@@ -60,6 +60,8 @@ const SETTINGS: [(&str, &str); 17] = [
     ("submodule.recurse", "false"),
     ("fetch.recurseSubmodules", "false"),
     ("transfer.bundleURI", "false"),
+    // Whatever comes stays one file, whose size is watched, and is never unpacked into many.
+    ("fetch.unpackLimit", "1"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("pack.threads", "1"),
