@@ -184,7 +184,7 @@ fn only_signed_commits_of_allowed_signers_are_taken() -> Result<()> {
     };
     let good = publish(Some(&ours), "198.18.0.0/24")?;
     let signers = signers.to_string_lossy().into_owned();
-    world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", signers))?;
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", signers.as_str()))?;
     let _controller = world.serve()?;
     wait_applied(&world, "fleet", &good)?;
     let told = |what: &str, reason: &'static str, commit: &str| -> Result<()> {
