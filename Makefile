@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -114,6 +114,13 @@ bench-scale: setup ## Measure the engine over 10,000 Services on 1,000 simulated
 
 bench-scale-doc: ## The same, and write docs/benchmarks-scale.md
 	@$(MAKE) bench-scale BENCH_FLAGS='--doc docs/benchmarks-scale.md'
+
+bench-gitops: setup ## Measure what following a Git repository costs, from a push to the first host
+	$(CARGO) build --release --package windlass-cli --package windlass-bench
+	@scripts/as-root $(target)/release/windlass-bench $(BENCH_FLAGS) gitops $(GITOPS_FLAGS)
+
+bench-gitops-doc: ## The same, and write docs/benchmarks-gitops.md
+	@$(MAKE) bench-gitops BENCH_FLAGS='--doc docs/benchmarks-gitops.md'
 
 schemas: ## Write the JSON Schemas anew from the types; a test tells when that is due
 	WINDLASS_WRITE_SCHEMAS=1 $(CARGO) test --quiet --package windlass-crds --lib -- --exact schema::checked_in::the_files_are_what_the_types_say

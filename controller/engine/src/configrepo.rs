@@ -212,9 +212,10 @@ impl<F: Fleet> Turn<'_, F> {
         if due {
             controller.hooks.take(self.name);
             self.look(&mut memory, spec).await;
+            // Services that see what is written ask which commit it is of.
+            controller.repos.remember(self.name, memory.clone());
             done = self.put_in_force(&memory, spec).await?.or(done);
         }
-        controller.repos.remember(self.name, memory.clone());
         self.report(&memory, done).await?;
         let now = Instant::now();
         let wait = memory.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now));

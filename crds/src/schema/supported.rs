@@ -114,7 +114,7 @@ fn surroundings(kind: Kind, field: &str, document: &mut Value) {
     let spec = &mut document["spec"];
     match kind {
         Kind::Service if field.starts_with("source.git") || field.starts_with("source.repo") => {
-            spec["source"] = json!({})
+            spec["source"] = json!({});
         }
         Kind::ConfigRepo if ["credentials.user", "credentials.passwordEnv", "credentials.caFile"].contains(&field) => {
             spec["url"] = "https://198.18.0.1/fleet.git".into();

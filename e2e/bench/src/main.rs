@@ -8,6 +8,7 @@ mod contestant;
 mod counted;
 mod figures;
 mod footprint;
+mod gitops;
 mod ground;
 mod machine;
 mod race;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::connections::ConnectionsArguments;
 use crate::contestant::Row;
+use crate::gitops::GitopsArguments;
 use crate::ground::Ground;
 use crate::race::Wanted;
 use crate::report::Report;
@@ -73,6 +75,8 @@ enum Other {
     Store(StoreArguments),
     /// What a connection to a host costs while nobody uses it
     Connections(ConnectionsArguments),
+    /// What following a Git repository costs
+    Gitops(GitopsArguments),
     /// Ten thousand Services on a thousand simulated hosts
     Scale(ScaleArguments),
     /// The controller that `scale` measures
@@ -89,6 +93,7 @@ fn main() -> Result<()> {
         Some(Other::Store(store)) => println!("{}", store::run(store, arguments.rounds, doc)?.text()),
         Some(Other::Scale(scale)) => println!("{}", scale::run(scale, doc)?.text()),
         Some(Other::Controller(controller)) => scale::controller(controller)?,
+        Some(Other::Gitops(gitops)) => println!("{}", gitops::run(gitops, doc)?),
         Some(Other::Connections(connections)) => println!("{}", connections::run(connections, doc)?),
         None => hosts(arguments)?,
     }

@@ -106,7 +106,7 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
     let repository = Repository::create(world.dir(), "fleet")?;
     repository.declare("production/zone.yaml", &windlass_e2e::zone("198.18.0.0/24"))?;
     let first = repository.publish("one")?;
-    let authority = Authority::create(&world.dir().join("ca"), "git")?;
+    let authority = Authority::create(&world.dir().join("ca"), "authority")?;
     let certificate = authority.issue("git", "git", "IP:127.0.0.1", Validity::AMonth)?;
     // `me:sesame`
     let server = GitServer::start(repository.served(), &certificate, Some("bWU6c2VzYW1l"))?;

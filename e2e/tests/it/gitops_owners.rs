@@ -1,11 +1,13 @@
 //! What a ConfigRepo owns it keeps, and what others own it leaves.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use windlass_e2e::{Declaration, Repository, World, config_repo, eventually, holds, zone};
+use windlass_e2e::{Declaration, Repository, World, config_repo, eventually, holds, service, zone};
 
 use crate::gitops::wait_applied;
+use crate::wait_gone;
 
 /// A zone by another name.
 fn named(name: &str, cidr: &str) -> Declaration {
@@ -168,5 +170,45 @@ fn what_git_no_longer_has_goes_only_where_that_is_asked_for() -> Result<()> {
     })?;
     declared(&world, "b")?;
     declared(&world, "c")?;
+    world.passed()
+}
+
+/// A commit that takes out most of what runs is more likely a mistake than a wish.
+#[test]
+fn a_mass_delete_by_git_waits_for_a_person() -> Result<()> {
+    let world = World::new(1)?;
+    let repository = Repository::create(world.dir(), "fleet")?;
+    world.program_at(&repository.work().join("apps/web"), "v1")?;
+    world.declare_hosts()?;
+    let hosts = world.host_names();
+    let names = ["one", "two", "three", "four"];
+    for (port, name) in (8081..).zip(names) {
+        let declared = service(name, port, Path::new("../apps/web"), &hosts);
+        repository.declare(&format!("production/{name}.yaml"), &declared)?;
+    }
+    let first = repository.publish("four services")?;
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/prune", true))?;
+    let _controller = world.serve()?;
+    wait_applied(&world, "fleet", &first)?;
+    for name in names {
+        world.wait_ready(name, 0)?;
+    }
+    for name in ["two", "three", "four"] {
+        repository.remove(&format!("production/{name}.yaml"))?;
+    }
+    let second = repository.publish("one is left")?;
+    wait_applied(&world, "fleet", &second)?;
+    for name in ["two", "three", "four"] {
+        ensure!(world.value(&format!("declared/services/default/{name}"))?.is_none(), "{name} is still declared");
+        world.wait_not_ready(name, "RemovalNeedsConfirmation")?;
+    }
+    for port in 8081..8085 {
+        world.expect_version(&world.hosts, port, "v1")?;
+    }
+    world.windlass(&["confirm-removal", "service/two", "service/three", "service/four"])?.expect(0)?;
+    for name in ["two", "three", "four"] {
+        wait_gone(&world, name, &world.hosts)?;
+    }
+    world.expect_version(&world.hosts, 8081, "v1")?;
     world.passed()
 }

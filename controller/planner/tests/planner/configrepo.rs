@@ -41,7 +41,7 @@ fn commit(digit: char) -> CommitId {
     digit.to_string().repeat(40).parse().expect("digits")
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Case {
     /// What the commit declares: `name=address`, with `!` in front where it takes over. The file is `name.yaml`.
     wanted: &'static str,
