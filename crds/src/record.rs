@@ -1,6 +1,7 @@
 //! Records: what the controller keeps in the store because no look at a host could find it out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -139,7 +140,7 @@ pub enum HoldCause {
 #[serde(rename_all = "camelCase")]
 pub struct OwnedHost {
     /// The way there.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// Which machine it was, once it has been seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineId>,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use windlass_crds::configrepo::Manager;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
-use windlass_crds::host::{HostSpec, Labels};
+use windlass_crds::host::{HostSpec, Labels, Target};
 use windlass_crds::id::{
     HostId, HostName, Kind, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName,
 };
@@ -126,6 +126,8 @@ pub struct ResourceView {
 pub struct Surroundings {
     /// Hosts that make sense.
     pub hosts: BTreeMap<HostName, (Labels, HostSpec)>,
+    /// How they are reached.
+    pub targets: BTreeMap<HostName, Arc<Target>>,
     /// Hosts that are declared, whether or not they make sense.
     pub host_names: BTreeSet<HostName>,
     /// Zones that make sense.
@@ -143,6 +145,8 @@ impl Surroundings {
         match (&read.parsed, key) {
             (Ok(declaration), _) => match declaration.as_ref() {
                 Declaration::Host(Declared { key, labels, spec, .. }) => {
+                    let target = Target::declared(HostId::Named(key.clone()), spec);
+                    self.targets.insert(key.clone(), Arc::new(target));
                     self.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
                 }
                 Declaration::NetworkZone(zone) => self.zones.push((zone.key.clone(), zone.spec.clone())),

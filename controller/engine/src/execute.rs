@@ -27,7 +27,7 @@ pub struct Errand {
     /// Which host.
     pub host: HostId,
     /// The way there.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// For which Service.
     pub service: ServiceKey,
     /// Under which sequence.

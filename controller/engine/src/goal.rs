@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use windlass_crds::condition::Reason;
 use windlass_crds::document::Declaration;
 use windlass_crds::host::Target;
-use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::id::{Generation, HostId, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
@@ -223,11 +224,46 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// How long what was found out of the hosts of a Service holds, where nothing else is declared: names are looked up anew
+/// then.
+const FOUND: Duration = Duration::from_secs(1);
+
+/// The hosts of a Service as they were found, and by what.
+#[derive(Debug)]
+pub struct FoundPlaces {
+    places: Arc<Places>,
+    around: Arc<Surroundings>,
+    generation: Option<Generation>,
+    at: Instant,
+}
+
+impl FoundPlaces {
+    /// These places, found just now by a declaration of that generation.
+    pub fn new(places: Arc<Places>, around: Arc<Surroundings>, generation: Option<Generation>) -> Self {
+        Self { places, around, generation, at: Instant::now() }
+    }
+
+    /// The same places, where finding them anew would come to nothing else. What is left somewhere is on record, and
+    /// may be reached by what that says: so only those are kept that are all where the Service shall run.
+    pub fn hold(
+        &self,
+        around: &Arc<Surroundings>,
+        generation: Option<Generation>,
+        owned: &Owned,
+    ) -> Option<Arc<Places>> {
+        let placements = &self.places.placements;
+        let same = Arc::ptr_eq(&self.around, around) && self.generation == generation && self.at.elapsed() < FOUND;
+        let placed = || placements.values().all(|(_, placement)| *placement == Placement::Placed);
+        let all = || owned.hosts.keys().all(|id| placements.contains_key(id));
+        (same && generation.is_some() && placed() && all()).then(|| Arc::clone(&self.places))
+    }
+}
+
 /// The hosts of a Service.
 #[derive(Debug, Default)]
 pub struct Places {
     /// Each that it is placed on or may have left something on, and whether it shall run there.
-    pub placements: BTreeMap<HostId, (Target, Placement)>,
+    pub placements: BTreeMap<HostId, (Arc<Target>, Placement)>,
     /// What is spoken to those that it shall run on, where a declaration does not say.
     pub default_transports: BTreeMap<HostId, Transport>,
     /// Which zone or value of the label those that it shall run on have, where `rollout.order` names one.
@@ -303,9 +339,9 @@ fn group(spec: &ServiceSpec, id: &HostId, addresses: &[IpAddr], around: &Surroun
 }
 
 /// How a host is reached that is not declared (any more).
-fn stand_in(id: &HostId, owned: &Owned) -> Target {
+fn stand_in(id: &HostId, owned: &Owned) -> Arc<Target> {
     let known = owned.hosts.get(id).map(|host| host.target.clone());
-    known.unwrap_or_else(|| Target {
+    let unknown = || Target {
         id: id.clone(),
         address: id.to_string(),
         port: std::num::NonZeroU16::MIN,
@@ -314,15 +350,16 @@ fn stand_in(id: &HostId, owned: &Owned) -> Target {
         host_keys: Vec::new(),
         privilege: None,
         remote_dir: None,
-    })
+    };
+    known.unwrap_or_else(|| Arc::new(unknown()))
 }
 
-fn target(id: &HostId, around: &Surroundings) -> Result<Target, Complaint> {
+fn target(id: &HostId, around: &Surroundings) -> Result<Arc<Target>, Complaint> {
     let HostId::Named(name) = id else {
-        return Ok(Target::inline(id).expect("what is not a name is a destination"));
+        return Ok(Arc::new(Target::inline(id).expect("what is not a name is a destination")));
     };
-    if let Some((_, spec)) = around.hosts.get(name) {
-        return Ok(Target::declared(id.clone(), spec));
+    if let Some(target) = around.targets.get(name) {
+        return Ok(Arc::clone(target));
     }
     let message = if around.host_names.contains(name) {
         format!("the Host {name} makes no sense; `windlass get host/{name} -o yaml` says why")

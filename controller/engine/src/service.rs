@@ -38,7 +38,7 @@ use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
 use windlass_planner::verdict::confirm_within;
-use windlass_store::{CommitError, SequenceError, WriteError};
+use windlass_store::{CommitError, SequenceError, StoreRevision, WriteError};
 
 pub use self::foreseen::{Foreseen, foresee};
 pub use self::nonsense::stalled;
@@ -49,6 +49,7 @@ use self::scene::Scene;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::{Controller, Memory, Pulse, Scan, TRANSFERS};
 use crate::execute::{Errand, Outcome, Recall};
+use crate::goal::FoundPlaces;
 use crate::judge::LOG_LINES;
 use crate::look::Looked;
 use crate::queue::Next;
@@ -65,7 +66,7 @@ const STILL_NEW: Duration = Duration::from_secs(13);
 
 /// While other hosts are at something, so long is waited for more of them once one is back: each turn is a commit, for
 /// which the store waits for its disk, and a plan of all hosts. Short beside any restart.
-const TOGETHER: Duration = Duration::from_millis(15);
+const TOGETHER: Duration = Duration::from_millis(8);
 
 /// So long after its time a host has taken back what nobody has confirmed: the time may be up to two seconds late, and
 /// the old version has to be started.
@@ -104,7 +105,7 @@ pub enum ReconcileError {
 enum Returned {
     Scan(Option<Box<Scan>>),
     /// From where the host led to then.
-    Host(Box<Target>, Answered),
+    Host(Arc<Target>, Answered),
 }
 
 /// What came back from a host.
@@ -132,6 +133,10 @@ struct Turn<'a, F> {
     busy: BTreeMap<HostId, (Activity, Recall)>,
     /// Those of them that are confirmed together.
     wave: Wave,
+    /// What was recorded, and not seen in the cache yet.
+    written: Option<StoreRevision>,
+    /// Its hosts, as they were found last.
+    places: Option<FoundPlaces>,
     /// Those of them that are only being brought what they will run.
     bringing: BTreeSet<HostId>,
     /// What was seen in this reconcile.
@@ -194,6 +199,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
             looking: BTreeSet::new(),
             busy: BTreeMap::new(),
             wave: Wave::default(),
+            written: None,
+            places: None,
             bringing: BTreeSet::new(),
             views: BTreeMap::new(),
             seen_at: BTreeMap::new(),
@@ -224,6 +231,11 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 plan.touch.clear();
             }
             let rollout = self.record(&scene, &plan, rollout).await?;
+            if !held && !plan.gone && !self.stop.is_cancelled() {
+                self.send(&scene, &plan, rollout.as_ref());
+                self.ask(&scene, &plan, rollout.as_ref());
+            }
+            self.catch_up().await;
             if held {
                 // What halted is tried again after a wait that grows.
                 return Ok(self.retry());
@@ -236,10 +248,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             if self.stop.is_cancelled() && self.out.is_empty() {
                 return Ok(Next::Never);
-            }
-            if !self.stop.is_cancelled() {
-                self.send(&scene, &plan, rollout.as_ref());
-                self.ask(&scene, &plan, rollout.as_ref());
             }
             if matches!(plan.rollout, RolloutChange::Open { .. }) {
                 self.opened += 1;
@@ -266,6 +274,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
         }
     }
 
+    /// Waits until the cache has seen what was recorded last: nothing may be decided on less. What was decided is recorded
+    /// by then, and is sent before.
+    async fn catch_up(&mut self) {
+        if let Some(revision) = self.written.take() {
+            self.controller.reach(revision).await;
+        }
+    }
+
     /// The stamp of the rollout that goes on under us.
     fn stamp(&self, rollout: Option<&Rollout>) -> Option<Stamp> {
         let ours =
@@ -275,7 +291,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Begins to look at every host that was not looked at since something happened to it, and stamps those that lack
     /// the rollout's stamp.
-    fn begin_looks(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>, rollout: Option<&Rollout>) {
+    fn begin_looks(&mut self, placements: &BTreeMap<HostId, (Arc<Target>, Placement)>, rollout: Option<&Rollout>) {
         let stamp = self.stamp(rollout);
         let mut room = LOOKED_AT_AGAIN.saturating_sub(self.looking.len());
         // Those whose turn comes last first: the others are about to be worked on.
@@ -310,7 +326,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let task = AbortOnDropHandle::new(tokio::spawn(look.in_current_span()));
             let looked = async move {
                 let looked = task.await.unwrap_or_else(|_| Looked::nothing());
-                Returned::Host(Box::new(from), Answered::Look(looked))
+                Returned::Host(from, Answered::Look(looked))
             };
             self.out.push(looked.boxed());
         }
@@ -318,7 +334,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Waits until every host that is worth it was looked at.
     async fn observe(&mut self, scene: &Scene) {
-        self.begin_looks(&scene.placements, scene.rollout.as_ref());
+        self.begin_looks(&scene.places.placements, scene.rollout.as_ref());
         let stamp = self.stamp(scene.rollout.as_ref());
         let stamped = stamp.is_some() && !self.looking.is_empty();
         let deadline = Instant::now() + FIRST_ANSWER;
@@ -335,7 +351,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// Whether every host that may be looked at has been.
     fn placements_seen(&self, scene: &Scene) -> bool {
-        let mut hosts = scene.placements.iter();
+        let mut hosts = scene.places.placements.iter();
         hosts.all(|(id, (_, placement))| matches!(placement, Placement::Refused(_)) || self.views.contains_key(id))
     }
 
@@ -369,12 +385,12 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     /// A host that leads elsewhere than before is another machine, of which nothing is known. Were what was seen of
     /// the old one taken for it, the records would lose the way there, and what it runs would run on unseen.
-    fn follow(&mut self, placements: &BTreeMap<HostId, (Target, Placement)>) {
+    fn follow(&mut self, placements: &BTreeMap<HostId, (Arc<Target>, Placement)>) {
         for (id, (target, _)) in placements {
-            if self.memory.targets.get(id).is_some_and(|before| **before == *target) {
+            if self.memory.targets.get(id).is_some_and(|before| before == target) {
                 continue;
             }
-            if self.memory.targets.insert(id.clone(), Arc::new(target.clone())).is_some() {
+            if self.memory.targets.insert(id.clone(), Arc::clone(target)).is_some() {
                 self.looking.remove(id);
                 self.views.remove(id);
                 self.seen_at.remove(id);
@@ -401,7 +417,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 }
             }
             Returned::Host(target, answered) => {
-                let mut stays = self.memory.targets.get(&target.id).is_some_and(|now| **now == *target);
+                let mut stays = self.memory.targets.get(&target.id).is_some_and(|now| *now == target);
                 match &answered {
                     Answered::Look(_) => {}
                     Answered::Pulse(question, _) => {
@@ -418,7 +434,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     }
                 }
                 if stays {
-                    self.take_answer(target.id, answered);
+                    self.take_answer(target.id.clone(), answered);
                 }
             }
         }
@@ -488,7 +504,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         // One that goes on asks only where it has not come to: it stops when many fall ill there.
         let goes_on = rollout.filter(|rollout| rollout.state == RolloutState::Active && !held);
         self.ask_at = None;
-        for (id, (target, placement)) in &scene.placements {
+        for (id, (target, placement)) in &scene.places.placements {
             if self.busy.contains_key(id) || goes_on.is_some_and(|rollout| rollout.touched.contains(id)) {
                 continue;
             }
@@ -517,7 +533,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let (controller, target) = (self.controller, target.clone());
             let pulse = async move {
                 let pulse = controller.pulse(&rules, &target, before).await;
-                Returned::Host(Box::new(target), Answered::Pulse(question, pulse))
+                Returned::Host(target, Answered::Pulse(question, pulse))
             };
             self.out.push(pulse.boxed());
         }
@@ -576,7 +592,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     }
 
     fn hosts(&self, scene: &Scene) -> BTreeMap<HostId, HostInput> {
-        let input = |(id, (target, placement)): (&HostId, &(Target, Placement))| {
+        let input = |(id, (target, placement)): (&HostId, &(Arc<Target>, Placement))| {
             let view = match self.busy.get(id) {
                 Some((activity, _)) => HostView::Busy(*activity),
                 None => self.views.get(id).cloned().unwrap_or_else(|| self.unseen(id)),
@@ -587,10 +603,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 Some(pulse) => pulse.health.clone(),
                 None => Health::Unknown,
             };
-            let (placement, group) = (placement.clone(), scene.groups.get(id).cloned());
+            let (placement, group) = (placement.clone(), scene.places.groups.get(id).cloned());
             (id.clone(), HostInput { target: target.clone(), placement, view, health, ill_since: None, group })
         };
-        scene.placements.iter().map(input).collect()
+        scene.places.placements.iter().map(input).collect()
     }
 
     /// A host whose look is not back yet: out of reach if it was, else nothing is said of it.
@@ -640,7 +656,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     /// Adds the last lines of the log of a host that has fallen.
     async fn add_logs(&mut self, scene: &Scene, plan: &mut Plan) {
         let Some((host, _)) = &plan.fallen else { return };
-        let Some((target, _)) = scene.placements.get(host) else { return };
+        let Some((target, _)) = scene.places.placements.get(host) else { return };
         let logs = self.controller.fleet.logs(target, self.key, LOG_LINES).await.unwrap_or_default();
         plan.add_logs(&logs);
     }
@@ -650,7 +666,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let Some(stamp) = self.stamp(rollout) else { return };
         let Some(accepted) = &scene.accepted else { return };
         for (id, acts) in &plan.actions {
-            let Some((target, _)) = scene.placements.get(id) else { continue };
+            let Some((target, _)) = scene.places.placements.get(id) else { continue };
             if self.looking.contains(id) {
                 // What it is like is just being found out; the next turn decides on that.
                 continue;
@@ -705,7 +721,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             let task = AbortOnDropHandle::new(tokio::spawn(running.in_current_span()));
             let errand = async move {
                 let outcome = task.await.unwrap_or(Outcome::Cancelled);
-                Returned::Host(Box::new(target), Answered::Errand(sequence, acts, outcome))
+                Returned::Host(target, Answered::Errand(sequence, acts, outcome))
             };
             self.out.push(errand.boxed());
         }

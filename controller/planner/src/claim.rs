@@ -1,6 +1,7 @@
 //! Claims: what `owned/` says once every host that may be touched is in it, and which machines were lost sight of.
 
 use std::fmt;
+use std::sync::Arc;
 
 use windlass_crds::host::Target;
 use windlass_crds::id::{Destination, HostId, MachineId};
@@ -134,7 +135,7 @@ fn left(
     let elsewhere = known(inputs, id, &machine);
     let fate = match elsewhere_by_address(before, host).filter(|place| !inputs.hosts.contains_key(place)) {
         Some(place) if !elsewhere => {
-            let target = Target { id: place.clone(), ..before.target.clone() };
+            let target = Arc::new(Target { id: place.clone(), ..Target::clone(&before.target) });
             let old = OwnedHost {
                 target,
                 machine: Some(machine.clone()),

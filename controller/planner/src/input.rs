@@ -84,7 +84,7 @@ pub struct Complaint {
 #[derive(Debug, Clone)]
 pub struct HostInput {
     /// The way there.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// Whether the Service shall run there.
     pub placement: Placement,
     /// What was found there.

@@ -84,7 +84,17 @@ fn owned_on(hosts: &[&str]) -> Owned {
     let owned = |name: &&str| {
         let id: HostId = format!("root@{name}.example.com").parse().expect(name);
         let target = Target::inline(&id).expect("a destination");
-        (id, OwnedHost { target, machine: None, former: Vec::new(), confirmed: false, in_doubt: false, carries: None })
+        (
+            id,
+            OwnedHost {
+                target: target.into(),
+                machine: None,
+                former: Vec::new(),
+                confirmed: false,
+                in_doubt: false,
+                carries: None,
+            },
+        )
     };
     Owned { hosts: hosts.iter().map(owned).collect(), ..Owned::default() }
 }
@@ -157,8 +167,14 @@ fn deleting_a_host_confirms_what_leaves_it() {
     world.put("declared/hosts/web1", host);
     let id: HostId = "web1".parse().expect("a name");
     let target = Target::inline(&"root@198.18.0.11".parse().expect("a destination")).expect("inline");
-    let owned =
-        OwnedHost { target, machine: None, former: Vec::new(), confirmed: false, in_doubt: false, carries: None };
+    let owned = OwnedHost {
+        target: target.into(),
+        machine: None,
+        former: Vec::new(),
+        confirmed: false,
+        in_doubt: false,
+        carries: None,
+    };
     let owned = Owned { hosts: [(id, owned)].into(), ..Owned::default() };
     let owned = serde_json::to_string(&owned).expect("JSON");
     // Chosen by a label, by its name, and not at all.

@@ -92,7 +92,7 @@ impl<F: Fleet> Turn<'_, F> {
         let accepted = plan.new_revision.as_ref();
         let metrics = &self.controller.metrics;
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
-        self.controller.reach(revision).await;
+        self.written = Some(revision);
         self.said = written(&writes).map(|bytes| (bytes, Arc::new(said))).or_else(|| self.said.take());
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);

@@ -1,12 +1,10 @@
 //! The scene of a turn: everything that is known at its beginning, read afresh.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use windlass_crds::condition::Reason;
-use windlass_crds::host::Target;
 use windlass_crds::id::{Generation, HostId, RevisionNumber};
 use windlass_crds::record::{Accepted, Owned, Rollout};
 use windlass_crds::request::Request;
@@ -18,9 +16,9 @@ use windlass_planner::plan::Plan;
 use windlass_sources::ScanMode;
 
 use super::{Returned, Turn};
-use crate::cache::ServiceView;
+use crate::cache::{ServiceView, Surroundings};
 use crate::controller::Controller;
-use crate::goal::{Places, in_force, places};
+use crate::goal::{FoundPlaces, Places, in_force, places};
 use crate::judge::Rules;
 use crate::requests;
 
@@ -31,9 +29,7 @@ pub(super) struct Scene {
     pub(super) complaint: Option<Complaint>,
     pub(super) owned: Arc<Owned>,
     pub(super) rollout: Option<Rollout>,
-    pub(super) placements: BTreeMap<HostId, (Target, Placement)>,
-    pub(super) default_transports: BTreeMap<HostId, Transport>,
-    pub(super) groups: BTreeMap<HostId, String>,
+    pub(super) places: Arc<Places>,
     pub(super) files: Files,
 }
 
@@ -75,7 +71,7 @@ impl Scene {
     /// The rules of a declaration, on a host.
     pub(super) fn rules_of(&self, spec: &ServiceSpec, host: &HostId) -> Rules {
         // Whoever is asked is placed there, and has a default; if ever one had not, the strictest would be right.
-        let default_transport = self.default_transports.get(host).copied().unwrap_or(Transport::Https);
+        let default_transport = self.places.default_transports.get(host).copied().unwrap_or(Transport::Https);
         Rules { spec: spec.clone(), default_transport }
     }
 }
@@ -93,14 +89,14 @@ impl<F: Fleet> Turn<'_, F> {
         let declared = view.declared.is_some();
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let Places { placements, default_transports, groups } = places(spec, &owned, &around).await;
-        self.follow(&placements);
+        let places = self.places(spec, accepted.as_ref().map(|accepted| accepted.generation), &owned, around).await;
+        let placements = &places.placements;
         if asked {
             placements.keys().for_each(|host| controller.contacts.try_at_once(host));
         }
         if accepted.is_some() {
             // Hosts are looked at while the source is read.
-            self.begin_looks(&placements, rollout.as_ref());
+            self.begin_looks(placements, rollout.as_ref());
         }
         let mut files = Files::AsBefore;
         if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
@@ -120,7 +116,25 @@ impl<F: Fleet> Turn<'_, F> {
             );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        Scene { view, accepted, complaint, owned, rollout, placements, default_transports, groups, files }
+        Scene { view, accepted, complaint, owned, rollout, places, files }
+    }
+
+    /// Finds the hosts, where they may be others than a moment ago.
+    async fn places(
+        &mut self,
+        spec: Option<&ServiceSpec>,
+        generation: Option<Generation>,
+        owned: &Owned,
+        around: Arc<Surroundings>,
+    ) -> Arc<Places> {
+        let generation = generation.filter(|_| spec.is_some());
+        if let Some(places) = self.places.as_ref().and_then(|found| found.hold(&around, generation, owned)) {
+            return places;
+        }
+        let places = Arc::new(places(spec, owned, &around).await);
+        self.follow(&places.placements);
+        self.places = Some(FoundPlaces::new(Arc::clone(&places), around, generation));
+        places
     }
 
     /// Looks at the source where that is due: at once when a person waits for it, else beside the rest.
