@@ -169,7 +169,7 @@ mod tests {
             owned.hosts.insert(
                 id,
                 windlass_crds::record::OwnedHost {
-                    target,
+                    target: target.into(),
                     machine: None,
                     former: Vec::new(),
                     confirmed: false,

@@ -1,5 +1,7 @@
 //! A Host that leads to another machine than before.
 
+use std::sync::Arc;
+
 use insta::assert_snapshot;
 use windlass_crds::id::HostId;
 use windlass_planner::input::Placement;
@@ -65,7 +67,7 @@ fn a_machine_that_is_replaced_is_named_and_stays_named() {
 fn where_the_host_has_another_address_it_is_taken_off_the_old_one() {
     let mut world = first();
     let old = replace(&mut world, "a");
-    let target = &mut world.owned.hosts.get_mut(&id("a")).expect("it is owned").target;
+    let target = Arc::make_mut(&mut world.owned.hosts.get_mut(&id("a")).expect("it is owned").target);
     (target.address, target.remote_dir) = ("old.example".to_owned(), Some("/srv/windlass".to_owned()));
     assert_snapshot!(told(&world), @"a is machine 000000000000000000000000006e6577 now, and was 00000000000000000000000000000061 when the service was put there; it is taken off 00000000000000000000000000000061 at old.example:22");
     world.settle();

@@ -158,7 +158,7 @@ impl World {
         };
         for (name, machine) in &world.hosts {
             let owned = OwnedHost {
-                target: target(name),
+                target: target(name).into(),
                 machine: Some(machine.id.parse().expect("hexadecimal")),
                 former: Vec::new(),
                 confirmed: machine.seen.good.is_some(),
@@ -414,7 +414,7 @@ impl World {
             (
                 host_id(name),
                 HostInput {
-                    target: target(name),
+                    target: target(name).into(),
                     placement,
                     view,
                     health: machine.health.clone(),
