@@ -170,6 +170,21 @@ impl World {
                 return Ok(Some(format!("{}: {why}", model.key)));
             }
         }
+        self.host_lies().await
+    }
+
+    /// Which Host is said not to be ready though it is in reach. One that carries nothing is looked at ever less often
+    /// while it is away, so that may come long after the rest.
+    async fn host_lies(&self) -> anyhow::Result<Option<String>> {
+        for (index, address) in self.hosts.iter().enumerate() {
+            let name = host_name(index);
+            let Some(status) = self.host_status(&name).await? else { continue };
+            let ready = condition(&status.conditions, ConditionType::Ready);
+            let ready = ready.is_some_and(|ready| ready.status == ConditionStatus::True);
+            if !ready && !self.ground.fleet.is_severed(address) {
+                return Ok(Some(format!("{name} is in reach, and said not to be ready")));
+            }
+        }
         Ok(None)
     }
 

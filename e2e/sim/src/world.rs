@@ -13,7 +13,7 @@ use windlass_crds::id::{ResourceKey, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
-use windlass_crds::status::ServiceStatus;
+use windlass_crds::status::{HostStatus, ServiceStatus};
 use windlass_hosts::memory::{Behaviour, HostSettings, MemoryFleet};
 use windlass_sources::MemoryTrees;
 use windlass_store::{InProcess, Key, Machine, Prefix, Store, StoreRevision};
@@ -315,6 +315,15 @@ impl World {
     /// When the store does not answer.
     pub async fn status(&self, key: &ServiceKey) -> anyhow::Result<Option<ServiceStatus>> {
         let entry = self.truth.get(&Key::Status(ResourceKey::Service(key.clone()))).await?;
+        entry.map(|entry| serde_json::from_slice(&entry.value).context("a status")).transpose()
+    }
+
+    /// What is said of a Host.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn host_status(&self, name: &str) -> anyhow::Result<Option<HostStatus>> {
+        let entry = self.truth.get(&Key::Status(ResourceKey::Host(name.parse().context("a name")?))).await?;
         entry.map(|entry| serde_json::from_slice(&entry.value).context("a status")).transpose()
     }
 

@@ -305,11 +305,21 @@ impl<'a> Git<'a> {
     /// Why it failed: the server's doing, or our copy's.
     fn failed(&self, stderr: &[u8]) -> GitError {
         let detail = complaint(stderr);
-        let ours = ["corrupt", "bad object", "loose object", "packfile", "not a git repository", "unable to read tree"];
-        match self.access {
-            Some(_) if !ours.iter().any(|sign| detail.contains(sign)) => GitError::Away { detail },
-            _ => GitError::Damaged { detail },
+        if self.access.is_some() && !self.is_ours(&String::from_utf8_lossy(stderr)) {
+            GitError::Away { detail }
+        } else {
+            GitError::Damaged { detail }
         }
+    }
+
+    /// Whether what git complains about is our copy: it names files of it. A disk that is full or may not be written is
+    /// no damage.
+    fn is_ours(&self, complaint: &str) -> bool {
+        let Some(copy) = self.copy.and_then(Path::to_str) else { return false };
+        let outside = ["No space left", "Permission denied", "Read-only file system", "quota exceeded"];
+        let damage = ["is corrupt", "bad object", "missing blob", "missing tree"];
+        !outside.iter().any(|sign| complaint.contains(sign))
+            && (complaint.contains(copy) || damage.iter().any(|sign| complaint.contains(sign)))
     }
 }
 
@@ -377,6 +387,22 @@ mod tests {
         assert_eq!(complaint(b" \n"), "git says nothing");
         let long = complaint("ä".repeat(1000).as_bytes());
         assert!(long.len() < 610 && long.ends_with('…'), "{}", long.len());
+    }
+
+    #[test]
+    fn what_is_wrong_with_our_copy_is_told_from_what_is_wrong_elsewhere() {
+        let copy = Path::new("/data/repos/fleet.git");
+        let git = Git::reading(copy);
+        for (complaint, ours) in [
+            ("error: index file /data/repos/fleet.git/objects/pack/pack-1.idx is too small", true),
+            ("fatal: loose object 12 (stored in /data/repos/fleet.git/objects/12) is corrupt", true),
+            ("fatal: bad object refs/windlass/fetched", true),
+            ("fatal: Could not read from remote repository.", false),
+            ("fatal: '/srv/git/fleet.git' does not appear to be a git repository", false),
+            ("fatal: cannot create '/data/repos/fleet.git/objects/pack/tmp_pack': No space left on device", false),
+        ] {
+            assert_eq!(git.is_ours(complaint), ours, "{complaint}");
+        }
     }
 
     #[test]

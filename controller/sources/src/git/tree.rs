@@ -123,11 +123,10 @@ pub(super) async fn blobs(copy: &Path, files: &[Candidate]) -> Result<Vec<Blob>,
         .await
         .map_err(|_| GitError::Slow { what: "git cat-file".to_owned(), seconds: READ.time.as_secs() })??;
     read.reverse();
-    let contents = |blob: &Result<(BlobId, u64), Unread>| match blob {
+    let mut contents = |blob: &Result<(BlobId, u64), Unread>| match blob {
         Ok(_) => Ok(read.pop().expect("one for each that was asked for")),
         Err(why) => Err(*why),
     };
-    let mut contents = contents;
     Ok(files.iter().map(|file| Blob { path: file.path.clone(), contents: contents(&file.blob) }).collect())
 }
 
