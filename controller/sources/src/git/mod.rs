@@ -1,6 +1,6 @@
 //! Git repositories that are followed: asked for what is new, fetched, verified and read, without a checkout.
 //!
-//! Each has a bare repository below the data directory, and `git` itself does the work ([`command`]). What a tree holds
+//! Each has a bare repository below the data directory, and `git` itself does the work (`command.rs`). What a tree holds
 //! is read out of git's store of objects: no path of a repository ever becomes a path on this machine's disk.
 
 mod command;
