@@ -105,6 +105,18 @@ fn is_file(text: &str) -> bool {
     plain_absolute_path(text) || text.strip_prefix("~/").is_some_and(|rest| plain_absolute_path(&format!("/{rest}")))
 }
 
+/// Why a secret may not be read from a variable. Those of the controller itself are never sent to a server that a
+/// declaration names: `WINDLASS_PASSWORD` opens its store.
+fn unusable(name: &str) -> Option<&'static str> {
+    if !is_variable(name) {
+        Some(NOT_A_VARIABLE)
+    } else if name.starts_with("WINDLASS_") {
+        Some("is one of the controller's own; name it something else")
+    } else {
+        None
+    }
+}
+
 /// Whether `name` may stand before `=` in an environment (POSIX.1-2017, section 8.1).
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
@@ -131,9 +143,9 @@ impl ConfigRepoSpec {
             problems.push(Problem::invalid("spec.verify.allowedSigners", NOT_A_FILE));
         }
         if let Some(Webhook { secret_env }) = &self.webhook
-            && !is_variable(secret_env)
+            && let Some(why) = unusable(secret_env)
         {
-            problems.push(Problem::invalid("spec.webhook.secretEnv", NOT_A_VARIABLE));
+            problems.push(Problem::invalid("spec.webhook.secretEnv", why));
         }
         problems
     }
@@ -165,8 +177,8 @@ impl ConfigRepoSpec {
                 problems.push(Problem::invalid(format!("spec.credentials.{field}"), NOT_A_FILE));
             }
         }
-        if password_env.as_deref().is_some_and(|name| !is_variable(name)) {
-            problems.push(Problem::invalid("spec.credentials.passwordEnv", NOT_A_VARIABLE));
+        if let Some(why) = password_env.as_deref().and_then(unusable) {
+            problems.push(Problem::invalid("spec.credentials.passwordEnv", why));
         }
     }
 }

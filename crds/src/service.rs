@@ -625,6 +625,8 @@ impl ServiceSpec {
             rollout: Rollout::default(),
             deletion_policy: DeletionPolicy::default(),
             purge_data: false,
+            // What git calls a tree, and where it lies there, is nothing to the files that are in it.
+            source: Source { repo: None, ..self.source.clone() },
             ..self.clone()
         };
         SpecDigest::of(&serde_json::to_vec(&rest).expect("a spec is always JSON"))

@@ -187,6 +187,9 @@ pub struct ConfigRepoStatus {
     /// What led to it: `refs/heads/main`.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// Where it was taken from: the url, and the directory in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Who signed the commit that is in force, where that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,

@@ -3,7 +3,7 @@
 //! Level-triggered: what is written follows from the commit, what is stored and what was said before, so a controller
 //! that dies anywhere resumes from there. What is remembered between two turns only spares asking and reading again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use windlass_crds::id::{Generation, RepoName, ResourceKey};
 use windlass_crds::request::Request;
 use windlass_crds::status::{ConfigRepoStatus, FileError, Finding, conditions};
 use windlass_hosts::fleet::Fleet;
-use windlass_planner::configrepo::{Cause, Inputs, Plan, Stored, Wanted, plan};
+use windlass_planner::configrepo::{Cause, Inputs, MOST_DELETES, Plan, Stored, Wanted, plan};
 use windlass_sources::git::{Commit, GitError, Remote, Succession, Tip};
 use windlass_store::{Expectation, Key, MOST_WRITES, Write};
 
@@ -94,6 +94,13 @@ struct Trouble {
 }
 
 impl Trouble {
+    /// Whether another one says the same, but for numbers in it.
+    fn is_but_for_numbers(&self, other: &Self) -> bool {
+        let letters = |text: &str| text.chars().filter(|letter| !letter.is_ascii_digit()).collect::<String>();
+        let message = letters(&self.message) == letters(&other.message);
+        message && Self { message: String::new(), ..self.clone() } == Self { message: String::new(), ..other.clone() }
+    }
+
     fn of(error: &GitError, commit: Option<&CommitId>) -> Self {
         let (reason, passes) = match error {
             GitError::Missing(_) | GitError::Away { .. } | GitError::Slow { .. } => (Reason::RepoUnavailable, true),
@@ -239,7 +246,10 @@ impl<F: Fleet> Turn<'_, F> {
                 let times = memory.trouble.as_ref().filter(|(before, _)| before.reason == trouble.reason);
                 let times = times.map_or(1, |(_, times)| times + 1);
                 let passes = trouble.passes;
-                memory.trouble = Some((*trouble, times));
+                // How many milliseconds it took to fail is no news, and nothing is written for it.
+                let before = memory.trouble.take().map(|(before, _)| before);
+                let same = before.filter(|before| before.is_but_for_numbers(&trouble));
+                memory.trouble = Some((same.unwrap_or(*trouble), times));
                 if passes { backoff::wait_at_most(interval, times, jitter) } else { interval }
             }
         };
@@ -265,7 +275,7 @@ impl<F: Fleet> Turn<'_, F> {
         let same = memory.tip.as_ref() == Some(&tip);
         memory.tip = Some(tip.clone());
         if known {
-            return Ok(());
+            return self.still_signed(memory, spec, &tip.commit).await;
         }
         // What was refused is refused again, without reading all of it; but a list of signers may have grown.
         let stays = |trouble: &Trouble| {
@@ -281,6 +291,21 @@ impl<F: Fleet> Turn<'_, F> {
         memory.taken = Some(taken?);
         self.wake_services(memory);
         Ok(())
+    }
+
+    /// Whether those who signed what is in force may still do so: somebody may have been taken off the list. Then nothing
+    /// of it is put back any more; what is stored stays.
+    async fn still_signed(
+        &self,
+        memory: &mut Memory,
+        spec: &ConfigRepoSpec,
+        id: &CommitId,
+    ) -> Result<(), Box<Trouble>> {
+        let wrong = |error: GitError| Box::new(Trouble::of(&error, Some(id)));
+        let Some(verify) = &spec.verify else { return Ok(()) };
+        let repos = self.controller.sources.repos().map_err(wrong)?;
+        let signed = repos.verify(self.name, id, &verify.allowed_signers).await;
+        signed.map(drop).inspect_err(|_| memory.taken = None).map_err(wrong)
     }
 
     /// Fetches, verifies and reads a commit.
@@ -328,7 +353,9 @@ impl<F: Fleet> Turn<'_, F> {
 
     /// After a start, what is in force is read out of our copy where there is nothing better.
     async fn recover(&self, memory: &mut Memory, spec: &ConfigRepoSpec, before: &ConfigRepoStatus) {
-        let Some(applied) = before.applied.as_ref().filter(|_| memory.taken.is_none()) else { return };
+        // What another server, or another directory, declared is not declared here.
+        let same = before.source == Some(source_of(spec));
+        let Some(applied) = before.applied.as_ref().filter(|_| memory.taken.is_none() && same) else { return };
         match self.read(spec, applied).await {
             Ok((commit, signer)) => {
                 let (commit, reference) = (Arc::new(commit), before.reference.clone());
@@ -380,7 +407,9 @@ impl<F: Fleet> Turn<'_, F> {
             prune: spec.prune,
         };
         let plan = plan(&inputs);
-        self.write(&plan, commit, &around.declared).await?;
+        if !self.announce(&plan, &before).await? || !self.write(&plan, commit, &around.declared).await? {
+            return Ok(None);
+        }
         if before.applied.as_ref() != Some(&commit.id)
             && let Ok(repos) = controller.sources.repos()
             && let Err(error) = repos.keep(self.name, &commit.id).await
@@ -390,12 +419,48 @@ impl<F: Fleet> Turn<'_, F> {
         Ok(Some(Done { plan, taken: taken.clone() }))
     }
 
+    /// Whether what is acted on is what is declared still: fetching may take minutes, and whoever suspends a repository
+    /// meanwhile, or deletes it, wants nothing more of it.
+    fn is_wanted(&self) -> bool {
+        let declared = self.controller.cache.resource(&self.key).declared;
+        declared.is_some_and(|read| read.at.0 == self.generation.0)
+    }
+
+    /// What is declared, while it is.
+    fn spec(&self) -> Option<&ConfigRepoSpec> {
+        match self.view.declared.as_ref()?.parsed.as_deref() {
+            Ok(Declaration::ConfigRepo(repo)) => Some(&repo.spec),
+            _ => None,
+        }
+    }
+
+    /// Records what is about to be owned before it is: whoever goes on after us would not know it for this one's.
+    async fn announce(&self, plan: &Plan, before: &ConfigRepoStatus) -> Result<bool, ReconcileError> {
+        if !self.is_wanted() {
+            return Ok(false);
+        }
+        let owned: BTreeSet<&ResourceKey> = before.owns().collect();
+        let new = plan.inventory.iter().flat_map(|(file, keys)| keys.iter().map(move |key| (file, key)));
+        let new: Vec<_> = new.filter(|(_, key)| !owned.contains(key)).collect();
+        if new.is_empty() {
+            return Ok(true);
+        }
+        let mut status = before.clone();
+        for (file, key) in new {
+            status.inventory.entry(file.clone()).or_default().insert(key.clone());
+        }
+        let revision = self.controller.commit(&[Write::put(Key::Status(self.key.clone()), json(&status))]).await?;
+        self.controller.reach(revision).await;
+        Ok(true)
+    }
+
+    /// Writes it all; whether it was wanted to the end.
     async fn write(
         &self,
         plan: &Plan,
         commit: &Commit,
         stored: &BTreeMap<ResourceKey, Read>,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         let expected = |key: &ResourceKey| stored.get(key).map_or(Expectation::Absent, |read| Expectation::At(read.at));
         let mut told = 0;
         let mut batch: Vec<Write> = Vec::new();
@@ -414,36 +479,45 @@ impl<F: Fleet> Turn<'_, F> {
             (Write::put(Key::Declared(key.clone()), value).expecting(expected(key)), news)
         });
         let mut happened = Vec::new();
-        for (write, news) in puts.chain(deletes.map(|write| (write, None))) {
+        for (write, news) in puts {
             let size = match &write.act {
                 windlass_store::Act::Put { value, .. } => value.len(),
                 windlass_store::Act::Delete => 0,
             };
             if batch.len() >= AT_ONCE || bytes + size > BYTES_AT_ONCE {
-                self.flush(&mut batch, &mut happened).await?;
+                if !self.flush(&mut batch, &mut happened).await? {
+                    return Ok(false);
+                }
                 bytes = 0;
             }
             bytes += size + 512;
             batch.push(write);
             happened.extend(news);
         }
-        if !batch.is_empty() {
+        if !plan.is_settled() {
             tracing::info!(
                 repo = %self.name, commit = %commit.id.short(), put = plan.puts.len(), deleted = plan.deletes.len(),
                 "what is declared in git was written"
             );
         }
-        self.flush(&mut batch, &mut happened).await?;
-        Ok(())
+        if !self.flush(&mut batch, &mut happened).await? {
+            return Ok(false);
+        }
+        // All of them at one moment, so that the brake sees how many they are.
+        batch.extend(deletes);
+        self.flush(&mut batch, &mut happened).await
     }
 
     async fn flush(
         &self,
         batch: &mut Vec<Write>,
         happened: &mut Vec<(ResourceKey, News)>,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         if batch.is_empty() {
-            return Ok(());
+            return Ok(true);
+        }
+        if !self.is_wanted() {
+            return Ok(false);
         }
         let controller = self.controller;
         let mut writes = std::mem::take(batch);
@@ -453,7 +527,7 @@ impl<F: Fleet> Turn<'_, F> {
         let revision = controller.commit(&writes).await?;
         controller.reach(revision).await;
         reached(Checkpoint::DeclarationsWritten);
-        Ok(())
+        Ok(true)
     }
 
     /// Says how it stands.
@@ -473,6 +547,14 @@ impl<F: Fleet> Turn<'_, F> {
                 reason: Reason::Conflict,
                 message: format!("{key} {holder}"),
             }));
+            if plan.too_many > 0 {
+                let message = format!(
+                    "{} resources are declared by no file any more, and more than {MOST_DELETES} are not deleted at once; `windlass delete` deletes what it names",
+                    plan.too_many
+                );
+                let (file, reason) = (source_path(self.spec()), Reason::RemovalNeedsConfirmation);
+                errors.push(FileError { file, line: None, column: None, reason, message });
+            }
             if taken.rewritten && before.applied.as_ref() != Some(&commit.id) {
                 let from = before.applied.as_ref().map(CommitId::short).unwrap_or_default();
                 let message = format!(
@@ -483,6 +565,7 @@ impl<F: Fleet> Turn<'_, F> {
             }
             status.applied = Some(commit.id.clone());
             status.attempted = Some(commit.id.clone());
+            status.source = self.spec().map(source_of);
             status.reference = taken.reference.clone();
             status.signer = taken.signer.clone();
             status.inventory = plan.inventory;
@@ -554,6 +637,19 @@ impl<F: Fleet> Turn<'_, F> {
         controller.reach(revision).await;
         Ok(())
     }
+}
+
+/// Where a ConfigRepo is taken from, in words that are the same while it is the same place.
+fn source_of(spec: &ConfigRepoSpec) -> String {
+    match &spec.path {
+        Some(path) => format!("{} {path}", spec.url),
+        None => spec.url.to_string(),
+    }
+}
+
+/// The directory that is read.
+fn source_path(spec: Option<&ConfigRepoSpec>) -> String {
+    spec.and_then(|spec| spec.path.as_ref()).map_or_else(|| ".".to_owned(), ToString::to_string)
 }
 
 /// What was put in force.

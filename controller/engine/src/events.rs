@@ -1,6 +1,6 @@
 //! Events: what happened, in keys that vanish after an hour.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -113,9 +113,14 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
         let same = old.is_some_and(|old| old.reason == new.reason && old.status == new.status);
         (!silent && !same).then_some(News::new(new.reason, new.message))
     });
-    let mut news: Vec<_> = news.collect();
-    news.dedup();
-    news
+    let mut told = Vec::new();
+    for one in news {
+        // Readiness and degradation may have one reason, with a drift between them.
+        if !told.contains(&one) {
+            told.push(one);
+        }
+    }
+    told
 }
 
 impl Events {
@@ -142,12 +147,17 @@ impl Events {
                 return Ok(Vec::new());
             }
         };
+        let mut ids = BTreeSet::new();
         let write = |News { reason, message, request }: News| {
             tracing::info!(resource = %key, %reason, message, "event");
             let Told { id, first, last: time, count } = match &request {
                 Some(_) => self.anew(now)?,
                 None => self.tell(Subject { regarding: key.clone(), reason, message: message.clone() }, now)?,
             };
+            if !ids.insert(id.clone()) {
+                // The same twice in one commit, which holds each key once.
+                return None;
+            }
             let first = (count > 1).then_some(first);
             let event = Event { time, count, first, regarding: key.to_string(), reason, message, request };
             let value = serde_json::to_vec(&event).ok()?;
@@ -244,6 +254,25 @@ mod tests {
         let late = events.tell(subject("web1 is away"), at(50 + COUNTED.as_secs() as i64)).expect("told");
         assert_eq!(late.count, 1, "the store may not have the first any more");
         assert_ne!(late.id, first.id);
+    }
+
+    #[test]
+    fn what_two_conditions_say_is_told_once() {
+        let condition = |kind, reason, message: &str| Condition {
+            kind,
+            status: if kind == ConditionType::Ready { ConditionStatus::False } else { ConditionStatus::True },
+            reason,
+            message: message.to_owned(),
+            observed_generation: windlass_crds::id::Generation(1),
+            last_transition_time: at(0),
+        };
+        let after = [
+            condition(ConditionType::Ready, Reason::HostUnhealthy, "web2 is ill"),
+            condition(ConditionType::Drifted, Reason::DriftFound, "web1"),
+            condition(ConditionType::Degraded, Reason::HostUnhealthy, "web2 is ill"),
+        ];
+        let told: Vec<_> = transitions(&[], &after).into_iter().map(|news| news.reason).collect();
+        assert_eq!(told, [Reason::HostUnhealthy, Reason::DriftFound]);
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub struct Inputs<'a> {
     pub prune: bool,
 }
 
+/// So many resources are deleted for one commit at most: all of them at one moment, so that the brake on removals sees
+/// them together.
+pub const MOST_DELETES: usize = 100;
+
 /// Why something is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
@@ -105,6 +109,8 @@ pub struct Plan {
     pub inventory: BTreeMap<String, BTreeSet<ResourceKey>>,
     /// What is owned and no longer declared by any file.
     pub left: BTreeSet<ResourceKey>,
+    /// So many would be deleted, and are left, since that is more than may be at once.
+    pub too_many: usize,
 }
 
 impl Plan {
@@ -135,6 +141,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         }
     }
     leave(inputs, &owned, &mut plan);
+    if plan.deletes.len() > MOST_DELETES {
+        plan.too_many = plan.deletes.len();
+        plan.left.extend(plan.deletes.drain(..));
+    }
     plan.puts.sort_by_key(|(key, _)| rank(key));
     plan.deletes.sort_by_key(|key| std::cmp::Reverse(rank(key)));
     plan
@@ -200,9 +210,12 @@ fn leave(inputs: &Inputs<'_>, owned: &BTreeSet<&ResourceKey>, plan: &mut Plan) {
         }
         let ours = match stored {
             Stored::Sound(declaration) => match declaration.managed_by() {
-                Some(Manager::Repo(repo)) => repo == inputs.repo,
+                // That it says so is not enough: anybody may copy what is stored under another name. What is written is
+                // told before.
+                Some(Manager::Repo(repo)) => repo == inputs.repo && owned.contains(*key),
                 Some(Manager::People) => false,
-                None => owned.contains(*key),
+                // Whoever puts again what no file declares any more has it.
+                None => inputs.before.declares(key),
             },
             Stored::Nonsense => owned.contains(*key),
         };
@@ -212,7 +225,12 @@ fn leave(inputs: &Inputs<'_>, owned: &BTreeSet<&ResourceKey>, plan: &mut Plan) {
         let file = file_of(key).filter(|file| inputs.broken.contains(file) || inputs.contested.contains(*key));
         if let Some(file) = file {
             plan.inventory.entry(file).or_default().insert((*key).clone());
-        } else if inputs.contested.contains(*key) || !inputs.prune || inputs.wanted.is_empty() || is_itself(inputs, key)
+        } else if inputs.contested.contains(*key)
+            || !inputs.prune
+            || inputs.wanted.is_empty()
+            // What a file that cannot be read declares is not known: it may have come from another one.
+            || !inputs.broken.is_empty()
+            || is_itself(inputs, key)
         {
             plan.left.insert((*key).clone());
         } else {

@@ -139,7 +139,7 @@ pub enum CommitError {
     #[error("{key} is not as expected: {}", describe(.found))]
     Conflict {
         /// The first of the keys that are not as expected.
-        key: Key,
+        key: Box<Key>,
         /// When it was last put; nothing when it is not there.
         found: Option<StoreRevision>,
     },
@@ -219,7 +219,7 @@ impl Store {
         let guarded = writes.iter().filter(|write| write.expect != Expectation::Any);
         match guarded.zip(rest).find(|(write, pair)| !write.is_met_by(pair.as_ref())) {
             Some((write, pair)) => Err(CommitError::Conflict {
-                key: write.key.clone(),
+                key: Box::new(write.key.clone()),
                 found: pair.as_ref().map(|pair| StoreRevision::from_etcd(pair.mod_revision())),
             }),
             // The comparisons and the reads are of one instant, so this is an etcd that contradicts itself.

@@ -25,7 +25,7 @@ pub enum IdentityError {
     #[error("{key} does not hold an id")]
     Damaged {
         /// Where it lies.
-        key: Key,
+        key: Box<Key>,
         /// What is wrong with it.
         #[source]
         error: IdError,
@@ -114,7 +114,7 @@ impl Store {
             check_layout(layout.as_ref().map(etcd_client::KeyValue::value))?;
             id.map(|pair| String::from_utf8_lossy(pair.value()).trim().to_owned()).unwrap_or_default()
         };
-        text.parse().map_err(|error| IdentityError::Damaged { key, error })
+        text.parse().map_err(|error| IdentityError::Damaged { key: Box::new(key), error })
     }
 }
 

@@ -34,6 +34,7 @@ fn spec() -> ServiceSpec {
     ServiceSpec {
         placement: Placement::default(),
         source: Source {
+            repo: None,
             path: Some("/src".to_owned()),
             git: None,
             include: Vec::new(),

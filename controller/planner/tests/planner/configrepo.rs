@@ -198,8 +198,13 @@ fn what_is_gone_from_git_stays_unless_it_is_to_be_pruned() {
     check(case("", true), "has ; left a,b");
     let left = Case { left: "b", inventory: "a.yaml:a", ..case("a=1", true) };
     check(left, "delete b; has a");
-    // What nobody has told yet of what was written is known by its manager.
-    check(Case { inventory: "", ..case("a=1", true) }, "delete b; has a");
+    // Whoever only says that it is ours may be a copy of somebody's.
+    check(Case { inventory: "", ..case("a=1", true) }, "has a");
+    // Somebody has put again what no file declares.
+    let again = Case { stored: "a=1@configrepo/fleet b=3", left: "b", inventory: "a.yaml:a", ..case("a=1", true) };
+    check(again, "has a");
+    // What cannot be read may declare it.
+    check(Case { broken: &["c.yaml"], ..case("a=1", true) }, "has a; left b");
     check(Case { stored: "a=1@configrepo/fleet b=2@people", ..case("a=1", true) }, "has a");
     check(Case { stored: "a=1@configrepo/fleet b=2@configrepo/other", ..case("a=1", true) }, "has a");
 }

@@ -46,7 +46,7 @@ const PASSED_ON: [&str; 12] = [
 ];
 
 /// Set for every run, in the place of what configuration files say.
-const SETTINGS: [(&str, &str); 18] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("protocol.allow", "never"),
     ("core.hooksPath", "/dev/null"),
     ("core.symlinks", "false"),
@@ -55,6 +55,12 @@ const SETTINGS: [(&str, &str); 18] = [
     ("credential.helper", ""),
     ("http.sslVerify", "true"),
     ("http.sslVersion", "tlsv1.2"),
+    // A server that sends us elsewhere is not whom the password is for.
+    ("http.followRedirects", "false"),
+    // Only ssh's signatures count, whatever a commit brings.
+    ("gpg.program", "/bin/false"),
+    ("gpg.openpgp.program", "/bin/false"),
+    ("gpg.x509.program", "/bin/false"),
     ("http.lowSpeedLimit", "1"),
     ("http.lowSpeedTime", "30"),
     ("submodule.recurse", "false"),
@@ -126,6 +132,9 @@ impl Access {
                 "BatchMode=yes",
                 "StrictHostKeyChecking=yes",
                 "UpdateHostKeys=no",
+                // Neither a connection nor a key that somebody else vouches for.
+                "ControlPath=none",
+                "VerifyHostKeyDNS=no",
                 "ForwardAgent=no",
                 "ForwardX11=no",
                 "ClearAllForwardings=yes",
@@ -305,7 +314,11 @@ impl<'a> Git<'a> {
     /// Why it failed: the server's doing, or our copy's.
     fn failed(&self, stderr: &[u8]) -> GitError {
         let detail = complaint(stderr);
-        if self.access.is_some() && !self.is_ours(&String::from_utf8_lossy(stderr)) {
+        // What the server says of itself comes behind that word.
+        let said = String::from_utf8_lossy(stderr);
+        let ours: String =
+            said.lines().filter(|line| !line.starts_with("remote:")).flat_map(|line| [line, "\n"]).collect();
+        if self.access.is_some() && !self.is_ours(&ours) {
             GitError::Away { detail }
         } else {
             GitError::Damaged { detail }

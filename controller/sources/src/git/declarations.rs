@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_crds::condition::Reason;
 use windlass_crds::configrepo::{CommitId, Manager, TreeId};
 use windlass_crds::document::places::{FieldPlaces, placed};
-use windlass_crds::document::{Declaration, MAX_BYTES, parse_adjusted, split};
+use windlass_crds::document::{Declaration, MAX_BYTES, parse_adjusted, parse_bytes, split};
 use windlass_crds::id::{RepoName, ResourceKey};
 use windlass_crds::manifest::ReleasePath;
 use windlass_crds::problem::Problem;
@@ -92,7 +92,7 @@ pub(super) fn candidates(listing: &Listing, path: Option<&ReleasePath>) -> Resul
 
 /// What files say.
 pub(super) fn read(name: &RepoName, id: &CommitId, listing: &Listing, files: Vec<Blob>) -> Commit {
-    let mut reading = Reading { name, listing, sources: BTreeSet::new() };
+    let mut reading = Reading { name, listing, sources: BTreeSet::new(), source: None };
     let read: Vec<(String, Vec<Result<Wanted, FileError>>)> = files
         .into_iter()
         .map(|Blob { path, contents }| {
@@ -107,9 +107,16 @@ pub(super) fn read(name: &RepoName, id: &CommitId, listing: &Listing, files: Vec
         broken: BTreeSet::new(),
         contested: BTreeSet::new(),
     };
-    for (path, found) in read.into_iter().filter(|(path, _)| !reading.is_source(path)) {
+    let mut hidden = BTreeSet::new();
+    for (path, found) in read {
+        let is_source = reading.is_source(&path);
         for found in found {
             match found {
+                // What was declared there before is not declared any more, and not gone either.
+                Ok(wanted) if is_source => {
+                    hidden.insert(wanted.declaration.key());
+                }
+                Err(_) if is_source => {}
                 Ok(wanted) => commit.take(wanted),
                 Err(error) => {
                     commit.broken.insert(path.clone());
@@ -119,6 +126,8 @@ pub(super) fn read(name: &RepoName, id: &CommitId, listing: &Listing, files: Vec
         }
     }
     commit.settle_contests();
+    hidden.retain(|key| !commit.declarations.contains_key(key));
+    commit.contested.extend(hidden);
     commit.errors.sort();
     commit
 }
@@ -166,6 +175,8 @@ struct Reading<'a> {
     listing: &'a Listing,
     /// Directories that are the source of a Service, and the file that says so.
     sources: BTreeSet<(String, String)>,
+    /// The one that the document at hand names, which may make no sense.
+    source: Option<(String, String)>,
 }
 
 impl Reading<'_> {
@@ -214,19 +225,29 @@ impl Reading<'_> {
         document: &windlass_crds::document::Document<'_>,
     ) -> Vec<Result<Wanted, FileError>> {
         let mut adopts = false;
+        self.source = None;
         let parsed = parse_adjusted(document, |declaration| {
             adopts = self.adjust(path, declaration)?;
             Ok(())
         });
         let problems = match parsed {
             Ok(declaration) => {
-                let size = declaration.to_json().to_string().len();
-                if size <= MAX_BYTES {
+                let written = declaration.to_json().to_string();
+                let size = written.len();
+                let again = parse_bytes(written.as_bytes());
+                if size <= MAX_BYTES && again.as_ref() == Ok(&declaration) {
+                    self.sources.extend(self.source.take());
                     let (file, line) = (path.to_owned(), document.line);
                     return vec![Ok(Wanted { declaration, file, line, adopts })];
                 }
-                let message = format!("{size} bytes once written out, and a declaration may have at most {MAX_BYTES}");
-                vec![Problem::new(Reason::TooLarge, "", message)]
+                if size > MAX_BYTES {
+                    let message =
+                        format!("{size} bytes once written out, and a declaration may have at most {MAX_BYTES}");
+                    vec![Problem::new(Reason::TooLarge, "", message)]
+                } else {
+                    // It would be put again for ever, as if somebody changed it.
+                    again.err().unwrap_or_else(|| vec![Problem::invalid("", "does not read back as it was written")])
+                }
             }
             Err(problems) => problems,
         };
@@ -275,7 +296,7 @@ impl Reading<'_> {
             Problem::new(Reason::LeavesTree, FIELD, format!("{written:?} leads out of the repository"))
         })?;
         let tree = self.tree(&path)?;
-        self.sources.insert((path.clone(), file.to_owned()));
+        self.source = Some((path.clone(), file.to_owned()));
         let path = if path.is_empty() {
             None
         } else {

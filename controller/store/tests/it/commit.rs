@@ -24,7 +24,7 @@ fn expectations_hold_or_nothing_is_written() {
             let outcome = store.commit(&leadership, &[b.clone(), write.clone()]).await;
             let key = write.key;
             ensure!(
-                matches!(&outcome, Err(CommitError::Conflict { key: told, found: seen }) if *told == key && *seen == found),
+                matches!(&outcome, Err(CommitError::Conflict { key: told, found: seen }) if **told == key && *seen == found),
                 "{key}: {outcome:?}"
             );
             ensure!(store.get(&status("b")).await?.is_none());
@@ -94,7 +94,7 @@ fn sequences_only_grow() {
         let raised = store.draw(&leadership, zero).await?;
         let outcome = store.commit_drawing(&leadership, raised, &[]).await;
         let counter = Key::Control(Control::SequenceCounter);
-        ensure!(matches!(&outcome, Err(CommitError::Conflict { key, .. }) if *key == counter), "{outcome:?}");
+        ensure!(matches!(&outcome, Err(CommitError::Conflict { key, .. }) if **key == counter), "{outcome:?}");
         ensure!(draw(&store, &leadership, zero).await? == Sequence(101));
         let drawn = futures_join(&store, &leadership).await?;
         ensure!(drawn == (102..112).map(Sequence).collect::<Vec<_>>(), "{drawn:?}");
