@@ -652,6 +652,15 @@ mod tests {
             (https(serde_json::json!({"keyFile": "/k"})), "spec.credentials.keyFile"),
             (https(serde_json::json!({"user": "me"})), "spec.credentials:"),
             (https(serde_json::json!({"user": "me", "passwordEnv": "A B"})), "spec.credentials.passwordEnv"),
+            // It would be sent to whatever server the declaration names.
+            (
+                https(serde_json::json!({"user": "me", "passwordEnv": "WINDLASS_PASSWORD"})),
+                "spec.credentials.passwordEnv",
+            ),
+            (
+                serde_json::json!({"url": "https://h/x", "webhook": {"secretEnv": "WINDLASS_KEY"}}),
+                "spec.webhook.secretEnv",
+            ),
             (ssh(serde_json::json!({"keyFile": "k"})), "spec.credentials.keyFile"),
             (ssh(serde_json::json!({"keyFile": "/k' -o x"})), "spec.credentials.keyFile"),
             (ssh(serde_json::json!({"caFile": "/ca"})), "spec.credentials.caFile"),

@@ -139,28 +139,48 @@ fn what_git_no_longer_has_goes_only_where_that_is_asked_for() -> Result<()> {
     ensure!(status.0["left"][0] == "networkzones/a", "{}", status.0);
     declared(&world, "a")?;
 
-    // With `prune` it goes; what is only broken does not.
-    repository.put("production/b.yaml", "kind: [\n")?;
-    repository.publish("b is broken")?;
+    // With `prune` it goes.
     world.put(&fleet.clone().with("/spec/prune", true))?;
     eventually("a is gone", || {
         ensure!(world.value("declared/networkzones/a")?.is_none(), "a is still declared");
         Ok(())
     })?;
+    // A copy that still says whose it is was never written by it.
+    let copy = world
+        .value("declared/networkzones/b")?
+        .context("b is declared")?
+        .replace("\"name\":\"b\"", "\"name\":\"copy\"");
+    world.put_text("declared/networkzones/copy", &copy)?;
+    // What is only broken does not go, moved elsewhere or not.
+    repository.remove("production/b.yaml")?;
+    repository.put("production/moved.yaml", "kind: [\n")?;
+    let third = repository.publish("b is moved, and broken")?;
     eventually("b is told", || {
         let status = world.status("configrepos/fleet")?;
         let error = &status.0["errors"][0];
         ensure!(
-            error["file"] == "production/b.yaml" && error["line"].is_u64() && error["column"].is_u64(),
+            status.0["applied"] == third
+                && error["file"] == "production/moved.yaml"
+                && error["line"].is_u64()
+                && error["column"].is_u64(),
             "{}",
             status.0
         );
+        ensure!(status.0["left"][0] == "networkzones/b", "{}", status.0);
         Ok(())
     })?;
     declared(&world, "b")?;
+    repository.declare("production/moved.yaml", &named("other", "198.18.7.0/24"))?;
+    let fourth = repository.publish("it is mended, and says something else")?;
+    wait_applied(&world, "fleet", &fourth)?;
+    eventually("b is gone", || {
+        ensure!(world.value("declared/networkzones/b")?.is_none(), "b is still declared");
+        Ok(())
+    })?;
+    declared(&world, "copy")?;
 
     // An empty tree deletes nothing.
-    for name in ["b", "c"] {
+    for name in ["moved", "c"] {
         repository.remove(&format!("production/{name}.yaml"))?;
     }
     repository.put("production/README", "nothing here\n")?;
@@ -168,7 +188,7 @@ fn what_git_no_longer_has_goes_only_where_that_is_asked_for() -> Result<()> {
     eventually("the empty tree is refused", || {
         world.status("configrepos/fleet")?.expect("Ready", "False", "EmptyTree").map(drop)
     })?;
-    declared(&world, "b")?;
+    declared(&world, "other")?;
     declared(&world, "c")?;
     world.passed()
 }
