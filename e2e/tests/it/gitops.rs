@@ -50,7 +50,7 @@ fn one_commit_changes_code_and_declaration_and_its_revert_goes_back() -> Result<
     world.put(&fleet)?;
     let _controller = world.serve()?;
     wait_applied(&world, "fleet", &first)?;
-    world.wait_version("web", PORT, "v1").or_else(|_| world.wait_ready("web", 0))?;
+    world.wait_ready("web", 0)?;
     world.expect_version([web1], PORT, "v1")?;
     let revision = world.value("revisions/default/web/1")?.context("no revision")?;
     ensure!(revision.contains(&first), "the revision does not name the commit: {revision}");
