@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e property soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,12 @@ else
 	$(simulator) planted
 	SEEDS=$(SEEDS) SEED_BASE=$(or $(SEED_BASE),0) $(simulator) seeds
 endif
+
+# How many worlds: `make property CASES=100000`; RNG_SEED plays the same again.
+property: setup build ## Play random worlds to the planner, other ones each time
+	seed="$${RNG_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}"; echo "RNG_SEED=$$seed"; \
+	PROPTEST_RNG_SEED="$$seed" PROPTEST_CASES=$(or $(CASES),4000) $(CARGO) nextest run --package windlass-planner \
+	    --profile soak --filterset 'test(whatever_happens)'
 
 soak: setup build ## Run what takes many minutes: five minutes idle, and etcd's own check of the embedded store
 	$(CARGO) nextest run --package windlass-e2e --profile soak --run-ignored only
