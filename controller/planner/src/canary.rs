@@ -95,7 +95,9 @@ impl<'a> Context<'a> {
         let back =
             self.inputs.owned.good.iter().rev().filter(other).find_map(|good| self.inputs.revisions.get(good))?;
         let mut progress = recorded(self.inputs.rollout, target.number);
-        let placed: Vec<&HostId> = self.in_order().into_iter().filter(|id| self.is_placed(id)).collect();
+        let mut placed: Vec<&HostId> = self.in_order().into_iter().filter(|id| self.is_placed(id)).collect();
+        // Where it was taken back it is tried again before it goes anywhere else, so that is where a new one begins.
+        placed.sort_by_key(|id| !self.went_back.contains_key(*id));
         let counts = rules.counts(placed.len());
         progress.step = progress.step.clamp(1, u32::try_from(counts.len()).unwrap_or(u32::MAX).max(1));
         // One that nobody may go to at present, since its Host was deleted for instance, is lost, and not replaced.

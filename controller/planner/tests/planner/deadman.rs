@@ -245,6 +245,27 @@ fn what_is_tried_once_more_waits_for_no_earlier_group() {
     ");
 }
 
+/// The other host was out of reach when the first one was begun.
+#[test]
+fn a_canary_that_is_retried_begins_where_it_was_taken_back() {
+    let mut world = first().canary("1 2").declare('B');
+    world.host("a").link = Link::Cut;
+    world.until_logged("b activate 2");
+    world.go_back("b");
+    world.abort();
+    world.retry();
+    world.host("a").link = Link::Up;
+    world.resume();
+    world.settle();
+    assert!(
+        ["a", "b"].iter().all(|name| world.host(name).seen.good.is_some_and(|good| good.0 == 2)),
+        "{:#?}",
+        world.log
+    );
+    let at = |end: &str| world.log.iter().rposition(|line| line.ends_with(end)).expect(end);
+    assert!(at("b confirm 2") < at("a activate 2"), "{:#?}", world.log);
+}
+
 #[test]
 fn declaring_what_it_went_back_to_restarts_nothing() {
     let mut world = first().declare('B');
