@@ -7,7 +7,7 @@ use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostKey, plain_absolute_path};
-use crate::id::{IdError, Kind, RepoName, is_address, is_login};
+use crate::id::{IdError, Kind, RepoName, is_address, is_login, token};
 use crate::manifest::ReleasePath;
 use crate::problem::Problem;
 use crate::span::Span;
@@ -432,53 +432,23 @@ impl fmt::Display for GitRef {
     }
 }
 
+/// Whether `text` is the name of a git object: 40 hexadecimal digits (SHA-1), or 64 (SHA-256).
+fn is_object(text: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    matches!(text.len(), 40 | 64) && text.bytes().all(digit)
+}
+
 macro_rules! object {
     ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        token! {
+            $(#[$doc])*
+            $name, "the name of a git object: 40 or 64 hexadecimal digits", is_object
+        }
 
         impl $name {
-            /// 40 hexadecimal digits (SHA-1), or 64 (SHA-256).
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-
             /// The first digits, for people.
             pub fn short(&self) -> &str {
-                &self.0[..12]
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-                if matches!(text.len(), 40 | 64) && text.bytes().all(digit) {
-                    Ok(Self(text))
-                } else {
-                    Err(IdError::Malformed(text, "the name of a git object: 40 or 64 hexadecimal digits"))
-                }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::try_from(text.to_owned())
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> String {
-                id.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.pad(&self.0)
+                &self.as_str()[..12]
             }
         }
     };

@@ -509,15 +509,21 @@ number! {
     Generation
 }
 
+/// Whether `text` is made of 8 to 64 hexadecimal digits and hyphens.
+fn is_token(text: &str) -> bool {
+    (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// An identifier that is a text which `$fits`, and else is told not to be `$what`.
 macro_rules! token {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $fits:path) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// The identifier as text: hexadecimal digits and hyphens.
+            /// The identifier as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -526,9 +532,7 @@ macro_rules! token {
         impl TryFrom<String> for $name {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
-                let fits = (8..=64).contains(&text.len())
-                    && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-                if fits { Ok(Self(text)) } else { Err(IdError::Malformed(text, $what)) }
+                if $fits(&text) { Ok(Self(text)) } else { Err(IdError::Malformed(text, $what)) }
             }
         }
 
@@ -553,17 +557,19 @@ macro_rules! token {
     };
 }
 
+pub(crate) use token;
+
 token! {
     /// `/etc/machine-id` of a host (machine-id(5)).
-    MachineId, "a machine id"
+    MachineId, "a machine id", is_token
 }
 token! {
     /// `/proc/sys/kernel/random/boot_id` of a host: another one after each boot.
-    BootId, "a boot id"
+    BootId, "a boot id", is_token
 }
 token! {
     /// The id of the store that owns what a controller put on a host.
-    ClusterId, "a cluster id"
+    ClusterId, "a cluster id", is_token
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Events: what happened, in keys that vanish after an hour.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -113,9 +113,14 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
         let same = old.is_some_and(|old| old.reason == new.reason && old.status == new.status);
         (!silent && !same).then_some(News::new(new.reason, new.message))
     });
+    // Readiness and degradation may have one reason, with a drift between them.
+    each_once(news)
+}
+
+/// The same news without what is in it twice.
+fn each_once(news: impl IntoIterator<Item = News>) -> Vec<News> {
     let mut told = Vec::new();
     for one in news {
-        // Readiness and degradation may have one reason, with a drift between them.
         if !told.contains(&one) {
             told.push(one);
         }
@@ -147,23 +152,19 @@ impl Events {
                 return Ok(Vec::new());
             }
         };
-        let mut ids = BTreeSet::new();
         let write = |News { reason, message, request }: News| {
             tracing::info!(resource = %key, %reason, message, "event");
             let Told { id, first, last: time, count } = match &request {
                 Some(_) => self.anew(now)?,
                 None => self.tell(Subject { regarding: key.clone(), reason, message: message.clone() }, now)?,
             };
-            if !ids.insert(id.clone()) {
-                // The same twice in one commit, which holds each key once.
-                return None;
-            }
             let first = (count > 1).then_some(first);
             let event = Event { time, count, first, regarding: key.to_string(), reason, message, request };
             let value = serde_json::to_vec(&event).ok()?;
             Some(Write::put_leased(Key::Event { id }, value, lease))
         };
-        Ok(news.into_iter().filter_map(write).collect())
+        // What is told again has the key that it had, and a commit holds each key once.
+        Ok(each_once(news).into_iter().filter_map(write).collect())
     }
 
     fn told(&self) -> MutexGuard<'_, HashMap<Subject, Told>> {
