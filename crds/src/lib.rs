@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here is async, does I/O, reads a clock or draws a random number.
 
+pub mod actor;
 pub mod condition;
 pub mod configrepo;
 pub mod digest;

@@ -17,8 +17,8 @@ use windlass_crds::id::{MachineId, ResourceKey};
 use windlass_hosts::fleet::Fleet;
 use windlass_sources::{ContentsError, Sources};
 use windlass_store::{
-    CampaignError, ConnectError, ConnectOptions, EndpointError, IdentityError, LEADERSHIP_TTL, Leadership, Problem,
-    Scope, Store, Update,
+    Authors, CampaignError, ConnectError, ConnectOptions, EndpointError, IdentityError, LEADERSHIP_TTL, Leadership,
+    Problem, Scope, Store, Update,
 };
 
 use crate::cache::Cache;
@@ -50,6 +50,8 @@ const CLEAR_EVERY: Duration = Duration::from_secs(3600);
 pub struct ServeOptions {
     /// Where the store is.
     pub store: ConnectOptions,
+    /// Who wrote what is in it.
+    pub authors: Authors,
     /// Where files are kept.
     pub data_dir: PathBuf,
     /// Where `/healthz` and its like are answered.
@@ -126,7 +128,9 @@ pub async fn serve<F: Fleet>(
     let clock: Clock = Arc::new(Timestamp::now);
     let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, clock };
     let ended = match connect(&options.store, &shared.health, &shutdown).await {
-        Ok(Some(store)) => terms(store, &options.identity, &shared, &shutdown, &mut tasks).await,
+        Ok(Some(store)) => {
+            terms(store.knowing(options.authors), &options.identity, &shared, &shutdown, &mut tasks).await
+        }
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };

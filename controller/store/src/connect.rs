@@ -8,12 +8,15 @@ use etcd_client::Client;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
+use crate::authors::Authors;
 use crate::call::{CallError, DEADLINE, Problem};
+use crate::entry::StoreRevision;
 use crate::identity::{IdentityError, check_layout};
 use crate::key::{Control, Key, Prefix};
 use crate::machine::Machine;
 use crate::pool::{Endpoint, Pool};
 use crate::report::CallListener;
+use crate::serve::PeerName;
 pub use crate::tls::Tls;
 
 /// How often the connection is probed while a call or a watch is open. etcd closes connections that ping more
@@ -176,6 +179,7 @@ pub struct Store {
     prefix: Prefix,
     pub(crate) listener: Option<CallListener>,
     machine: Machine,
+    authors: Authors,
 }
 
 impl fmt::Debug for Store {
@@ -210,11 +214,22 @@ impl Store {
             .map(|endpoint| normalize(endpoint, options.tls.is_some()))
             .collect::<Result<Vec<_>, _>>()?;
         let pool = Pool::new(urls, &client_options(options).await?);
-        Ok(Self { pool: Arc::new(pool), prefix: options.prefix.clone(), listener: None, machine: Machine::default() })
+        let (prefix, machine) = (options.prefix.clone(), Machine::default());
+        Ok(Self { pool: Arc::new(pool), prefix, listener: None, machine, authors: Authors::default() })
     }
 
     pub(crate) fn with_listener(self, listener: CallListener) -> Self {
         Self { listener: Some(listener), ..self }
+    }
+
+    /// The same store, of which is known who wrote what.
+    pub fn knowing(self, authors: Authors) -> Self {
+        Self { authors, ..self }
+    }
+
+    /// Whose certificate stood behind the change of a key at a revision, where anybody knows.
+    pub fn author(&self, key: &Key, at: StoreRevision) -> Option<PeerName> {
+        self.authors.author(&self.prefix, key, at)
     }
 
     /// What all keys begin with.
@@ -224,7 +239,7 @@ impl Store {
 
     /// A store that is reached by one client, on another machine than this.
     pub(crate) fn within(client: Client, prefix: Prefix, machine: Machine) -> Self {
-        Self { pool: Arc::new(Pool::of(client)), prefix, listener: None, machine }
+        Self { pool: Arc::new(Pool::of(client)), prefix, listener: None, machine, authors: Authors::default() }
     }
 
     /// The machine that this runs on.

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** no type of etcd or of gRPC stands in this crate's interface.
 
+mod authors;
 mod backoff;
 mod backup;
 mod call;
@@ -30,6 +31,7 @@ pub mod serve;
 mod tls;
 mod write;
 
+pub use authors::Authors;
 pub use backup::{Backup, BackupError, StoreState};
 pub use call::{CallError, Cause, Problem};
 pub use campaign::{CampaignError, LEADERSHIP_TTL};

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::{KEPT, SshFleet};
-use windlass_store::ConnectOptions;
 use windlass_store::embedded::{DESCRIPTORS, Embedded, EmbeddedOptions, Protection, raise_descriptors};
+use windlass_store::{Authors, ConnectOptions};
 
 use crate::connection::ConnectionArgs;
 use crate::exit::Exit;
@@ -139,14 +139,14 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let telemetry = Telemetry::begin(args.log_format, &identity)?;
-        let (store, embedded) = match store {
-            Chosen::Etcd(options) => (options, None),
+        let (store, authors, embedded) = match store {
+            Chosen::Etcd(options) => (options, Authors::default(), None),
             Chosen::Embedded(options) => {
                 let embedded = Embedded::start(EmbeddedOptions { data_dir: data_dir.clone(), ..options }).await?;
-                (embedded.options().clone(), Some(embedded))
+                (embedded.options().clone(), embedded.authors(), Some(embedded))
             }
         };
-        let options = ServeOptions { store, data_dir, listen: args.listen, identity };
+        let options = ServeOptions { store, authors, data_dir, listen: args.listen, identity };
         raise_descriptors(DESCRIPTORS + DESCRIPTORS_EACH * args.kept_connections as u64);
         let fleet =
             Arc::new(SshFleet::keeping(args.kept_connections).context("cannot make a private folder for connections")?);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_crds::condition::Reason;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::memory::{Behaviour, Link, MemoryFleet};
-use windlass_store::ConnectOptions;
+use windlass_store::{Authors, ConnectOptions};
 
 use crate::world::{World, free_address};
 
@@ -120,6 +120,7 @@ async fn a_controller_that_has_ended_has_given_up_its_port() -> anyhow::Result<(
     // Nobody is there; the port is answered all the same.
     let options = ServeOptions {
         store: ConnectOptions::new([format!("http://{}", free_address()?)]),
+        authors: Authors::default(),
         data_dir: data.path().to_owned(),
         listen,
         identity: "test".to_owned(),

@@ -19,7 +19,7 @@ use windlass_engine::events::Event;
 use windlass_engine::goal::chain;
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
-use windlass_store::{ConnectOptions, Entry, Key, RequestId, Scope, Section, Store};
+use windlass_store::{Authors, ConnectOptions, Entry, Key, RequestId, Scope, Section, Store};
 use windlass_testbed::{Etcd, EtcdVersion};
 
 /// Longer than anything here takes on a slow machine: it only bounds a test that hangs.
@@ -59,8 +59,13 @@ impl World {
         let data = tempfile::tempdir()?;
         let listen = free_address()?;
         let shutdown = CancellationToken::new();
-        let serving =
-            ServeOptions { store: options, data_dir: data.path().to_owned(), listen, identity: "test".to_owned() };
+        let serving = ServeOptions {
+            store: options,
+            authors: Authors::default(),
+            data_dir: data.path().to_owned(),
+            listen,
+            identity: "test".to_owned(),
+        };
         let ended = Arc::default();
         let controller = run(serving, &fleet, &shutdown, &ended);
         let source = tempfile::tempdir()?;
@@ -86,6 +91,7 @@ impl World {
         self.shutdown = CancellationToken::new();
         let options = ServeOptions {
             store: ConnectOptions::new(self.etcd.endpoints()),
+            authors: Authors::default(),
             data_dir: self.data.path().to_owned(),
             listen: self.listen,
             identity: "again".to_owned(),

@@ -27,6 +27,7 @@ use self::authority::Authority;
 pub use self::authority::{AuthorityError, Pair};
 pub use self::migrate::{MigrateError, Migrated, migrate};
 use self::place::Place;
+use crate::authors::Authors;
 use crate::connect::ConnectOptions;
 use crate::key::Prefix;
 use crate::machine::since_boot;
@@ -163,6 +164,7 @@ pub enum EmbeddedError {
 #[derive(Debug)]
 pub struct Embedded {
     options: ConnectOptions,
+    authors: Authors,
     stop: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
     closed: Closed,
@@ -190,7 +192,9 @@ impl Embedded {
             Ok((Engine::open(Box::new(disk), since_boot())?, closed))
         });
         let (engine, closed) = engine.await.expect("opening a store does not panic")?;
-        let server = Server::new(Arc::new(engine), place.identity()?, prefix.clone())?;
+        let engine = Arc::new(engine);
+        let authors = Authors::of(Arc::clone(&engine));
+        let server = Server::new(engine, place.identity()?, prefix.clone())?;
         let unusable = |error| EmbeddedError::Listen { address: listen, error };
         let listener = TcpListener::bind(listen).await.map_err(unusable)?;
         let address = listener.local_addr().map_err(unusable)?;
@@ -214,12 +218,17 @@ impl Embedded {
         let stopped = stop.clone();
         let served = tokio::spawn(async move { server.serve(listener, door, stopped).await });
         let options = ConnectOptions { endpoints: vec![endpoint], tls, user: None, prefix };
-        Ok(Self { options, stop, served, closed })
+        Ok(Self { options, authors, stop, served, closed })
     }
 
     /// How the controller reaches it.
     pub fn options(&self) -> &ConnectOptions {
         &self.options
+    }
+
+    /// Who wrote what is in it.
+    pub fn authors(&self) -> Authors {
+        self.authors.clone()
     }
 
     /// Ends it, once what is under way is answered, and closes the file, so that it can be opened again.

@@ -134,6 +134,40 @@ async fn whoever_has_a_given_certificate_declares_and_asks_and_changes_nothing_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wrote_what_is_known_by_the_certificate_until_that_is_compacted_away() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let embedded = start(folder.path()).await?;
+    let tls = give_certificate(folder.path(), &"ana".parse()?, &folder.path().join("ana"))?;
+    let store = Store::connect(embedded.options()).await?.knowing(embedded.authors());
+    let ana = Store::connect(&ConnectOptions { tls: Some(tls), ..embedded.options().clone() }).await?;
+    let (a, b) = (host("a"), host("b"));
+    let (key_a, key_b) = (Key::Declared(a.clone()), Key::Declared(b.clone()));
+    let hers = ana.declare(&a, "{}".into()).await?;
+    let ours = store.declare(&a, "{ }".into()).await?;
+    let name = |key: &Key, at| store.author(key, at).map(|name| name.to_string());
+    assert_eq!(name(&key_a, hers).as_deref(), Some("ana"));
+    assert_eq!(name(&key_a, ours).as_deref(), Some("controller"));
+    // She did not write that one.
+    assert_eq!(name(&key_b, hers), None);
+    ana.declare(&b, "{}".into()).await?;
+    let now = store.revision().await?;
+    let (done, said) = etcdctl(
+        EtcdVersion::V3_5,
+        embedded.options(),
+        embedded.options().tls.as_ref(),
+        &["compaction", &now.0.to_string()],
+    )
+    .await?;
+    ensure!(done, "{said}");
+    assert_eq!(name(&key_a, hers), None, "nobody is named who is not known any more");
+    // In an etcd nobody is known.
+    let elsewhere = Store::connect(embedded.options()).await?;
+    assert_eq!(elsewhere.author(&key_b, now), None);
+    embedded.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_is_there_the_next_time_and_nobody_elses_to_read() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let first = start(folder.path()).await?;

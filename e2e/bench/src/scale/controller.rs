@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
 use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection};
-use windlass_store::{ConnectOptions, Prefix};
+use windlass_store::{Authors, ConnectOptions, Prefix};
 
 use super::crowd::Crowd;
 
@@ -85,7 +85,7 @@ async fn obey(arguments: &ControllerArguments) -> Result<()> {
 
 async fn start(arguments: &ControllerArguments, fleet: &Arc<MemoryFleet>) -> Result<Running> {
     let data_dir = arguments.data_dir.clone();
-    let (store, embedded) = match &arguments.endpoint {
+    let (store, authors, embedded) = match &arguments.endpoint {
         Some(endpoint) => (ConnectOptions::new([endpoint]), None),
         None => {
             let options = EmbeddedOptions {
@@ -96,10 +96,10 @@ async fn start(arguments: &ControllerArguments, fleet: &Arc<MemoryFleet>) -> Res
                 prefix: Prefix::default(),
             };
             let embedded = Embedded::start(options).await?;
-            (embedded.options().clone(), Some(embedded))
+            (embedded.options().clone(), embedded.authors(), Some(embedded))
         }
     };
-    let options = ServeOptions { store, data_dir, listen: arguments.listen, identity: "bench".to_owned() };
+    let options = ServeOptions { store, authors, data_dir, listen: arguments.listen, identity: "bench".to_owned() };
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(options, Arc::clone(fleet), stop.clone()));
     Ok(Running { stop, served, embedded })
