@@ -114,6 +114,10 @@ digest! {
     ReleaseDigest
 }
 digest! {
+    /// The SHA-256 of what a declaration would bring about: what somebody approves.
+    PlanDigest
+}
+digest! {
     /// The SHA-256 of what a host gets to run: release and the part of the spec that reaches the host.
     ///
     /// Two revisions with one workload are the same to a host, so moving between them restarts nothing.

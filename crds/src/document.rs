@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Reason;
 use crate::configrepo::{ConfigRepoSpec, Manager};
 use crate::host::{HostSpec, Labels};
-use crate::id::{HostName, IdError, Kind, Namespace, RepoName, ResourceKey, ServiceKey, ServiceName, ZoneName};
+use crate::id::{
+    HostName, IdError, Kind, Namespace, PolicyName, RepoName, ResourceKey, ServiceKey, ServiceName, ZoneName,
+};
+use crate::policy::PolicySpec;
 use crate::problem::{self, Problem};
 use crate::service::ServiceSpec;
 use crate::zone::NetworkZoneSpec;
@@ -39,6 +42,8 @@ pub enum Declaration {
     NetworkZone(Declared<ZoneName, NetworkZoneSpec>),
     /// A Git repository.
     ConfigRepo(Declared<RepoName, ConfigRepoSpec>),
+    /// What has to be approved.
+    Policy(Declared<PolicyName, PolicySpec>),
 }
 
 /// A resource of one kind.
@@ -62,6 +67,7 @@ impl Declaration {
             Self::Host(declared) => ResourceKey::Host(declared.key.clone()),
             Self::NetworkZone(declared) => ResourceKey::NetworkZone(declared.key.clone()),
             Self::ConfigRepo(declared) => ResourceKey::ConfigRepo(declared.key.clone()),
+            Self::Policy(declared) => ResourceKey::Policy(declared.key.clone()),
         }
     }
 
@@ -72,6 +78,7 @@ impl Declaration {
             Self::Host(declared) => declared.managed_by.as_ref(),
             Self::NetworkZone(declared) => declared.managed_by.as_ref(),
             Self::ConfigRepo(declared) => declared.managed_by.as_ref(),
+            Self::Policy(declared) => declared.managed_by.as_ref(),
         }
     }
 
@@ -83,6 +90,7 @@ impl Declaration {
             Self::Host(declared) => declared.managed_by = manager,
             Self::NetworkZone(declared) => declared.managed_by = manager,
             Self::ConfigRepo(declared) => declared.managed_by = manager,
+            Self::Policy(declared) => declared.managed_by = manager,
         }
         self
     }
@@ -94,6 +102,7 @@ impl Declaration {
             Self::Host(host) => host.spec.problems(),
             Self::NetworkZone(zone) => zone.spec.problems(),
             Self::ConfigRepo(repo) => repo.spec.problems(),
+            Self::Policy(policy) => policy.spec.problems(),
         }
     }
 
@@ -104,6 +113,7 @@ impl Declaration {
             Self::Host(declared) => to_json(Kind::Host, declared),
             Self::NetworkZone(declared) => to_json(Kind::NetworkZone, declared),
             Self::ConfigRepo(declared) => to_json(Kind::ConfigRepo, declared),
+            Self::Policy(declared) => to_json(Kind::Policy, declared),
         }
     }
 }
@@ -126,6 +136,12 @@ impl Names for HostName {
 }
 
 impl Names for RepoName {
+    fn metadata(&self) -> (String, Option<&Namespace>) {
+        (self.to_string(), None)
+    }
+}
+
+impl Names for PolicyName {
     fn metadata(&self) -> (String, Option<&Namespace>) {
         (self.to_string(), None)
     }
@@ -235,7 +251,7 @@ pub(crate) struct ServiceMetadata {
     managed_by: Option<Manager>,
 }
 
-/// What a Host, a NetworkZone or a ConfigRepo is called.
+/// What a Host, a NetworkZone, a ConfigRepo or a Policy is called.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -369,6 +385,10 @@ fn body(kind: Kind, document: &Document<'_>) -> Result<Declaration, Problem> {
         Kind::ConfigRepo => {
             let Whole { metadata, spec, .. } = read(document.text, document.line)?;
             Declaration::ConfigRepo(declared(metadata, spec))
+        }
+        Kind::Policy => {
+            let Whole { metadata, spec, .. } = read(document.text, document.line)?;
+            Declaration::Policy(declared(metadata, spec))
         }
     })
 }

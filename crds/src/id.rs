@@ -325,6 +325,10 @@ label! {
     /// The name of a ConfigRepo.
     RepoName
 }
+label! {
+    /// The name of a Policy.
+    PolicyName
+}
 
 /// The kinds of resources that a store may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -337,11 +341,13 @@ pub enum Kind {
     NetworkZone,
     /// A Git repository that the controller follows.
     ConfigRepo,
+    /// What has to be approved, and by whom.
+    Policy,
 }
 
 impl Kind {
     /// Every kind, in the order in which `windlass apply` writes them: what others refer to comes first.
-    pub const ALL: [Self; 4] = [Self::NetworkZone, Self::Host, Self::ConfigRepo, Self::Service];
+    pub const ALL: [Self; 5] = [Self::NetworkZone, Self::Host, Self::Policy, Self::ConfigRepo, Self::Service];
 
     /// As it stands in a declaration: `Service`.
     pub fn name(self) -> &'static str {
@@ -350,6 +356,7 @@ impl Kind {
             Self::Host => "Host",
             Self::NetworkZone => "NetworkZone",
             Self::ConfigRepo => "ConfigRepo",
+            Self::Policy => "Policy",
         }
     }
 
@@ -360,12 +367,16 @@ impl Kind {
             Self::Host => "hosts",
             Self::NetworkZone => "networkzones",
             Self::ConfigRepo => "configrepos",
+            Self::Policy => "policies",
         }
     }
 
     /// As it stands on the command line: `service`.
     pub fn singular(self) -> &'static str {
-        self.plural().strip_suffix('s').expect("every plural ends in s")
+        match self {
+            Self::Policy => "policy",
+            _ => self.plural().strip_suffix('s').expect("every other plural ends in s"),
+        }
     }
 
     /// Reads a word of the command line in any of its forms, whatever its case: `service`, `services`, `svc`.
@@ -399,6 +410,8 @@ pub enum ResourceKey {
     NetworkZone(ZoneName),
     /// A ConfigRepo.
     ConfigRepo(RepoName),
+    /// A Policy.
+    Policy(PolicyName),
 }
 
 impl ResourceKey {
@@ -409,6 +422,7 @@ impl ResourceKey {
             Self::Host(_) => Kind::Host,
             Self::NetworkZone(_) => Kind::NetworkZone,
             Self::ConfigRepo(_) => Kind::ConfigRepo,
+            Self::Policy(_) => Kind::Policy,
         }
     }
 
@@ -420,6 +434,7 @@ impl ResourceKey {
             Self::Host(name) => format!("{plural}/{name}"),
             Self::NetworkZone(name) => format!("{plural}/{name}"),
             Self::ConfigRepo(name) => format!("{plural}/{name}"),
+            Self::Policy(name) => format!("{plural}/{name}"),
         }
     }
 
@@ -436,6 +451,7 @@ impl ResourceKey {
             Kind::Host => Self::Host(name.parse()?),
             Kind::NetworkZone => Self::NetworkZone(name.parse()?),
             Kind::ConfigRepo => Self::ConfigRepo(name.parse()?),
+            Kind::Policy => Self::Policy(name.parse()?),
         })
     }
 }
@@ -463,6 +479,7 @@ impl fmt::Display for ResourceKey {
             Self::Host(name) => write!(out, "{kind}/{name}"),
             Self::NetworkZone(name) => write!(out, "{kind}/{name}"),
             Self::ConfigRepo(name) => write!(out, "{kind}/{name}"),
+            Self::Policy(name) => write!(out, "{kind}/{name}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here is async, does I/O, reads a clock or draws a random number.
 
 pub mod actor;
+pub mod approval;
 pub mod condition;
 pub mod configrepo;
 pub mod digest;
@@ -12,6 +13,7 @@ pub mod host;
 pub mod id;
 pub mod manifest;
 pub mod observation;
+pub mod policy;
 pub mod problem;
 pub mod record;
 pub mod request;

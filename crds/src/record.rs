@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Gated;
 use crate::configrepo::CommitId;
 use crate::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
 use crate::host::Target;
@@ -59,6 +60,9 @@ pub struct Owned {
     /// What was put right on hosts lately by itself.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub repairs: BTreeMap<HostId, Repairs>,
+    /// What was declared last that had to be approved, whether or not it is by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Box<Gated>>,
     /// Hosts that were taken back alone, within `maxFailures`: which revisions they are not brought again by
     /// themselves, and how those turned out there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::PlanDigest;
 use crate::id::{ClusterId, HostId, RevisionNumber};
 
 /// What is asked, as it stands in `requests/<kind>/…/<id>`.
@@ -37,13 +38,26 @@ pub enum Request {
     Resume,
     /// End the rollout that is under way, and go back.
     Abort,
-    /// Let the next step of a canary begin.
+    /// Let the next step of a canary begin; or let what was declared come into force, where it has to be approved: then
+    /// the plan is named.
     Approve {
         /// Of this revision, and of no other that may have come meanwhile.
         revision: RevisionNumber,
         /// After this step, and after no later one; after whichever is waiting where none is named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<u32>,
+        /// All that is approved: refused where it has come to be another.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<PlanDigest>,
+        /// Why, on one line.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Who asks, as their own command says: nothing stands behind it.
+        #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+        says: Option<String>,
+        /// What `ssh-keygen -Y sign -n windlass-approval` made of the text that says all that (`approval::Subject`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signature: Option<String>,
     },
     /// Take a Host over from the store that owns it.
     Adopt {
@@ -53,6 +67,11 @@ pub enum Request {
 }
 
 impl Request {
+    /// Lets the next step of a canary begin.
+    pub fn next_step(revision: RevisionNumber, step: Option<u32>) -> Self {
+        Self::Approve { revision, step, plan: None, reason: None, says: None, signature: None }
+    }
+
     /// Its name as people type it.
     pub fn name(&self) -> &'static str {
         match self {

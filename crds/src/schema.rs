@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::configrepo::ConfigRepoSpec;
 use crate::document::{API_VERSION, Metadata, ServiceMetadata};
 use crate::host::HostSpec;
-use crate::id::{HostName, Kind, RepoName, ZoneName};
+use crate::id::{HostName, Kind, PolicyName, RepoName, ZoneName};
+use crate::policy::PolicySpec;
 use crate::service::ServiceSpec;
 use crate::zone::NetworkZoneSpec;
 
@@ -45,7 +46,7 @@ const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const LOGIN: &str = r"^[A-Za-z0-9._][A-Za-z0-9._-]*$";
 
 /// The kinds that have a schema: those that this version reads.
-pub(crate) const KINDS: [Kind; 4] = [Kind::Service, Kind::Host, Kind::NetworkZone, Kind::ConfigRepo];
+pub(crate) const KINDS: [Kind; 5] = [Kind::Service, Kind::Host, Kind::NetworkZone, Kind::ConfigRepo, Kind::Policy];
 
 /// The schema of one type, without references, so that an editor shows each field's own words.
 fn of<T: JsonSchema>() -> Value {
@@ -70,6 +71,7 @@ pub(crate) fn document(kind: Kind) -> Value {
             let metadata = of::<Metadata<RepoName>>();
             (metadata, of::<ConfigRepoSpec>(), "A Git repository that the controller follows.")
         }
+        Kind::Policy => (of::<Metadata<PolicyName>>(), of::<PolicySpec>(), "What has to be approved, and by whom."),
     };
     let mut properties = json!({
         "apiVersion": {"const": API_VERSION, "description": "The version of the declaration."},

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::actor::Actor;
+use crate::approval::Approved;
 use crate::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::configrepo::CommitId;
-use crate::digest::ReleaseDigest;
+use crate::digest::{PlanDigest, ReleaseDigest};
 use crate::id::{ClusterId, Generation, HostId, MachineId, ResourceKey, RevisionNumber, Sequence};
 use crate::observation::Scope;
+use crate::policy::PolicySpec;
 use crate::record::{Evidence, Purpose, RolloutState};
 
 /// What is said of a Service.
@@ -41,6 +44,43 @@ pub struct ServiceStatus {
     /// Why the last revision failed, until another one is declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What is declared, and does not come into force before somebody has approved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalStatus>,
+}
+
+/// What waits for people to approve it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalStatus {
+    /// Which revision it would be.
+    pub revision: RevisionNumber,
+    /// What an approval has to name.
+    pub plan: PlanDigest,
+    /// Since when it waits.
+    pub since: Timestamp,
+    /// Who has declared it.
+    pub author: Actor,
+    /// Who asks for it: `policy/production`, or the Service itself.
+    pub asked_by: Vec<String>,
+    /// Who has approved it so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approved>,
+    /// How many people have to approve it yet.
+    pub missing: u32,
+}
+
+/// What is said of a Policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyStatus {
+    /// The generation that this speaks of.
+    pub observed_generation: Generation,
+    /// What holds.
+    pub conditions: Vec<Condition>,
+    /// What is in force: the last that made sense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<PolicySpec>,
 }
 
 /// Why a revision failed.

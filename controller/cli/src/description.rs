@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use windlass_crds::condition::Condition;
 use windlass_crds::document::Declaration;
 use windlass_crds::id::ResourceKey;
+use windlass_crds::policy::{Member, fingerprint};
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{self, Verdict};
 use windlass_crds::service::{Order, Rollout, ServiceSpec, Strategy};
-use windlass_crds::status::HostRow;
+use windlass_crds::status::{ApprovalStatus, HostRow};
 use windlass_engine::events::Event;
 
 use crate::evidence::failure;
@@ -45,6 +46,7 @@ pub(crate) fn describe(subject: &Subject<'_>) -> String {
         ResourceKey::Service(_) => {
             let told = resource.service_status();
             let rows = told.hosts.iter().map(|(host, row)| host_row(&host.to_string(), row, subject.now));
+            text += &section("Waits for approval", &told.approval.as_ref().map(awaited).unwrap_or_default());
             text += &section("Hosts", &table(["HOST", "REVISION", "STATE", "SINCE", "MESSAGE"], rows));
             text += &section("Rollouts", &rollouts(subject));
             text += &section("Last failure", &told.failure.as_ref().map(failure).unwrap_or_default());
@@ -66,6 +68,7 @@ pub(crate) fn describe(subject: &Subject<'_>) -> String {
             let left: Vec<String> = told.left.iter().map(ToString::to_string).collect();
             text += &section("Declared by no file any more", &left);
         }
+        ResourceKey::Policy(_) => text += &section("Members", &members(resource)),
         ResourceKey::NetworkZone(_) => {}
     }
     text += &section("Events", &events(subject));
@@ -75,6 +78,34 @@ pub(crate) fn describe(subject: &Subject<'_>) -> String {
         text += &format!("  You: {advice}\n");
     }
     text
+}
+
+/// What waits for people to approve it, and who has by now.
+fn awaited(waiting: &ApprovalStatus) -> Vec<String> {
+    let ApprovalStatus { revision, plan, since, author, asked_by, approvals, missing } = waiting;
+    let mut lines = vec![
+        format!("revision {revision}, declared by {author}, since {since}"),
+        format!("plan {plan}"),
+        format!("{missing} more to approve it: {}", asked_by.join(", ")),
+    ];
+    lines.extend(
+        approvals.iter().map(|approval| format!("{} approved it at {}: {}", approval.by, approval.at, approval.reason)),
+    );
+    lines.iter().map(|line| cut(&printable(line), LINE)).collect()
+}
+
+/// Who is who in a Policy.
+fn members(resource: &Resource) -> Vec<String> {
+    let Some(Ok(Declaration::Policy(policy))) = resource.declaration() else { return Vec::new() };
+    let row = |member: &Member| {
+        let keys = member.ssh_keys.iter().filter_map(fingerprint);
+        let certificate = member.certificate.iter().map(|name| format!("certificate {name}"));
+        let signers = member.git_signers.iter().map(|signer| format!("signs commits as {signer}"));
+        let known: Vec<String> = certificate.chain(keys).chain(signers).collect();
+        let approves = if member.approves { "yes" } else { "no" };
+        vec![member.name.clone(), approves.to_owned(), known.join(", ")]
+    };
+    table(["NAME", "APPROVES", "KNOWN BY"], policy.spec.members.iter().map(row))
 }
 
 /// Names and values, the values below each other.
@@ -147,6 +178,12 @@ fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
                 ("Signed", yes(spec.verify.is_some())),
             ]
         }
+        Some(Ok(Declaration::Policy(policy))) => vec![
+            ("Namespaces", policy.spec.namespaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            ("Approval", plain(&policy.spec.approval)),
+            ("People", plain(&policy.spec.people)),
+            ("Expiry", policy.spec.expiry.to_string()),
+        ],
         Some(Ok(Declaration::NetworkZone(zone))) => vec![
             ("Location", zone.spec.location.to_string()),
             ("CIDRs", zone.spec.cidrs.iter().map(plain).collect::<Vec<_>>().join(", ")),
@@ -181,7 +218,7 @@ fn declared(resource: &Resource) -> Vec<(&'static str, String)> {
             fields.extend(told.applied.map(|commit| ("In force", format!("{commit}{from}{by}"))));
             fields.extend(attempted.map(|commit| ("Attempted", commit.to_string())));
         }
-        ResourceKey::NetworkZone(_) => {}
+        ResourceKey::NetworkZone(_) | ResourceKey::Policy(_) => {}
     }
     if let Some(Ok(declaration)) = resource.declaration()
         && let Some(manager) = declaration.managed_by()

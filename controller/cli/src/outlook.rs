@@ -67,8 +67,7 @@ fn next(reason: Reason, told: &ServiceStatus) -> String {
         }
         Reason::Baking => "it is watched until then, and goes back by itself should a host turn unhealthy".to_owned(),
         Reason::WaitingForApproval => {
-            "no other host is switched until somebody approves it; should a host turn unhealthy, it goes back"
-                .to_owned()
+            "nothing new is begun until somebody approves it; what runs goes on, and a canary goes back should a host turn unhealthy".to_owned()
         }
         Reason::Repairing | Reason::DriftFound => "what was changed on hosts is put right".to_owned(),
         Reason::StepFailed | Reason::HostUnhealthy => {
@@ -124,7 +123,7 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
         ),
         Reason::WaitingForApproval => {
             format!(
-                "`windlass rollout approve {key}` lets the next step begin; `windlass rollout abort {key}` goes back"
+                "look at what it says, then `windlass rollout approve {key}`; who does not want it declares something else, or, of a canary, `windlass rollout abort {key}`"
             )
         }
         Reason::Baking => {
@@ -170,6 +169,8 @@ pub(crate) fn advice(reason: Reason, key: &ResourceKey) -> Option<String> {
 fn host_name(key: &ResourceKey) -> String {
     match key {
         ResourceKey::Host(name) => name.to_string(),
-        ResourceKey::Service(_) | ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => "NAME".to_owned(),
+        ResourceKey::Service(_) | ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) | ResourceKey::Policy(_) => {
+            "NAME".to_owned()
+        }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Selection {
 }
 
 /// Which words name a kind, for messages.
-const KINDS: &str = "service (svc), host, networkzone (zone), configrepo";
+const KINDS: &str = "service (svc), host, networkzone (zone), policy, configrepo";
 
 /// Reads the words of a command that takes kinds as well as names.
 ///
@@ -89,7 +89,7 @@ fn unique(keys: Vec<ResourceKey>) -> Vec<ResourceKey> {
 
 fn kinds_of(words: &str) -> Result<Vec<Kind>, UsageError> {
     if words == "all" {
-        return Ok(vec![Kind::Service, Kind::Host, Kind::NetworkZone, Kind::ConfigRepo]);
+        return Ok(vec![Kind::Service, Kind::Host, Kind::NetworkZone, Kind::Policy, Kind::ConfigRepo]);
     }
     let mut kinds = Vec::new();
     for word in words.split(',') {
@@ -122,6 +122,7 @@ fn key(kind: Kind, name: &str, namespace: &NamespaceArgs) -> Result<ResourceKey,
         Kind::Host => ResourceKey::Host(name.parse().map_err(wrong)?),
         Kind::NetworkZone => ResourceKey::NetworkZone(name.parse().map_err(wrong)?),
         Kind::ConfigRepo => ResourceKey::ConfigRepo(name.parse().map_err(wrong)?),
+        Kind::Policy => ResourceKey::Policy(name.parse().map_err(wrong)?),
     })
 }
 
@@ -144,7 +145,7 @@ mod tests {
         for (words, namespace, expected) in [
             ("services", None, "services"),
             ("svc,hosts,svc", None, "services hosts"),
-            ("all", None, "services hosts networkzones configrepos"),
+            ("all", None, "services hosts networkzones policies configrepos"),
             ("service/web", None, "service/web"),
             ("svc/web host/web1 svc/web", None, "service/web host/web1"),
             ("services web api", None, "service/web service/api"),
@@ -153,8 +154,12 @@ mod tests {
             ("service/prod/web", Some("prod"), "service/prod/web"),
             ("zone/vpn", None, "networkzone/vpn"),
             ("service/prod/web", Some("dev"), "error: service/prod/web is not in namespace dev"),
-            ("", None, "error: say what: service (svc), host, networkzone (zone), configrepo, or kind/name"),
-            ("pods", None, "error: \"pods\" is no kind; there are service (svc), host, networkzone (zone), configrepo"),
+            ("", None, "error: say what: service (svc), host, networkzone (zone), policy, configrepo, or kind/name"),
+            (
+                "pods",
+                None,
+                "error: \"pods\" is no kind; there are service (svc), host, networkzone (zone), policy, configrepo",
+            ),
             (
                 "service web host/web1",
                 None,

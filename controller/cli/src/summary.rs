@@ -31,6 +31,7 @@ pub(crate) fn headings(kind: Kind, detail: Detail) -> Vec<String> {
         Kind::Host => &["ADDRESS", "STATUS", "MACHINE"],
         Kind::NetworkZone => &["LOCATION", "CIDRS", "ENCRYPTION", "STATUS"],
         Kind::ConfigRepo => &["REF", "COMMIT", "OWNS", "STATUS"],
+        Kind::Policy => &["NAMESPACES", "APPROVAL", "PEOPLE", "STATUS"],
     });
     if detail.wide {
         headings.extend(match kind {
@@ -38,6 +39,7 @@ pub(crate) fn headings(kind: Kind, detail: Detail) -> Vec<String> {
             Kind::Host => &["USER", "SCOPE", "SYSTEMD", "LABELS"],
             Kind::NetworkZone => &[],
             Kind::ConfigRepo => &["ATTEMPTED", "ERRORS", "URL"],
+            Kind::Policy => &["MEMBERS", "EXPIRY"],
         });
     }
     headings.into_iter().map(str::to_owned).collect()
@@ -50,6 +52,7 @@ pub(crate) fn row(resource: &Resource, detail: Detail, now: Timestamp) -> Vec<St
         ResourceKey::Host(name) => name.to_string(),
         ResourceKey::NetworkZone(name) => name.to_string(),
         ResourceKey::ConfigRepo(name) => name.to_string(),
+        ResourceKey::Policy(name) => name.to_string(),
     };
     let kind = resource.key.kind();
     let mut row = match &resource.key {
@@ -62,6 +65,7 @@ pub(crate) fn row(resource: &Resource, detail: Detail, now: Timestamp) -> Vec<St
         Kind::Host => host_cells(&mut row, resource, detail),
         Kind::NetworkZone => zone_cells(&mut row, resource),
         Kind::ConfigRepo => repo_cells(&mut row, resource, detail),
+        Kind::Policy => policy_cells(&mut row, resource, detail),
     }
     row
 }
@@ -116,6 +120,23 @@ fn zone_cells(row: &mut Vec<String>, resource: &Resource) {
     row.push(optional(cidrs));
     row.push(optional(spec.map(|spec| plain(&spec.encryption))));
     row.push(cell(&resource.reason()));
+}
+
+fn policy_cells(row: &mut Vec<String>, resource: &Resource, detail: Detail) {
+    let spec = match resource.declaration() {
+        Some(Ok(Declaration::Policy(declared))) => Some(declared.spec),
+        _ => None,
+    };
+    let spec = spec.as_ref();
+    let namespaces = spec.map(|spec| spec.namespaces.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+    row.push(optional(namespaces));
+    row.push(optional(spec.map(|spec| plain(&spec.approval))));
+    row.push(optional(spec.map(|spec| plain(&spec.people))));
+    row.push(cell(&resource.reason()));
+    if detail.wide {
+        row.push(optional(spec.map(|spec| spec.members.len())));
+        row.push(optional(spec.map(|spec| spec.expiry)));
+    }
 }
 
 fn repo_cells(row: &mut Vec<String>, resource: &Resource, detail: Detail) {
@@ -176,6 +197,7 @@ pub(crate) fn document(resource: &Resource) -> Value {
                 ResourceKey::Host(name) => drop(metadata.insert("name".into(), name.to_string().into())),
                 ResourceKey::NetworkZone(name) => drop(metadata.insert("name".into(), name.to_string().into())),
                 ResourceKey::ConfigRepo(name) => drop(metadata.insert("name".into(), name.to_string().into())),
+                ResourceKey::Policy(name) => drop(metadata.insert("name".into(), name.to_string().into())),
             }
             json!({"apiVersion": API_VERSION, "kind": resource.key.kind().name(), "metadata": metadata})
         }

@@ -10,13 +10,14 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels, Target};
 use windlass_crds::id::{
-    HostId, HostName, Kind, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName,
+    HostId, HostName, Kind, PolicyName, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName,
 };
+use windlass_crds::policy::PolicySpec;
 use windlass_crds::problem::Problem;
 use windlass_crds::record::{Owned, Revision, Rollout, RolloutState};
 use windlass_crds::request::Request;
 use windlass_crds::service::ServiceSpec;
-use windlass_crds::status::ConfigRepoStatus;
+use windlass_crds::status::{ConfigRepoStatus, PolicyStatus};
 use windlass_crds::zone::NetworkZoneSpec;
 use windlass_planner::input::RemovalGate;
 use windlass_planner::planted::{Bug, planted};
@@ -134,6 +135,8 @@ pub struct Surroundings {
     pub zones: Vec<(ZoneName, NetworkZoneSpec)>,
     /// Zones that make no sense: while there is one, nothing can be said about plaintext.
     pub broken_zones: Vec<ResourceKey>,
+    /// What has to be approved: of a Policy that makes no sense, what was in force before.
+    pub policies: BTreeMap<PolicyName, PolicySpec>,
 }
 
 impl Surroundings {
@@ -150,6 +153,7 @@ impl Surroundings {
                     self.hosts.insert(key.clone(), (labels.clone(), spec.clone()));
                 }
                 Declaration::NetworkZone(zone) => self.zones.push((zone.key.clone(), zone.spec.clone())),
+                Declaration::Policy(policy) => drop(self.policies.insert(policy.key.clone(), policy.spec.clone())),
                 Declaration::Service(_) | Declaration::ConfigRepo(_) => {}
             },
             (Err(_), ResourceKey::NetworkZone(_)) => self.broken_zones.push(key.clone()),
@@ -167,6 +171,18 @@ impl Surroundings {
     pub fn labelled(&self) -> impl Iterator<Item = (HostId, &Labels)> {
         self.hosts.iter().map(|(name, (labels, _))| (HostId::Named(name.clone()), labels))
     }
+}
+
+/// What was in force of a Policy that makes no sense now.
+fn in_force_before(
+    key: &ResourceKey,
+    read: &Read,
+    statuses: &BTreeMap<ResourceKey, Stored<Bytes>>,
+) -> Option<(PolicyName, PolicySpec)> {
+    let ResourceKey::Policy(name) = key else { return None };
+    read.parsed.as_ref().err()?;
+    let said: PolicyStatus = serde_json::from_slice(&statuses.get(key)?.value).ok()?;
+    Some((name.clone(), said.accepted?))
 }
 
 /// The cache, shared by whoever reads it.
@@ -285,6 +301,11 @@ impl Cache {
         owners.map(|(name, _)| ResourceKey::ConfigRepo(name.clone())).collect()
     }
 
+    /// When something was asked of a resource.
+    pub fn asked_at(&self, key: &ResourceKey, id: &RequestId) -> Option<StoreRevision> {
+        self.lock().requests.get(key)?.get(id).map(|asked| asked.at)
+    }
+
     /// Whether anything is asked of a resource.
     pub fn is_asked(&self, key: &ResourceKey) -> bool {
         self.lock().requests.contains_key(key)
@@ -332,7 +353,7 @@ impl Cache {
     /// The Services that changes of Hosts and zones may concern. One pass for all of them: after a list everything may
     /// have changed.
     pub fn concerned_by(&self, changed: &BTreeSet<ResourceKey>) -> BTreeSet<ServiceKey> {
-        let zone = changed.iter().any(|key| matches!(key, ResourceKey::NetworkZone(_)));
+        let zone = changed.iter().any(|key| matches!(key, ResourceKey::NetworkZone(_) | ResourceKey::Policy(_)));
         let hosts = changed.iter().filter_map(|key| match key {
             ResourceKey::Host(name) => Some(HostId::Named(name.clone())),
             _ => None,
@@ -396,12 +417,13 @@ impl State {
 
     /// What is declared beside Services. It stands behind them in the order of keys.
     fn around(&mut self) -> &Around {
-        let Self { around, declared, .. } = self;
+        let Self { around, declared, statuses, .. } = self;
         around.get_or_insert_with(|| {
             let beside = declared.iter().rev().take_while(|(key, _)| !matches!(key, ResourceKey::Service(_)));
             let beside: Vec<_> = beside.collect();
             let mut surroundings = Surroundings::default();
             beside.iter().rev().for_each(|(key, read)| surroundings.add(key, read));
+            surroundings.policies.extend(beside.iter().filter_map(|(key, read)| in_force_before(key, read, statuses)));
             let changed = beside.iter().map(|(_, read)| read.changed).max();
             Around { surroundings: Arc::new(surroundings), changed, count: beside.len() }
         })
@@ -411,7 +433,10 @@ impl State {
     fn redeclared(&mut self, resource: &ResourceKey) {
         match resource {
             ResourceKey::Service(service) => self.removals.touch(service),
-            ResourceKey::Host(_) | ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => {
+            ResourceKey::Host(_)
+            | ResourceKey::NetworkZone(_)
+            | ResourceKey::ConfigRepo(_)
+            | ResourceKey::Policy(_) => {
                 self.around = None;
                 self.removals.touch_selectors();
             }
@@ -456,6 +481,9 @@ impl State {
                     let said: ConfigRepoStatus = serde_json::from_slice(&value).unwrap_or_default();
                     let owned = said.owns().cloned().collect();
                     self.repos.insert(name.clone(), Repo { said: Arc::new(said), owned });
+                }
+                if matches!(resource, ResourceKey::Policy(_)) {
+                    self.around = None;
                 }
                 self.statuses.insert(resource, Stored { value: value.into(), at });
             }

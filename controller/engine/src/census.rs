@@ -44,7 +44,7 @@ impl Census {
             let (counts, state) = match kind {
                 Kind::Host => (&mut census.hosts, host(&said.conditions)),
                 Kind::Service => (&mut census.services, service(&said.conditions)),
-                Kind::NetworkZone | Kind::ConfigRepo => continue,
+                Kind::NetworkZone | Kind::ConfigRepo | Kind::Policy => continue,
             };
             *counts.entry(state).or_default() += 1;
         }

@@ -119,7 +119,7 @@ pub fn status(
     ServiceStatus {
         observed_generation: generation,
         conditions: conditions(findings, generation, &before.conditions, now),
-        revision: plan.declared,
+        revision: report.approval.as_ref().map(|waiting| waiting.revision).or(plan.declared),
         target: plan.aim.revision(),
         release,
         rollout: summary,
@@ -131,6 +131,7 @@ pub fn status(
             rows(&report.hosts, &before.hosts, now)
         },
         failure: report.failure.clone(),
+        approval: report.approval.clone(),
     }
 }
 
@@ -189,6 +190,7 @@ impl Records<'_> {
         let mut needed: std::collections::BTreeSet<RevisionNumber> = self.owned.good.iter().copied().collect();
         needed.extend(self.plan.declared);
         needed.extend(self.plan.aim.revision());
+        needed.extend(self.owned.gate.as_ref().map(|gate| gate.revision));
         needed.extend(self.owned.blocked.iter().map(|blocked| blocked.revision));
         needed.extend(self.plan.report.hosts.values().filter_map(|row| row.revision));
         let count = self.view.revisions.len() + usize::from(self.plan.new_revision.is_some());
@@ -261,6 +263,7 @@ mod tests {
         let (owned, revisions, hosts) = (Owned::default(), BTreeMap::new(), BTreeMap::new());
         let last = view.rollouts.values().next_back().map(|stored| stored.value.clone());
         let mut plan = plan(&Inputs {
+            proposal: None,
             service: &key,
             now: Timestamp::UNIX_EPOCH,
             term: 1,

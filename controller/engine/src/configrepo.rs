@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use windlass_crds::actor::Actor;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::configrepo::{CommitId, ConfigRepoSpec};
 use windlass_crds::document::Declaration;
@@ -78,6 +79,14 @@ impl Memory {
     /// The commit that is in force.
     pub fn commit(&self) -> Option<&CommitId> {
         self.taken.as_ref().map(|taken| &taken.commit.id)
+    }
+
+    /// Who has declared something, where the commit says just that.
+    pub fn author(&self, repo: &RepoName, declared: &Declaration) -> Option<Actor> {
+        let Taken { commit, signer, .. } = self.taken.as_ref()?;
+        commit.declarations.get(&declared.key()).filter(|wanted| wanted.declaration == *declared)?;
+        let (repo, author, signer) = (repo.clone(), commit.author.clone(), signer.clone());
+        Some(Actor::Git { repo, commit: commit.id.clone(), author, signer })
     }
 }
 

@@ -13,7 +13,7 @@ use windlass_crds::id::{Generation, HostId, HostName, ResourceKey, ServiceKey};
 use windlass_crds::observation::HostFacts;
 use windlass_crds::problem::Problem;
 use windlass_crds::request::Request;
-use windlass_crds::status::{Finding, HostStatus, PlainStatus, conditions};
+use windlass_crds::status::{Finding, HostStatus, PlainStatus, PolicyStatus, conditions};
 use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Scrutiny};
 use windlass_store::{Key, Write};
@@ -46,6 +46,12 @@ trait Said: Serialize + DeserializeOwned + Default {
 }
 
 impl Said for HostStatus {
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+}
+
+impl Said for PolicyStatus {
     fn conditions(&self) -> &[Condition] {
         &self.conditions
     }
@@ -147,6 +153,34 @@ pub async fn reconcile_plain<F: Fleet>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
 ) -> Result<Next, ReconcileError> {
+    let status = |_: &PlainStatus, observed_generation, conditions, _: Option<&Declaration>| PlainStatus {
+        observed_generation,
+        conditions,
+    };
+    say_in_force(controller, key, status).await
+}
+
+/// Says of a Policy whether it makes sense; and what is in force of one that does not.
+pub async fn reconcile_policy<F: Fleet>(
+    controller: &Arc<Controller<F>>,
+    key: &ResourceKey,
+) -> Result<Next, ReconcileError> {
+    let status = |before: &PolicyStatus, observed_generation, conditions, declared: Option<&Declaration>| {
+        let accepted = match declared {
+            Some(Declaration::Policy(policy)) => Some(policy.spec.clone()),
+            _ => before.accepted.clone(),
+        };
+        PolicyStatus { observed_generation, conditions, accepted }
+    };
+    say_in_force(controller, key, status).await
+}
+
+/// Says of a resource without a state of its own whether what is declared of it makes sense.
+async fn say_in_force<F: Fleet, S: Said>(
+    controller: &Arc<Controller<F>>,
+    key: &ResourceKey,
+    status: impl FnOnce(&S, Generation, Vec<Condition>, Option<&Declaration>) -> S,
+) -> Result<Next, ReconcileError> {
     let view = bounded(controller.cache.resource(key));
     let Some(Read { parsed, at, .. }) = view.declared.clone() else { return erase(controller, key).await };
     let generation = Generation(at.0);
@@ -160,7 +194,7 @@ pub async fn reconcile_plain<F: Fleet>(
         }],
         Err(problems) => stalled(&complaint(problems)),
     };
-    let status = |_: &PlainStatus, conditions| PlainStatus { observed_generation: generation, conditions };
+    let status = |before: &S, conditions| status(before, generation, conditions, parsed.as_deref().ok());
     say(controller, key, view, News { findings, refused }, status, generation).await?;
     Ok(Next::Never)
 }

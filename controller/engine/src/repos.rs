@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
+use windlass_crds::actor::Actor;
 use windlass_crds::configrepo::CommitId;
+use windlass_crds::document::Declaration;
 use windlass_crds::id::RepoName;
 
 use crate::backoff::Jitter;
@@ -35,6 +37,12 @@ impl RepoMemories {
     /// Forgets one that is gone.
     pub fn forget(&self, name: &RepoName) {
         self.lock().remove(name);
+    }
+
+    /// Who has declared something, where the commit that is in force says just that: what merely says that it is the
+    /// repository's is not.
+    pub fn author(&self, name: &RepoName, declared: &Declaration) -> Option<Actor> {
+        self.lock().get(name).and_then(|memory| memory.author(name, declared))
     }
 
     /// The commit of one that is in force, where that is known.

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use windlass_crds::actor::Actor;
+use windlass_crds::approval::Approved;
 use windlass_crds::condition::Reason;
+use windlass_crds::digest::PlanDigest;
 use windlass_crds::id::{HostId, Kind, ResourceKey, RevisionNumber, Sequence};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, Rollout};
 use windlass_crds::request::Request;
 use windlass_planner::abort::{self, Abort, Unaborted};
 use windlass_planner::canary::{self, Unapproved};
+use windlass_planner::gate::{self, Rule};
 use windlass_planner::input::{Goal, Inputs};
 use windlass_planner::record::{block, decided};
 use windlass_planner::target::Aim;
@@ -127,6 +131,10 @@ pub struct Subject<'a> {
     pub inputs: &'a Inputs<'a>,
     /// The last rollout; changed.
     pub rollout: Option<&'a mut Rollout>,
+    /// Who asks for an approval of what is declared.
+    pub rules: &'a [Rule],
+    /// Who asks for each approval, or why that is not believed.
+    pub approvers: &'a BTreeMap<RequestId, Result<Actor, String>>,
 }
 
 impl Subject<'_> {
@@ -168,8 +176,16 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                     refuse(format!("abort: {why}"));
                 }
             }
-            Ok(Request::Approve { revision, step }) => {
+            Ok(Request::Approve { revision, step, plan: None, .. }) if !waits_for(subject.owned, *revision) => {
                 if let Err(why) = approve(*revision, *step, subject) {
+                    refuse(format!("approve: {why}"));
+                }
+            }
+            Ok(Request::Approve { revision, plan, reason, .. }) => {
+                let approver = subject.approvers.get(id).cloned().unwrap_or(Ok(Actor::UNKNOWN));
+                let reason = reason.clone().unwrap_or_default();
+                let approved = approver.and_then(|by| let_in((*revision, *plan), by, reason, subject));
+                if let Err(why) = approved {
                     refuse(format!("approve: {why}"));
                 }
             }
@@ -214,6 +230,23 @@ fn approve(revision: RevisionNumber, step: Option<u32>, subject: &mut Subject<'_
     Ok(())
 }
 
+/// Whether a revision waits until it may come into force.
+fn waits_for(owned: &Owned, revision: RevisionNumber) -> bool {
+    owned.gate.as_ref().is_some_and(|gate| gate.granted.is_none() && gate.revision == revision)
+}
+
+/// Lets what was declared come into force, or brings that nearer.
+fn let_in(
+    (revision, plan): (RevisionNumber, Option<PlanDigest>),
+    by: Actor,
+    reason: String,
+    subject: &mut Subject<'_>,
+) -> Result<(), String> {
+    let approval = Approved { by, at: subject.inputs.now, reason };
+    let gate = subject.owned.gate.as_deref_mut();
+    gate::approve(gate, subject.rules, (revision, plan), approval).map_err(|error| error.to_string())
+}
+
 fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {
     match subject.aim {
         Aim::Declared(_) | Aim::Back { .. } | Aim::Undone { .. } => {
@@ -249,6 +282,12 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
     let before = subject.owned.good.iter().rev().find(|good| **good != declared.number);
     let to = match wanted.or(before.copied()) {
         Some(to) if !subject.revisions.contains_key(&to) => return Err(format!("there is no revision {to} any more")),
+        // Whoever goes back does not bring what nobody has let in.
+        Some(to) if to != declared.number && !subject.rules.is_empty() && !subject.owned.good.contains(&to) => {
+            return Err(format!(
+                "revision {to} was never in force on all hosts, and what comes into force has to be approved"
+            ));
+        }
         Some(to) if to == declared.number => {
             // Back to what is declared: nothing stands in its way any more.
             subject.owned.blocked.clear();

@@ -419,7 +419,9 @@ fn span_of(key: &ResourceKey) -> Span {
     match key {
         ResourceKey::Service(service) => span.record("service", display(service)),
         ResourceKey::Host(host) => span.record("host", display(host)),
-        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) => span.record("resource", display(key)),
+        ResourceKey::NetworkZone(_) | ResourceKey::ConfigRepo(_) | ResourceKey::Policy(_) => {
+            span.record("resource", display(key))
+        }
     };
     span
 }
@@ -439,6 +441,7 @@ async fn one<F: Fleet>(
         }
         ResourceKey::Host(name) => host::reconcile(controller, name).await.map_err(|error| chain(&error)),
         ResourceKey::ConfigRepo(name) => configrepo::reconcile(controller, name).await.map_err(|error| chain(&error)),
+        ResourceKey::Policy(_) => host::reconcile_policy(controller, key).await.map_err(|error| chain(&error)),
         ResourceKey::NetworkZone(_) => host::reconcile_plain(controller, key).await.map_err(|error| chain(&error)),
     };
     let span = Span::current();

@@ -6,6 +6,7 @@
 mod arrivals;
 mod brought;
 mod foreseen;
+mod gate;
 mod nonsense;
 mod pace;
 mod record;
@@ -33,7 +34,7 @@ use windlass_crds::step::Step;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::flap;
 use windlass_planner::hold::ails;
-use windlass_planner::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement};
+use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
@@ -239,6 +240,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             if held {
                 // What halted is tried again after a wait that grows.
                 return Ok(self.retry());
+            }
+            if plan.granted {
+                // What was approved is in force from here on.
+                continue;
             }
             if plan.gone {
                 if self.controller.cache.service(self.key).owned.is_none() {
@@ -561,6 +566,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             term: self.controller.term,
             fresh_term: self.controller.is_fresh(),
             goal,
+            proposal: scene.proposed.as_ref().map(|proposed| proposed.as_input(&scene.rules)),
             complaint: scene.complaint.clone(),
             owned,
             revisions: &scene.view.revisions,
@@ -623,7 +629,9 @@ impl<'a, F: Fleet> Turn<'a, F> {
         self.notice(scene, &mut hosts);
         let mut owned = Owned::clone(&scene.owned);
         let mut rollout = scene.rollout.clone();
-        if scene.view.declared.is_some() && scene.complaint.is_none() {
+        // What waits for an approval is not in force.
+        let waits = !scene.rules.is_empty() && scene.files == Files::AsBefore;
+        if scene.view.declared.is_some() && scene.complaint.is_none() && !waits {
             if owned.accepted.as_ref().map(|before| before.generation)
                 != scene.accepted.as_ref().map(|accepted| accepted.generation)
             {

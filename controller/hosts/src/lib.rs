@@ -4,6 +4,7 @@ pub mod check;
 pub mod fleet;
 pub mod keys;
 pub mod memory;
+pub mod signature;
 mod ssh;
 pub mod traffic;
 

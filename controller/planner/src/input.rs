@@ -13,6 +13,8 @@ use windlass_crds::record::{Owned, Revision, Rollout, SourceOrigin};
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 
+use crate::gate::Proposal;
+
 /// Everything that is known about one Service at one moment.
 #[derive(Debug, Clone)]
 pub struct Inputs<'a> {
@@ -27,6 +29,9 @@ pub struct Inputs<'a> {
     pub fresh_term: bool,
     /// What shall be.
     pub goal: Goal<'a>,
+    /// What was declared, and waits for people to approve it, while an earlier declaration stays in force; where there is
+    /// none, `goal` is that too, without files.
+    pub proposal: Option<Proposal<'a>>,
     /// Why what is declared cannot be had, while an earlier declaration stays in force.
     pub complaint: Option<Complaint>,
     /// What is recorded of it.

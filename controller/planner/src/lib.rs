@@ -9,6 +9,7 @@ pub mod canary;
 pub mod claim;
 pub mod configrepo;
 pub mod flap;
+pub mod gate;
 pub mod hold;
 pub mod input;
 mod order;

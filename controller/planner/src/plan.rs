@@ -13,6 +13,7 @@ use windlass_crds::step::{Step, StepError, Verb};
 
 use crate::canary::Stage;
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
+use crate::gate::{self, Waiting};
 use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
 use crate::order::{switched_to, switches_to};
 use crate::planted::{Bug, planted};
@@ -85,6 +86,8 @@ pub struct Plan {
     pub again: Option<Timestamp>,
     /// Machines that were found to be other ones than before, with what they may still run.
     pub left_behind: Vec<LeftBehind>,
+    /// What was declared was approved just now: it comes into force with the next plan.
+    pub granted: bool,
     /// Nothing is left of a removed Service: its records go too.
     pub gone: bool,
     /// What to say.
@@ -118,8 +121,18 @@ impl Plan {
 
 /// Decides what to record and to do next.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
-    let choice = choose(inputs);
+    let mut choice = choose(inputs);
+    let waiting = inputs.proposal.as_ref().map(|proposal| gate::wait(inputs, proposal));
+    let gate = match waiting {
+        Some(Waiting { gate, new }) => {
+            choice.new = new;
+            Some(Box::new(gate))
+        }
+        None => gate::kept(inputs),
+    };
+    let granted = inputs.proposal.is_some() && gate.as_ref().is_some_and(|gate| gate.granted.is_some());
     let Claimed { mut owned, left_behind } = claim(inputs, &choice.aim, choice.new.as_ref());
+    owned.gate = gate;
     let target = choice.aim.revision().and_then(|number| revision(inputs, choice.new.as_ref(), number));
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);
@@ -188,7 +201,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let stalled = stalled.collect();
     let found = Findings { rows, twins: &stalled, work, canary: context.canary.as_ref().zip(stage.as_ref()) };
     let report = Report::new(inputs, &choice.aim, &owned, found);
-    let again = if let Some(Stage::Baking(until)) = stage { Some(until) } else { None };
+    let baked = if let Some(Stage::Baking(until)) = stage { Some(until) } else { None };
+    let expires = inputs.proposal.as_ref().zip(owned.gate.as_ref());
+    let expires = expires.and_then(|(proposal, gate)| gate::expires(gate, proposal.rules, inputs.now));
+    let again = baked.into_iter().chain(expires).min();
     Plan {
         aim: choice.aim,
         declared: choice.declared,
@@ -203,6 +219,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         last_wave,
         again,
         left_behind,
+        granted,
         gone,
         report,
     }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
 use windlass_crds::record::{BlockCause, Blocked, Hold, HoldCause, Owned, Purpose, Rollout, RolloutState, Verdict};
-use windlass_crds::status::{CanaryStatus, Failure, Finding, HostRow, HostState};
+use windlass_crds::status::{ApprovalStatus, CanaryStatus, Failure, Finding, HostRow, HostState};
 use windlass_crds::step::{ContactError, StepError};
 
 use crate::canary::{Canary, Stage};
 use crate::flap::flaps;
+use crate::gate;
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
 use crate::position::running;
 use crate::target::Aim;
@@ -32,6 +33,8 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// How far the canary has come, where there is one.
     pub canary: Option<CanaryStatus>,
+    /// What is declared and waits for people to approve it.
+    pub approval: Option<ApprovalStatus>,
     /// Whether anything is left to be done.
     pub work: Work,
 }
@@ -70,7 +73,20 @@ impl Report {
         let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
         let desired = hosts.keys().filter(|id| placed(id)).count();
         let ready = hosts.values().filter(|row| row.state == HostState::Ready).count();
-        let told = Told { inputs, aim, owned, hosts: &hosts, twins, work, canary, ready, desired };
+        let approval = inputs.proposal.as_ref().zip(owned.gate.as_ref());
+        let approval = approval.and_then(|(proposal, gate)| gate::told(gate, proposal.rules, inputs.now));
+        let told = Told {
+            inputs,
+            aim,
+            owned,
+            hosts: &hosts,
+            twins,
+            work,
+            canary,
+            approval: approval.as_ref(),
+            ready,
+            desired,
+        };
         let findings = told.findings();
         let failure = match aim {
             Aim::Back { blocked, .. } | Aim::Nothing { blocked } | Aim::Stay { blocked } => failure(blocked),
@@ -79,7 +95,7 @@ impl Report {
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let canary = canary.map(|(canary, stage)| canary.status(stage));
-        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, canary, work }
+        Self { ready: count(ready), desired: count(desired), hosts, findings, failure, canary, approval, work }
     }
 }
 
@@ -115,6 +131,7 @@ struct Told<'a> {
     twins: &'a BTreeMap<HostId, HostId>,
     work: Work,
     canary: Option<(&'a Canary<'a>, &'a Stage)>,
+    approval: Option<&'a ApprovalStatus>,
     ready: usize,
     desired: usize,
 }
@@ -155,6 +172,9 @@ impl Told<'_> {
         }
         if *self.aim == Aim::Removed {
             return no((Reason::Removing, "the declaration is gone; the service is being taken down".to_owned()));
+        }
+        if let Some(why) = self.awaited() {
+            return no(why);
         }
         if let Some(why) = self.went_back() {
             return no(why);
@@ -360,7 +380,24 @@ impl Told<'_> {
     }
 
     fn reconciling(&self) -> Option<Why> {
-        self.paused().or_else(|| self.is_under_way().then(|| self.under_way()))
+        self.paused().or_else(|| self.is_under_way().then(|| self.under_way())).or_else(|| self.awaited())
+    }
+
+    /// What waits for people to approve it.
+    fn awaited(&self) -> Option<Why> {
+        let ApprovalStatus { revision, plan, author, asked_by, approvals, missing, .. } = self.approval?;
+        let service = ResourceKey::Service(self.inputs.service.clone());
+        let so_far = match approvals.as_slice() {
+            [] => String::new(),
+            [first, ..] => format!("approved by {}; ", first.by),
+        };
+        let people = if *missing == 1 { "1 person".to_owned() } else { format!("{missing} people") };
+        let message = format!(
+            "revision {revision}, declared by {author}, waits for {people} to approve it ({}); {so_far}`windlass rollout approve {service} --revision {revision} --reason …` approves plan {}",
+            asked_by.join(", "),
+            plan.short()
+        );
+        Some((Reason::WaitingForApproval, message))
     }
 
     /// Whether a person holds it, whatever is left to be done.
@@ -466,8 +503,13 @@ impl Told<'_> {
             let over = waited.unsigned_abs() > deadline.duration() && !waited.is_negative();
             over.then(|| (Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}; it goes on trying")))
         };
-        let settled_elsewhere =
-            || if self.is_under_way() { None } else { self.went_back().or_else(|| self.held_back()) };
+        let settled_elsewhere = || {
+            if self.is_under_way() || self.approval.is_some() {
+                None
+            } else {
+                self.went_back().or_else(|| self.held_back())
+            }
+        };
         self.complaint()
             .or_else(|| self.held())
             .or_else(|| self.held_up())

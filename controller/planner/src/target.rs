@@ -2,7 +2,7 @@
 
 use windlass_crds::digest::{ReleaseDigest, SpecDigest};
 use windlass_crds::id::RevisionNumber;
-use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, SourceOrigin};
+use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, Rollout, SourceOrigin};
 use windlass_crds::service::ServiceSpec;
 
 use crate::input::{Files, Goal, HostView, Inputs};
@@ -77,8 +77,7 @@ pub fn choose(inputs: &Inputs<'_>) -> Choice {
                 let aim = around(inputs, spec, blocked.revision, blocked);
                 return Choice { aim, declared: Some(blocked.revision), new: None };
             }
-            let current = inputs.rollout.and_then(|rollout| rollout.revision);
-            let current = current.or_else(|| inputs.owned.good.last().copied());
+            let current = before(inputs.owned, inputs.rollout);
             Choice { aim: current.map_or(Aim::Unknown, Aim::Declared), declared: current, new: None }
         }
         Files::Release { digest, origin } => {
@@ -90,6 +89,13 @@ pub fn choose(inputs: &Inputs<'_>) -> Choice {
             Choice { aim, declared: Some(declared), new }
         }
     }
+}
+
+/// The revision of what was in force last, whether or not it may be deployed.
+pub(crate) fn before(owned: &Owned, rollout: Option<&Rollout>) -> Option<RevisionNumber> {
+    let blocked = owned.blocked.last().map(|blocked| blocked.revision);
+    let current = || rollout.and_then(|rollout| rollout.revision);
+    blocked.or_else(current).or_else(|| owned.good.last().copied())
 }
 
 /// Why these files with this spec are not deployed by themselves, if they are not.
@@ -121,7 +127,7 @@ fn around(inputs: &Inputs<'_>, spec: &ServiceSpec, declared: RevisionNumber, blo
 
 /// The number of the revision that these files and this spec are: an earlier one's where hosts would get the same
 /// from it, so that going back and forth restarts nothing and brings nothing twice.
-fn number(
+pub(crate) fn number(
     inputs: &Inputs<'_>,
     spec: &ServiceSpec,
     release: &ReleaseDigest,

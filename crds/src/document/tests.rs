@@ -147,7 +147,7 @@ fn a_key_and_its_document_agree() {
 #[test]
 fn rollouts_that_make_no_sense_are_told() {
     let rows = [
-        "strategy: blueGreen, approval: required",
+        "strategy: blueGreen",
         "strategy: canary",
         "strategy: canary, canary: {steps: []}",
         "strategy: canary, canary: {steps: [5, 3, 10%, 25%, 25%]}",
@@ -160,9 +160,8 @@ fn rollouts_that_make_no_sense_are_told() {
     let anchor = "    entryPoint: server.py\n";
     let told = |row: &&str| format!("== {row}\n{}", complaint(anchor, &format!("{anchor}  rollout: {{{row}}}\n")));
     insta::assert_snapshot!(rows.iter().map(told).collect::<Vec<_>>().join("\n"), @r#"
-    == strategy: blueGreen, approval: required
+    == strategy: blueGreen
     [NotSupported] spec.rollout.strategy: this version of Windlass does not support it yet; leave it out
-    [NotSupported] spec.rollout.approval: this version of Windlass does not support it yet; leave it out
     == strategy: canary
     [InvalidDeclaration] spec.rollout.canary: say its steps, such as `canary: {steps: [1, 25%, 100%], bake: 60s}`
     == strategy: canary, canary: {steps: []}

@@ -76,6 +76,7 @@ fn examples_fit_and_parse() {
 const SERVICE: &str = "apiVersion: windlass/v1\nkind: Service\nmetadata: {name: web}\nspec:\n  placement: {hosts: [web1]}\n  source: {path: /srv/web}\n  runtime: {target: python, entryPoint: a.py}\n  network: {port: 80, transport: http}\n";
 const HOST: &str = "apiVersion: windlass/v1\nkind: Host\nmetadata: {name: web1}\nspec:\n  address: 198.18.0.1\n";
 const REPO: &str = "apiVersion: windlass/v1\nkind: ConfigRepo\nmetadata: {name: fleet}\nspec:\n  url: ssh://git@198.18.0.1/fleet.git\n";
+const POLICY: &str = "apiVersion: windlass/v1\nkind: Policy\nmetadata: {name: prod}\nspec:\n  namespaces: [production]\n  people: 1\n  expiry: 24h\n";
 const ZONE: &str = "apiVersion: windlass/v1\nkind: NetworkZone\nmetadata: {name: lan}\nspec:\n  location: vpn\n  cidrs: [198.18.0.0/24]\n";
 
 /// A document with `from` become `to`, and whether schema and program take it: they must agree.
@@ -85,6 +86,7 @@ fn agree(kind: Kind, from: &str, to: &str) -> bool {
         Kind::Host => HOST,
         Kind::ConfigRepo => REPO,
         Kind::NetworkZone => ZONE,
+        Kind::Policy => POLICY,
     };
     assert!(text.contains(from), "{from:?} is not in the {kind}");
     let text = text.replacen(from, to, 1);
@@ -100,7 +102,7 @@ fn agree(kind: Kind, from: &str, to: &str) -> bool {
 
 #[test]
 fn what_is_wrong_does_not_fit() {
-    use Kind::{ConfigRepo, Host, NetworkZone, Service};
+    use Kind::{ConfigRepo, Host, NetworkZone, Policy, Service};
     for (kind, from, to) in [
         (Service, "apiVersion: windlass/v1\n", ""),
         (Service, "windlass/v1", "windlass/v2"),
@@ -164,6 +166,16 @@ fn what_is_wrong_does_not_fit() {
         (ConfigRepo, "fleet.git", "fleet.git\n  webhook: {secretEnv: a-b}"),
         (ConfigRepo, "name: fleet", "name: fleet, managedBy: me"),
         (NetworkZone, "198.18.0.0/24", "198.18.0.0"),
+        (Policy, "[production]", "[Production]"),
+        (Policy, "[production]", "production"),
+        (Policy, "  namespaces: [production]\n", ""),
+        (Policy, "people: 1", "people: 3"),
+        (Policy, "people: 1", "people: two"),
+        (Policy, "people: 1", "approval: always"),
+        (Policy, "24h", "a day"),
+        (Policy, "24h", "24h\n  members: [{certificate: ana}]"),
+        (Policy, "24h", "24h\n  members: [{name: Ana, sshKeys: [AAAA]}]"),
+        (Policy, "24h", "24h\n  members: [{name: Ana, email: ana}]"),
         (NetworkZone, "198.18.0.0/24", "198.18.0.0/33"),
         (NetworkZone, "location: vpn", "location: here"),
         (NetworkZone, "location: vpn", "location: vpn\n  encryption: never"),
@@ -174,7 +186,7 @@ fn what_is_wrong_does_not_fit() {
 
 #[test]
 fn what_is_right_fits() {
-    use Kind::{ConfigRepo, Host, NetworkZone, Service};
+    use Kind::{ConfigRepo, Host, NetworkZone, Policy, Service};
     for (kind, from, to) in [
         (Service, "name: web", "name: web"),
         (Service, "name: web}", "name: web, namespace: prod, labels: {Team: \"A b\"}}"),
@@ -197,6 +209,14 @@ fn what_is_right_fits() {
         (ConfigRepo, "fleet.git", "fleet.git\n  credentials: {keyFile: /k, hostKeys: [ssh-ed25519 AAAAC3Nz]}"),
         (ConfigRepo, "name: fleet", "name: fleet, managedBy: configrepo/other"),
         (Host, "name: web1", "name: web1, managedBy: people"),
+        (Policy, "[production]", "[\"*\"]"),
+        (Policy, "people: 1", "approval: none"),
+        (
+            Policy,
+            "people: 1",
+            "people: 2\n  members: [{name: Ana, certificate: ana}, {name: Bo, gitSigners: [bo@example.com], approves: false}]",
+        ),
+        (Policy, "24h", "24h\n  members: [{name: Ana, sshKeys: [\"ssh-ed25519 AAAAC3Nz ana@laptop\"]}]"),
         (NetworkZone, "198.18.0.0/24", "\"fd00::/8\", \"::/0\", 0.0.0.0/0"),
     ] {
         assert!(agree(kind, from, to), "{kind}: {to:?} does not fit");
@@ -206,9 +226,13 @@ fn what_is_right_fits() {
 /// What a schema calls a default is what the program takes for one.
 #[test]
 fn defaults_are_those_of_the_program() {
-    for (kind, text) in
-        [(Kind::Service, SERVICE), (Kind::Host, HOST), (Kind::NetworkZone, ZONE), (Kind::ConfigRepo, REPO)]
-    {
+    for (kind, text) in [
+        (Kind::Service, SERVICE),
+        (Kind::Host, HOST),
+        (Kind::NetworkZone, ZONE),
+        (Kind::ConfigRepo, REPO),
+        (Kind::Policy, POLICY),
+    ] {
         let written = documents::parse(&documents::split(text)[0]).expect("good").to_json();
         let spec = document(kind).pointer("/properties/spec/properties").cloned().expect("a spec");
         let mut compared = 0;

@@ -6,14 +6,18 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::configrepo::{GitRef, Manager, RepoUrl, TreeId};
 use crate::host::HostKey;
-use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, RepoName, ServiceName, ZoneName};
+use crate::id::{HostId, HostName, LABEL_LENGTH, Namespace, PolicyName, RepoName, ServiceName, ZoneName};
 use crate::manifest::ReleasePath;
+use crate::policy::{People, Where};
 use crate::service::{CanaryStep, Install, MaxUnavailable, Order};
 use crate::span::Span;
 use crate::zone::Cidr;
 
 /// A DNS label.
 pub(super) const LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+
+/// A DNS label, or all of them.
+const WHERE: &str = r"^(\*|[a-z0-9]([a-z0-9-]*[a-z0-9])?)$";
 
 /// The name of a Host, or something with `@`, `.` or `:` in it that is a destination.
 const HOST_ID: &str = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?|(?=.*[@.:])([A-Za-z0-9._][A-Za-z0-9._-]*@)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._%][A-Za-z0-9._%-]*)(:[0-9]{1,5})?)$";
@@ -57,6 +61,9 @@ text! {
     ServiceName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     Namespace: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     HostName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    PolicyName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
+    Where: {"type": "string", "pattern": WHERE, "maxLength": LABEL_LENGTH};
+    People: {"enum": [1, 2]};
     RepoName: {"type": "string", "pattern": LABEL, "maxLength": LABEL_LENGTH};
     RepoUrl: {"type": "string", "pattern": REPO_URL, "maxLength": 1000};
     GitRef: {"type": "string", "pattern": GIT_REF, "maxLength": 200};

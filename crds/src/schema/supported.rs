@@ -9,7 +9,7 @@ use crate::id::Kind;
 
 /// What behaves in this version, and how. A field that is neither here nor refused fails the test: whoever adds one
 /// has to say which.
-const BEHAVES: [(Kind, &str, &str); 81] = [
+const BEHAVES: [(Kind, &str, &str); 91] = [
     (Kind::Service, "placement.hosts[]", "runs there"),
     (Kind::Service, "placement.selector.*", "runs on every Host with the label"),
     (Kind::Service, "source.path", "is read"),
@@ -45,6 +45,7 @@ const BEHAVES: [(Kind, &str, &str); 81] = [
     (Kind::Service, "health.tls.caFile", "is who must have signed it"),
     (Kind::Service, "rollout.strategy=canary", "brings it to some hosts first"),
     (Kind::Service, "rollout.strategy=allAtOnce", "brings it everywhere at once"),
+    (Kind::Service, "rollout.approval=required", "waits for a person"),
     (Kind::Service, "rollout.maxUnavailable", "bounds hosts that are down"),
     (Kind::Service, "rollout.maxFailures", "is how many hosts may fail before all go back"),
     (Kind::Service, "rollout.order", "is which hosts come first"),
@@ -77,6 +78,15 @@ const BEHAVES: [(Kind, &str, &str); 81] = [
     (Kind::NetworkZone, "transport=https", "is what is spoken there"),
     (Kind::NetworkZone, "transport=http", "is what is spoken there"),
     (Kind::NetworkZone, "transport=tcp", "is what is spoken there"),
+    (Kind::Policy, "namespaces[]", "is where it holds"),
+    (Kind::Policy, "approval=none", "asks for nothing"),
+    (Kind::Policy, "people=2", "is how many stand behind it"),
+    (Kind::Policy, "expiry", "is how long an approval counts"),
+    (Kind::Policy, "members[].name", "is who may approve"),
+    (Kind::Policy, "members[].certificate", "is who it was"),
+    (Kind::Policy, "members[].sshKeys[]", "is who it was"),
+    (Kind::Policy, "members[].gitSigners[]", "is who it was"),
+    (Kind::Policy, "members[].approves", "is who may approve"),
     (Kind::ConfigRepo, "url", "is followed"),
     (Kind::ConfigRepo, "ref", "is which commit"),
     (Kind::ConfigRepo, "path", "is where declarations are"),
@@ -103,6 +113,7 @@ fn minimal(kind: Kind) -> Value {
             "network": {"port": 8080},
         }),
         Kind::Host => json!({"address": "198.18.0.1"}),
+        Kind::Policy => json!({"namespaces": ["production"]}),
         Kind::ConfigRepo => json!({"url": "ssh://git@198.18.0.1/fleet.git"}),
         _ => json!({"location": "localNetwork", "cidrs": ["198.18.0.0/24"]}),
     };
@@ -124,6 +135,9 @@ fn surroundings(kind: Kind, field: &str, document: &mut Value) {
         }
         Kind::Service if field == "rollout.strategy=canary" => spec["rollout"] = json!({"canary": {"steps": [1]}}),
         Kind::NetworkZone if field.starts_with("transport") => spec["encryption"] = "optional".into(),
+        Kind::Policy if field == "people=2" => {
+            spec["members"] = json!([{"name": "Ana", "certificate": "ana"}, {"name": "Bo", "certificate": "bo"}]);
+        }
         _ => {}
     }
 }
@@ -167,7 +181,8 @@ fn cases(field: &str, schema: &Value, default: &Value) -> Vec<(String, Value)> {
     }
     if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
         let others = choices.iter().filter(|choice| *choice != default && !choice.is_null());
-        return others.map(|choice| (format!("{field}={}", choice.as_str().unwrap_or("?")), choice.clone())).collect();
+        let name = |choice: &Value| choice.as_str().map_or_else(|| choice.to_string(), ToOwned::to_owned);
+        return others.map(|choice| (format!("{field}={}", name(choice)), choice.clone())).collect();
     }
     let kind = match &schema["type"] {
         Value::Array(kinds) => kinds.iter().find(|kind| *kind != "null").and_then(Value::as_str),
@@ -236,6 +251,20 @@ fn merge(into: &mut Value, value: Value, case: &str, prefix: &str) {
     }
 }
 
+/// Gives a Policy's members what each needs to be one: something that they are known by, and somebody who approves.
+fn complete(kind: Kind, document: &mut Value) {
+    let members = document["spec"].get_mut("members").and_then(Value::as_array_mut);
+    let Some(members) = members.filter(|_| kind == Kind::Policy) else { return };
+    for member in members.iter_mut() {
+        if !["certificate", "sshKeys", "gitSigners"].iter().any(|field| member.get(field).is_some()) {
+            member["certificate"] = "somebody".into();
+        }
+    }
+    if members.iter().all(|member| member.get("approves") == Some(&json!(false))) {
+        members.push(json!({"name": "Bo", "certificate": "bo"}));
+    }
+}
+
 /// The field of a case: without the value, the index and the key.
 fn field_of(case: &str) -> &str {
     case.split(['=', '[']).next().unwrap_or(case).trim_end_matches(".*")
@@ -246,6 +275,7 @@ fn try_case(kind: Kind, case: &str, value: Value) -> Result<(), String> {
     surroundings(kind, case, &mut written);
     let before = written.clone();
     merge(&mut written["spec"], value, case, "");
+    complete(kind, &mut written);
     let behaves = BEHAVES.iter().any(|(of, field, _)| *of == kind && *field == case);
     // Where a choice has no default, the least document holds one of them already.
     if written == before && !(behaves && case.contains('=')) {

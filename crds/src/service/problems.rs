@@ -1,8 +1,8 @@
 //! What makes no sense in a Service, and what this version cannot honour.
 
 use super::{
-    Approval, Canary, CanaryStep, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, HealthTls, Install,
-    LifecycleType, Limits, MaxUnavailable, Network, Runtime, RuntimeTarget, ServiceSpec, Strategy, Transport,
+    Canary, CanaryStep, DRAIN_TIMEOUT, DetectionMethod, Health, HealthRoute, HealthTls, Install, LifecycleType, Limits,
+    MaxUnavailable, Network, Runtime, RuntimeTarget, ServiceSpec, Strategy, Transport,
 };
 use crate::id::{is_address, is_login};
 use crate::problem::Problem;
@@ -205,9 +205,6 @@ fn rollout(spec: &ServiceSpec, problems: &mut Vec<Problem>) {
     let rollout = &spec.rollout;
     if rollout.strategy == Strategy::BlueGreen {
         problems.push(Problem::not_supported("spec.rollout.strategy"));
-    }
-    if rollout.approval != Approval::None {
-        problems.push(Problem::not_supported("spec.rollout.approval"));
     }
     if let Some(canary) = &rollout.canary {
         canary_problems(canary, problems);

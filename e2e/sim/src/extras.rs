@@ -193,7 +193,7 @@ async fn approve(world: &World, service: usize, plot: &Chance) -> anyhow::Result
     let status = world.status(&world.services[service].key).await?;
     let Some(revision) = status.and_then(|status| status.revision) else { return Ok(()) };
     let revision = if plot.percent(85) { revision } else { RevisionNumber(revision.0.saturating_sub(1)) };
-    world.ask(service, &Request::Approve { revision, step: None }).await
+    world.ask(service, &Request::next_step(revision, None)).await
 }
 
 /// Who leads is frozen for long, beside a host that nobody else reaches.

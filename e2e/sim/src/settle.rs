@@ -129,7 +129,7 @@ impl World {
             if let (Some(asks), Some(revision)) = (asks, status.target)
                 && resumed.insert((number, asks.message.clone()))
             {
-                self.ask(number, &Request::Approve { revision, step: None }).await?;
+                self.ask(number, &Request::next_step(revision, None)).await?;
             }
             let severed = self.hosts.iter().any(|host| self.ground.fleet.is_severed(host));
             let message = ready.map(|ready| ready.message.clone()).unwrap_or_default();

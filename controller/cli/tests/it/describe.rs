@@ -263,7 +263,7 @@ fn events_come_in_the_order_of_time() {
     ");
     insta::assert_snapshot!(world.run(&["events", "pods"]), @r#"
     -- stderr
-    error: "pods" is no kind; there are service (svc), host, networkzone (zone), configrepo
+    error: "pods" is no kind; there are service (svc), host, networkzone (zone), policy, configrepo
     -- exit 2
     "#);
     let output = world.command(&["events", "host/web2", "-o", "json"]).output().expect("the binary runs");

@@ -453,7 +453,7 @@ fn a_canary_says_what_it_waits_for() {
     service/web is not Ready: WaitingForApproval: revision 3 runs on 1 of 3 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:01:00Z
       web2 is pending
       web3 is pending
-      next: no other host is switched until somebody approves it; should a host turn unhealthy, it goes back
+      next: nothing new is begun until somebody approves it; what runs goes on, and a canary goes back should a host turn unhealthy
     -- exit 4
     ");
     insta::assert_snapshot!(world.run(&["get", "service/web"]), @"

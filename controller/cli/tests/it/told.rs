@@ -49,6 +49,7 @@ pub(crate) fn condition(kind: ConditionType, status: ConditionStatus, reason: Re
 pub(crate) fn status(generation: u64, ready: u32, rows: &str, conditions: Vec<Condition>) -> ServiceStatus {
     let hosts = hosts(rows);
     ServiceStatus {
+        approval: None,
         observed_generation: Generation(generation),
         conditions,
         revision: Some(RevisionNumber(3)),

@@ -9,7 +9,10 @@ fn what_makes_no_sense_exits_with_2() {
     for (arguments, message) in [
         (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
         (&["describe"], "<RESOURCE>..."),
-        (&["get", "pods"], "\"pods\" is no kind; there are service (svc), host, networkzone (zone), configrepo"),
+        (
+            &["get", "pods"],
+            "\"pods\" is no kind; there are service (svc), host, networkzone (zone), policy, configrepo",
+        ),
         (&["get", "service/Web"], "service/Web: \"Web\" is not a DNS label"),
         (&["get", "services", "-o", "xml"], "invalid value 'xml' for '--output <FORMAT>'"),
         (&["get", "services", "-A", "-n", "prod"], "cannot be used with"),

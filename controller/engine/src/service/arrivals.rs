@@ -45,6 +45,8 @@ impl<F: Fleet> Turn<'_, F> {
             since: restart::since(&inputs),
             inputs: &inputs,
             rollout,
+            rules: &scene.rules,
+            approvers: &scene.approvers,
         };
         self.refused = requests::take(&scene.view.requests, &mut subject).refused;
     }

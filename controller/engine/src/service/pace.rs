@@ -89,6 +89,7 @@ mod tests {
     fn watched(waiting_since: Option<Timestamp>) -> Plan {
         let service = "default/web".parse().expect("two labels");
         let mut plan = plan(&Inputs {
+            proposal: None,
             service: &service,
             now: second(0),
             term: 1,

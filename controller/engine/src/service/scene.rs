@@ -1,9 +1,11 @@
 //! The scene of a turn: everything that is known at its beginning, read afresh.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use windlass_crds::actor::Actor;
 use windlass_crds::condition::Reason;
 use windlass_crds::id::{Generation, HostId, RevisionNumber};
 use windlass_crds::record::{Accepted, Owned, Rollout};
@@ -11,10 +13,13 @@ use windlass_crds::request::Request;
 use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
+use windlass_planner::gate::Rule;
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_planner::plan::Plan;
 use windlass_sources::ScanMode;
+use windlass_store::RequestId;
 
+use super::gate::{Gate, Proposed};
 use super::{Returned, Turn};
 use crate::cache::{ServiceView, Surroundings};
 use crate::controller::Controller;
@@ -31,6 +36,12 @@ pub(super) struct Scene {
     pub(super) rollout: Option<Rollout>,
     pub(super) places: Arc<Places>,
     pub(super) files: Files,
+    /// Who asks for an approval.
+    pub(super) rules: Vec<Rule>,
+    /// What is declared and waits for one; `accepted` is what was in force before, where anything was.
+    pub(super) proposed: Option<Proposed>,
+    /// Who asks for each approval.
+    pub(super) approvers: BTreeMap<RequestId, Result<Actor, String>>,
 }
 
 impl Scene {
@@ -82,14 +93,16 @@ impl<F: Fleet> Turn<'_, F> {
         let controller = self.controller;
         let mut view = controller.cache.service(self.key);
         requests::bound(&mut view.requests);
-        let (accepted, mut complaint) = in_force(&view);
+        let (candidate, mut complaint) = in_force(&view);
         let around = controller.cache.surroundings();
         let owned = view.owned.as_ref().map(|owned| Arc::clone(&owned.value)).unwrap_or_default();
         let rollout = view.rollouts.values().next_back().map(|stored| stored.value.clone());
         let declared = view.declared.is_some();
+        let Gate { rules, mut accepted } = self.gate(candidate.as_ref(), &owned, &around);
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
         let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
-        let places = self.places(spec, accepted.as_ref().map(|accepted| accepted.generation), &owned, around).await;
+        let generation = accepted.as_ref().map(|accepted| accepted.generation);
+        let mut places = self.places(spec, generation, &owned, Arc::clone(&around)).await;
         let placements = &places.placements;
         if asked {
             placements.keys().for_each(|host| controller.contacts.try_at_once(host));
@@ -99,16 +112,27 @@ impl<F: Fleet> Turn<'_, F> {
             self.begin_looks(placements, rollout.as_ref());
         }
         let mut files = Files::AsBefore;
-        if let Some(accepted) = accepted.as_ref().filter(|_| declared && complaint.is_none()) {
-            self.read_source(accepted, asked).await;
-            let (found, trouble) = controller.files(self.key, accepted, &view, &self.memory);
-            files = found;
-            complaint = complaint.or(trouble);
+        let mut proposed = None;
+        if let Some(candidate) = candidate.as_ref().filter(|_| declared && complaint.is_none()) {
+            self.read_source(candidate, asked).await;
+            let (found, trouble) = controller.files(self.key, candidate, &view, &self.memory);
+            complaint = trouble;
+            proposed = self.proposed(&rules, candidate, &view, &found, &around);
+            files = if proposed.is_some() { Files::AsBefore } else { found };
         }
+        if proposed.is_some()
+            && let Some(before) = owned.accepted.clone().filter(|before| accepted.as_ref() != Some(before))
+        {
+            // It was approved with other files.
+            places = self.places(Some(&before.spec), Some(before.generation), &owned, around).await;
+            accepted = Some(before);
+        }
+        let placements = &places.placements;
         if declared
             && complaint.is_none()
             && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
         {
+            let spec = accepted.as_ref().map(|accepted| &accepted.spec);
             let labels = spec.map(|spec| spec.placement.selector.iter().map(|(key, value)| format!("{key}={value}")));
             let labels = labels.map(|labels| labels.collect::<Vec<_>>().join(",")).unwrap_or_default();
             let message = format!(
@@ -116,7 +140,8 @@ impl<F: Fleet> Turn<'_, F> {
             );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        Scene { view, accepted, complaint, owned, rollout, places, files }
+        let approvers = controller.approvers(self.key, &view, &rules).await;
+        Scene { view, accepted, complaint, owned, rollout, places, files, rules, proposed, approvers }
     }
 
     /// Finds the hosts, where they may be others than a moment ago.

@@ -3,6 +3,7 @@
 mod apart;
 mod contact;
 mod documents;
+mod gate;
 mod observe;
 mod people;
 mod refusals;

@@ -37,7 +37,7 @@ async fn waits(world: &World, why: Reason) -> anyhow::Result<()> {
 }
 
 fn approve(revision: u64, step: Option<u32>) -> Request {
-    Request::Approve { revision: RevisionNumber(revision), step }
+    Request::next_step(RevisionNumber(revision), step)
 }
 
 /// What the requests that could not be done were answered.

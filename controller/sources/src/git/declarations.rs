@@ -35,6 +35,8 @@ const ALL_BYTES: u64 = 64 << 20;
 pub struct Commit {
     /// Which.
     pub id: CommitId,
+    /// Who has made it, as it says itself: anybody can say so.
+    pub author: String,
     /// What it declares.
     pub declarations: BTreeMap<ResourceKey, Wanted>,
     /// What is wrong with it, by file and line.
@@ -102,6 +104,7 @@ pub(super) fn read(name: &RepoName, id: &CommitId, listing: &Listing, files: Vec
         .collect();
     let mut commit = Commit {
         id: id.clone(),
+        author: String::new(),
         declarations: BTreeMap::new(),
         errors: Vec::new(),
         broken: BTreeSet::new(),
@@ -264,6 +267,10 @@ impl Reading<'_> {
 
     /// Spells out what a declaration means where it lies; tells whether it takes over what somebody else has declared.
     fn adjust(&mut self, file: &str, declaration: &mut Declaration) -> Result<bool, Problem> {
+        if let Declaration::Policy(_) = declaration {
+            let message = "a Policy is not taken from a repository: what its commits may bring is not for them to say; `windlass apply` declares it";
+            return Err(Problem::new(Reason::NotSupported, "kind", message));
+        }
         let ours = Manager::Repo(self.name.clone());
         let adopts = match declaration.managed_by() {
             None => false,
@@ -400,6 +407,17 @@ mod tests {
         );
         assert!(told[2].starts_with("[UnknownField] a/worse.yml:5:3: "), "{told:#?}");
         assert!(told.iter().all(|line| line.lines().count() == 1), "{told:#?}");
+    }
+
+    #[test]
+    fn a_policy_is_not_taken_from_a_repository() {
+        let policy =
+            "apiVersion: windlass/v1\nkind: Policy\nmetadata: {name: all}\nspec: {namespaces: ['*'], approval: none}\n";
+        let good = service("good", "/srv/good");
+        let commit = read_all(&listing(&[], &[]), &[("good.yaml", &good), ("policy.yaml", policy)]);
+        assert_eq!(declared(&commit), ["service/good"]);
+        let told = told(&commit);
+        assert!(told[0].starts_with("[NotSupported] policy.yaml:2:") && told[0].contains("not taken from"), "{told:?}");
     }
 
     #[test]

@@ -44,6 +44,9 @@ const READ: Limits = Limits { time: Duration::from_secs(60), output: 64 << 20 };
 /// The most bytes that one fetch may bring: far beyond what anybody declares or deploys, and small beside a disk.
 const FETCH_BYTES: u64 = 2 << 30;
 
+/// The longest name of an author that is told, in characters.
+const LONGEST_AUTHOR: usize = 200;
+
 /// Between two looks at what a fetch has brought so far.
 const FETCH_LOOK: Duration = Duration::from_millis(200);
 
@@ -266,6 +269,15 @@ impl Repos {
         }
     }
 
+    /// Who has made a commit, as it says itself.
+    async fn author(&self, name: &RepoName, commit: &CommitId) -> Result<String, GitError> {
+        let copy = self.copy_of(name);
+        let git = Git::reading(&copy);
+        let shown = git.run(&["show", "--no-patch", "--no-notes", "--format=%an <%ae>", commit.as_str()], READ).await?;
+        let plain = shown.text_lossy().trim().chars().filter(|c| !c.is_control()).take(LONGEST_AUTHOR).collect();
+        Ok(plain)
+    }
+
     /// Reads what a commit declares below a directory.
     ///
     /// # Errors
@@ -280,7 +292,8 @@ impl Repos {
         let listing = Listing::of(&copy, commit.as_str()).await?;
         let files = declarations::candidates(&listing, path)?;
         let blobs = tree::blobs(&copy, &files).await?;
-        Ok(declarations::read(name, commit, &listing, blobs))
+        let author = self.author(name, commit).await?;
+        Ok(Commit { author, ..declarations::read(name, commit, &listing, blobs) })
     }
 
     /// Our copy, for reading a release.

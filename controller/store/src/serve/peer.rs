@@ -176,7 +176,7 @@ impl Caller {
         if allowed {
             return Ok(());
         }
-        Err(denied(peer, &format!("write only below {prefix}/declared/ and {prefix}/requests/")))
+        Err(denied(peer, &format!("write only below {prefix}/declared/ and {prefix}/requests/, and no Policies")))
     }
 }
 
@@ -194,20 +194,29 @@ fn is_allowed(operation: &Operation, prefix: &Prefix) -> bool {
     }
 }
 
-/// Whether all of some keys are what is declared or asked for.
+/// Whether all of some keys are what is declared or asked for, but for Policies: whoever could write those could let in
+/// whatever they have declared.
 fn is_declared(keys: &KeyRange, prefix: &Prefix) -> bool {
-    ["declared", "requests"].iter().any(|section| {
-        let begin = format!("{prefix}/{section}/");
-        // The first key behind all that begin so: `0` is what follows `/`.
-        let end = format!("{prefix}/{section}0");
-        let from = keys.begin();
-        from.starts_with(begin.as_bytes())
-            && match keys {
-                KeyRange::One(_) => true,
-                KeyRange::Until(_, to) => &**to <= end.as_bytes(),
-                KeyRange::From(_) => false,
-            }
-    })
+    // `0` is what follows `/`.
+    let (first, behind) = (format!("{prefix}/declared/policies/"), format!("{prefix}/declared/policies0"));
+    let touches = match keys {
+        KeyRange::One(key) => key.starts_with(first.as_bytes()),
+        KeyRange::Until(from, to) => &**from < behind.as_bytes() && &**to > first.as_bytes(),
+        KeyRange::From(from) => &**from < behind.as_bytes(),
+    };
+    !touches
+        && ["declared", "requests"].iter().any(|section| {
+            let begin = format!("{prefix}/{section}/");
+            // The first key behind all that begin so.
+            let end = format!("{prefix}/{section}0");
+            let from = keys.begin();
+            from.starts_with(begin.as_bytes())
+                && match keys {
+                    KeyRange::One(_) => true,
+                    KeyRange::Until(_, to) => &**to <= end.as_bytes(),
+                    KeyRange::From(_) => false,
+                }
+        })
 }
 
 #[cfg(test)]
@@ -241,7 +250,14 @@ mod tests {
             (Request::Put(put("/windlass/owned/default/web")), false),
             (Request::Put(put("/windlass/control/leader/1")), false),
             (Request::Put(put("/elsewhere")), false),
-            (Request::Delete(delete("/windlass/declared/", "/windlass/declared0")), true),
+            (Request::Delete(delete("/windlass/declared/", "/windlass/declared0")), false),
+            (Request::Delete(delete("/windlass/declared/services/", "/windlass/declared/services0")), true),
+            (Request::Delete(delete("/windlass/declared/hosts/", "/windlass/declared/policies/")), true),
+            (Request::Delete(delete("/windlass/declared/hosts/", "/windlass/declared/policies/a")), false),
+            (Request::Delete(delete("/windlass/declared/policies/z", "/windlass/declared/services0")), false),
+            (Request::Delete(delete("/windlass/declared/policies0", "/windlass/declared/services0")), true),
+            (Request::Put(put("/windlass/declared/policies/production")), false),
+            (Request::Put(put("/windlass/declared/policies-x/a")), true),
             (Request::Delete(delete("/windlass/declared/", "/windlass/declared1")), false),
             (Request::Delete(delete("/windlass/declared/", "/windlass/requests/z")), false),
             (Request::Delete(delete("/windlass/declared/", "\0")), false),
@@ -265,7 +281,7 @@ mod tests {
         let words = [
             "ana may not compact; that is for who runs the store",
             "ana may not keep a lease that somebody else's keys are on",
-            "ana may write only below /windlass/declared/ and /windlass/requests/",
+            "ana may write only below /windlass/declared/ and /windlass/requests/, and no Policies",
         ];
         for (told, words) in refusals.iter().zip(words) {
             assert_eq!(told, &format!("etcdserver: permission denied: {words}"));

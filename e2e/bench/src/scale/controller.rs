@@ -86,7 +86,7 @@ async fn obey(arguments: &ControllerArguments) -> Result<()> {
 async fn start(arguments: &ControllerArguments, fleet: &Arc<MemoryFleet>) -> Result<Running> {
     let data_dir = arguments.data_dir.clone();
     let (store, authors, embedded) = match &arguments.endpoint {
-        Some(endpoint) => (ConnectOptions::new([endpoint]), None),
+        Some(endpoint) => (ConnectOptions::new([endpoint]), Authors::default(), None),
         None => {
             let options = EmbeddedOptions {
                 data_dir: data_dir.clone(),
