@@ -3,6 +3,7 @@
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::id::{RevisionNumber, Sequence};
 use windlass_crds::observation::{ActiveState, Drift, ServiceObservation, StepRecord, StepState, UnitFile};
+use windlass_crds::record::Rollout;
 use windlass_crds::step::Verb;
 
 /// Where a host stands on its way to a revision.
@@ -64,6 +65,14 @@ fn last_switch(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber, S
 pub fn went_back(seen: &ServiceObservation) -> Option<(Sequence, RevisionNumber)> {
     let record = last_record(seen).filter(|record| record.state == StepState::Voided)?;
     Some((record.sequence, record.revision))
+}
+
+/// Whether the last switch of the host, one that it has taken back included, may be this rollout's: it is under its number
+/// or a later one, or to its revision. Where the fence was lost, nobody knows.
+pub fn switched_by(seen: &ServiceObservation, rollout: &Rollout) -> bool {
+    last_record(seen).is_none_or(|last| {
+        last.sequence >= rollout.sequence || Some(last.revision) == rollout.revision || last.state == StepState::Voided
+    })
 }
 
 /// Whether we stopped the unit after we last switched it.

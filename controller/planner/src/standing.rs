@@ -17,7 +17,7 @@ use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placemen
 use crate::plan::Act;
 use crate::planted::{Bug, planted};
 use crate::position::{
-    Damage, Position, Staged, at_rest, has_exited, position, running, switched_under, unproven, went_back,
+    Damage, Position, Staged, at_rest, has_exited, position, running, switched_by, switched_under, unproven, went_back,
 };
 use crate::target::Aim;
 
@@ -122,6 +122,12 @@ impl Context<'_> {
         self.inputs.rollout.is_some_and(by) || self.inputs.owned.hosts.get(id).is_some_and(|host| host.in_doubt)
     }
 
+    /// Whether a host that is seen was switched by the rollout, and has something confirmed all the same. What was to be
+    /// switched, and was lost before, ails by itself.
+    fn switched(&self, id: &HostId, seen: &ServiceObservation) -> bool {
+        self.touched(id) && self.inputs.rollout.is_some_and(|rollout| switched_by(seen, rollout))
+    }
+
     /// Whether a host that nobody sees may be down by our hand. What a new leader's records say of one that it has yet to
     /// stamp is no more than that we were there: they may be those of an older store.
     fn may_be_down(&self, id: &HostId) -> bool {
@@ -173,14 +179,19 @@ impl Context<'_> {
         self.inputs.owned.held_back.get(id).and_then(|revisions| revisions.get(&revision))
     }
 
+    /// What a host has confirmed itself, where the records know it.
+    fn confirmed_on(&self, seen: &ServiceObservation) -> Option<&Revision> {
+        let own = seen.good.and_then(|good| self.inputs.revisions.get(&good));
+        own.filter(|own| seen.revisions.get(&own.number) == Some(&own.release))
+    }
+
     pub(crate) fn course(&self, id: &HostId, seen: &ServiceObservation, target: &Revision) -> Course<'_> {
         if let Some(evidence) = self.held_back(id, target.number) {
             let usable = |good: &RevisionNumber| *good != target.number && self.held_back(id, *good).is_none();
             let good = self.inputs.owned.good.iter().rev().copied().filter(usable);
             let known = good.into_iter().find_map(|good| self.inputs.revisions.get(&good));
             // What it has confirmed itself, while other hosts have yet to.
-            let own = seen.good.filter(usable).and_then(|good| self.inputs.revisions.get(&good));
-            let own = own.filter(|own| seen.revisions.get(&own.number) == Some(&own.release));
+            let own = self.confirmed_on(seen).filter(|own| usable(&own.number));
             return Course::HeldBack(known.or(own), evidence);
         }
         match &self.canary {
@@ -191,7 +202,13 @@ impl Context<'_> {
 
     fn placed(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
         let mut standing = match self.course(id, seen, target) {
-            Course::Target => return self.bring(id, host, seen, target),
+            Course::Target => {
+                let standing = self.bring(id, host, seen, target);
+                return match self.meanwhile(id, seen, &standing) {
+                    Some(own) => Standing { settled: false, ..self.bring(id, host, seen, own) },
+                    None => standing,
+                };
+            }
             Course::Outside(back) => {
                 let mut standing = self.bring(id, host, seen, back);
                 if standing.settled {
@@ -221,6 +238,17 @@ impl Context<'_> {
         standing
     }
 
+    /// What a host gets meanwhile that counts as down and waits for another one, which has taken the target back by
+    /// itself: what it has confirmed. The other one may wait for its place.
+    fn meanwhile(&self, id: &HostId, seen: &ServiceObservation, standing: &Standing) -> Option<&Revision> {
+        if !(standing.down && self.awaits_another_try(id, standing)) {
+            return None;
+        }
+        let own = self.confirmed_on(seen).filter(|own| self.held_back(id, own.number).is_none())?;
+        let blocked = self.inputs.owned.blocked.iter().any(|blocked| blocked.revision == own.number);
+        (!blocked && position(seen, own.number, &own.release) != Position::Settled).then_some(own)
+    }
+
     /// What it takes to bring a host to a revision.
     fn bring(&self, id: &HostId, host: &HostInput, seen: &ServiceObservation, target: &Revision) -> Standing {
         let (revision, carries) = (target.number, seen.unit.revision());
@@ -228,7 +256,7 @@ impl Context<'_> {
         let up = running(seen);
         let carried = seen.good.is_some();
         let open = unproven(seen);
-        let down = carried && (open || (self.touched(id) && ailment.is_some()));
+        let down = carried && (open || (ailment.is_some() && self.switched(id, seen)));
         // What is counted as down already is no loss any more.
         let costs = match (carried && up, down) {
             (false, _) => Cost::Nothing,

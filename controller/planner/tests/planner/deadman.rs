@@ -208,6 +208,99 @@ fn what_has_it_already_is_started_again_before_another_host_is_tried_again() {
     ");
 }
 
+/// It was to be switched, and was lost before: the other one does not wait for its place.
+#[test]
+fn what_crashed_before_it_was_switched_takes_no_place() {
+    let mut world = first().max_unavailable("2").declare('B');
+    world.host("a").crash();
+    world.until_logged("b stage 2");
+    world.turn();
+    world.turn();
+    world.host("a").link = Link::Cut;
+    world.act("a");
+    world.act("b");
+    world.go_back("b");
+    world.act("b");
+    world.host("a").link = Link::Up;
+    world = world.max_unavailable("1");
+    assert_snapshot!(ran(&mut world), @"
+    declared B
+    2 Deploy to 2
+    stamp a b with 2
+    a stage 2
+    b stage 2
+    a lost before activate 2
+    b activate 2
+    b goes back by itself
+    b has gone back
+    2 Halted
+    3 Deploy to 2
+    stamp a b with 3
+    b activate 2
+    b healthy
+    b confirm 2
+    a activate 2
+    a healthy
+    a confirm 2
+    3 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
+/// It was started again by a controller that is gone, and counts as down until it is confirmed.
+#[test]
+fn what_nobody_has_confirmed_beside_a_host_that_is_tried_again_is_confirmed() {
+    let mut world = first();
+    world.restart();
+    world.until_logged("a activate 1");
+    world.take_over();
+    world.host("b").crash();
+    world.set_files('B');
+    world.until_logged("b stage 2");
+    world.turn();
+    world.host("a").link = Link::Cut;
+    world.until_logged("b activate 2");
+    world.go_back("b");
+    world.until_logged("b has gone back");
+    world.host("a").link = Link::Up;
+    assert_snapshot!(ran(&mut world), @"
+    restart
+    2 Restart to 1
+    stamp a b with 2
+    a activate 1
+    term 2
+    declared B
+    2 Superseded
+    3 Deploy to 2, a in doubt
+    stamp a b with 3
+    a stage 2
+    b stage 2
+    a lost before activate 2
+    b activate 2
+    b goes back by itself
+    b has gone back
+    3 Halted
+    4 Deploy to 2, a in doubt
+    stamp a b with 4
+    a healthy
+    a confirm 1
+    b activate 2
+    b healthy
+    b confirm 2
+    a activate 2
+    a healthy
+    a confirm 2
+    4 Succeeded
+    => to v2; keep
+      a: v2 Ready
+      b: v2 Ready
+      Ready=True Converged: revision 2 runs on 2 of 2 hosts
+    ");
+}
+
 /// It came first since the host of the earlier group was out of reach; that one is back, and waits for it.
 #[test]
 fn what_is_tried_once_more_waits_for_no_earlier_group() {

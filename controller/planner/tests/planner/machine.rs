@@ -91,7 +91,9 @@ impl Machine {
     pub(crate) fn observed(&self) -> ServiceObservation {
         let mut seen = self.seen.clone();
         let at = |verb: Verb| seen.steps.get(&verb).map(|record| record.sequence);
-        let by_us = at(Verb::Stop) > at(Verb::Activate).max(at(Verb::Revert)) || self.went_back();
+        // A host that goes back switches to what is good there, and stops the unit where nothing is.
+        let stopped_itself = self.went_back() && seen.good.is_none();
+        let by_us = at(Verb::Stop) > at(Verb::Activate).max(at(Verb::Revert)) || stopped_itself;
         let at_rest = matches!(seen.run.active, ActiveState::Inactive | ActiveState::Failed);
         if seen.unit.revision().is_some() && at_rest && !by_us {
             seen.drift.insert(Drift::Stopped);
