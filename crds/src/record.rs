@@ -47,6 +47,10 @@ pub struct Owned {
     /// Hosts that took a switch to the revision that is wanted back by themselves, since nobody confirmed it in time.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub went_back: BTreeMap<HostId, WentBack>,
+    /// Hosts on which the revision that is wanted was unhealthy, and is tried again, since it has been good elsewhere: by
+    /// that verdict, a host that goes back by itself then is not one on which nobody could confirm it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub found_unhealthy: BTreeMap<HostId, FoundUnhealthy>,
     /// Nothing more is begun on any host, because of what happened there, until a person resumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
@@ -77,6 +81,16 @@ pub struct WentBack {
     pub revision: RevisionNumber,
     /// Under which sequences it had been switched to it.
     pub sequences: BTreeSet<Sequence>,
+}
+
+/// A host on which a revision was unhealthy that is good elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundUnhealthy {
+    /// Which revision.
+    pub revision: RevisionNumber,
+    /// Under which sequence that was found last. The host may have been switched under an earlier one.
+    pub under: Sequence,
 }
 
 /// How often a declaration was changed back to what it had been before.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use windlass_crds::id::HostId;
+use windlass_crds::id::{HostId, RevisionNumber, Sequence};
 use windlass_crds::record::{Hold, HoldCause, Owned, Purpose, WentBack};
 
 use crate::input::{HostInput, HostView, Inputs, Placement};
@@ -26,31 +26,36 @@ const FEW: usize = 3;
 const ONE_IN: usize = 5;
 
 /// Takes in which hosts have taken the wanted revision back by themselves, and which have confirmed it since. What one
-/// of them takes back again is not tried a third time, there or elsewhere.
+/// of them takes back again is not tried a third time, there or elsewhere; but for what was found unhealthy there, which
+/// somebody could look at.
 pub(crate) fn unconfirmed(inputs: &Inputs<'_>, aim: &Aim, owned: &mut Owned) {
     let wanted = aim.revision();
-    let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement == Placement::Placed);
-    let Owned { went_back: tries, held_back, hold, .. } = owned;
-    // Where a verdict has come after all, nobody waits for another try.
-    let judged = |id: &HostId, revision| held_back.get(id).is_some_and(|held| held.contains_key(&revision));
-    tries.retain(|id, went| placed(id) && wanted == Some(went.revision) && !judged(id, went.revision));
+    let open = |id: &HostId, revision: RevisionNumber| {
+        let host = inputs.hosts.get(id).filter(|host| host.placement == Placement::Placed);
+        wanted == Some(revision) && host.is_some_and(|host| !confirms(host, revision))
+    };
+    let Owned { went_back: tries, found_unhealthy, held_back, hold, .. } = owned;
+    found_unhealthy.retain(|id, found| open(id, found.revision));
+    // Where a verdict has come after all, nobody waits for another try, whether it is held back there or tried again.
+    let judged = |id: &HostId, revision: RevisionNumber, switched: Sequence| {
+        let found = found_unhealthy.get(id).filter(|found| found.revision == revision);
+        let held = held_back.get(id).is_some_and(|held| held.contains_key(&revision));
+        held || found.is_some_and(|found| found.under >= switched)
+    };
+    let last = |went: &WentBack| went.sequences.last().copied().unwrap_or_default();
+    tries.retain(|id, went| open(id, went.revision) && !judged(id, went.revision, last(went)));
     if let Some(Hold { cause: HoldCause::Unconfirmed { revision, .. }, .. }) = hold
         && wanted != Some(*revision)
     {
         *hold = None;
     }
     let Some(wanted) = wanted else { return };
-    for (id, host) in inputs.hosts.iter().filter(|(id, _)| !judged(id, wanted)) {
-        let HostInput { placement: Placement::Placed, view: HostView::Seen(seen), .. } = host else { continue };
-        match went_back(&seen.service).filter(|(_, revision)| *revision == wanted) {
-            Some((sequence, _)) => {
-                let fresh = WentBack { revision: wanted, sequences: BTreeSet::new() };
-                tries.entry(id.clone()).or_insert(fresh).sequences.insert(sequence);
-            }
-            None if seen.service.good == Some(wanted) && !unproven(&seen.service) => {
-                tries.remove(id);
-            }
-            None => {}
+    for (id, host) in inputs.hosts.iter().filter(|(id, _)| open(id, wanted)) {
+        let HostView::Seen(seen) = &host.view else { continue };
+        let voided = went_back(&seen.service).filter(|(_, revision)| *revision == wanted);
+        if let Some((sequence, _)) = voided.filter(|(sequence, _)| !judged(id, wanted, *sequence)) {
+            let fresh = WentBack { revision: wanted, sequences: BTreeSet::new() };
+            tries.entry(id.clone()).or_insert(fresh).sequences.insert(sequence);
         }
     }
     let again = tries.iter().find(|(_, went)| went.sequences.len() >= TRIES);
@@ -61,6 +66,12 @@ pub(crate) fn unconfirmed(inputs: &Inputs<'_>, aim: &Aim, owned: &mut Owned) {
         let cause = HoldCause::Unconfirmed { host: host.clone(), revision: wanted };
         *hold = Some(Hold { since: inputs.now, cause });
     }
+}
+
+/// Whether a host is seen to have confirmed a revision, and to run nothing else since.
+fn confirms(host: &HostInput, revision: RevisionNumber) -> bool {
+    let HostView::Seen(seen) = &host.view else { return false };
+    seen.service.good == Some(revision) && !unproven(&seen.service)
 }
 
 /// Whether a host ails, as a look or its answers tell; nothing where what runs there is not confirmed, or is not seen.

@@ -24,7 +24,7 @@ impl Context<'_> {
     }
 
     /// The same, and where it goes back, hosts on which it is bad first: they have the most to gain and the least to
-    /// lose.
+    /// lose. Where it was unhealthy, and is tried again, it comes after all others: it may take a place each time.
     pub(crate) fn in_need(&self) -> Vec<&HostId> {
         let mut hosts = self.in_order();
         if let Aim::Back { .. } = self.aim {
@@ -35,7 +35,13 @@ impl Context<'_> {
             };
             hosts.sort_by_key(|id| !ill(id));
         }
+        hosts.sort_by_key(|id| self.was_unhealthy(id));
         hosts
+    }
+
+    /// Whether what is wanted was unhealthy on a host, and is tried again there.
+    fn was_unhealthy(&self, id: &HostId) -> bool {
+        self.inputs.owned.found_unhealthy.get(id).is_some_and(|found| Some(found.revision) == self.aim.revision())
     }
 
     fn group(&self, id: &HostId) -> Group<'_> {
@@ -53,7 +59,9 @@ impl Context<'_> {
         let unfinished = |id: &&HostId| {
             let (Some(host), Some(standing)) = (self.inputs.hosts.get(*id), standings.get(*id)) else { return false };
             let at_work = matches!(host.view, HostView::Busy(_) | HostView::NotLookedAt)
-                || matches!(standing.need, Need::Quiet(_) | Need::Switch { .. }) && !self.passed_over(id);
+                || matches!(standing.need, Need::Quiet(_) | Need::Switch { .. })
+                    && !self.passed_over(id)
+                    && !self.was_unhealthy(id);
             host.placement == Placement::Placed && (at_work || standing.down)
         };
         self.in_order().into_iter().find(unfinished).map(|id| self.group(id))

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use windlass_crds::id::{HostId, RevisionNumber};
 use windlass_crds::record::{
-    BlockCause, Blocked, Evidence, HoldCause, Owned, Purpose, Revision, Rollout, RolloutState, StepFailure, Verdict,
+    BlockCause, Blocked, Evidence, FoundUnhealthy, HoldCause, Owned, Purpose, Revision, Rollout, RolloutState,
+    StepFailure, Verdict,
 };
 use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::StepError;
@@ -41,6 +42,10 @@ pub fn unhealthy(
     }
     if rollout.purpose != Purpose::Deploy || rollout.revision != Some(revision.number) {
         rollout.state = RolloutState::Halted;
+        if rollout.revision == Some(revision.number) {
+            let found = FoundUnhealthy { revision: revision.number, under: rollout.sequence };
+            owned.found_unhealthy.insert(host.clone(), found);
+        }
         return;
     }
     let failed = failed_hosts(owned, rollout).filter(|other| *other != host).count();

@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use windlass_crds::step::{StepError, Verb};
+use windlass_planner::input::Placement;
 
 use crate::machine::Link;
 use crate::picture::story;
@@ -169,6 +170,46 @@ fn what_is_unhealthy_when_it_is_tried_again_keeps_no_other_host_waiting() {
       Stalled=True HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
       Degraded=True HeldBack: a: revision 2 was unhealthy here: it answers 500; it was taken back there alone, within maxFailures: `windlass rollout retry` tries it again
     ");
+}
+
+/// It was good elsewhere, so that it is not blocked, and each try ends with a verdict. The other one, of a later group, was
+/// out of reach when the first was tried.
+#[test]
+fn what_was_unhealthy_on_one_host_alone_is_not_what_nobody_could_confirm() {
+    let mut world = World::empty("a b c").grouped("a=one b=one c=two").declare('A');
+    world.host("b").placement = Placement::Unplaced;
+    world.host("c").placement = Placement::Unplaced;
+    world.settle();
+    world.host("b").placement = Placement::Placed;
+    world.host("c").placement = Placement::Placed;
+    world = world.bad("b", 'A');
+    world.host("c").link = Link::Cut;
+    world.until_logged("b unhealthy");
+    world.go_back("b");
+    world.host("c").link = Link::Up;
+    world.until_logged("b unhealthy");
+    world.go_back("b");
+    world.turns(10);
+    assert_eq!(world.owned.hold, None, "{}", world.log.join("\n"));
+    assert!(world.log.iter().any(|line| line == "c confirm 1"), "{}", world.log.join("\n"));
+}
+
+/// The first one in the order takes the only place, is found unhealthy, and goes back by itself.
+#[test]
+fn what_was_unhealthy_on_one_host_is_tried_elsewhere_before_it_is_tried_there_again() {
+    let mut world = first().declare('B');
+    world.settle();
+    world.undo(1);
+    world = world.bad("a", 'A');
+    world.log.clear();
+    world.until_logged("a unhealthy");
+    world.go_back("a");
+    world.turns(20);
+    let first = |end: &str| world.log.iter().position(|line| line == end).expect(end);
+    let again = world.log.iter().rposition(|line| line == "a revert 1").expect("it is tried again");
+    assert!(first("a revert 1") < first("b confirm 1"), "{}", world.log.join("\n"));
+    assert!(first("b confirm 1") < again, "{}", world.log.join("\n"));
+    assert!(world.log[again..].iter().any(|line| line == "a unhealthy"), "{}", world.log.join("\n"));
 }
 
 /// It waits for the other one, which waits for its place.
