@@ -35,6 +35,9 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// So many calls are told of those that should not have been.
 const MOST_TOLD: usize = 6;
 
+/// No host waits for longer until it goes back by itself: `startPeriod`, looks, and 45 s for a takeover.
+const GONE_BACK: Duration = Duration::from_secs(400);
+
 /// A second look finds the same, so that it is not merely passing through.
 const LOOKS: u32 = 3;
 
@@ -90,6 +93,7 @@ impl World {
         if !self.looks_closely().await? || !self.comes_there().await? {
             return Ok(());
         }
+        self.all_gone_back().await;
         self.tell("settled");
         if self.restless.load(Ordering::Relaxed) { Ok(()) } else { self.rests().await }
     }
@@ -138,6 +142,22 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Waits for hosts that a service leaves, and that have yet to take back by themselves what nobody there has
+    /// confirmed: that is nothing that a controller does, and its being told may come while it rests.
+    async fn all_gone_back(&self) {
+        let deadline = Instant::now() + GONE_BACK;
+        let goes_back = |model: &Model| self.hosts.iter().any(|host| self.ground.fleet.goes_back(host, &model.key));
+        let mut waits = false;
+        while self.services.iter().any(goes_back) && Instant::now() < deadline {
+            waits = true;
+            sleep(GLANCE).await;
+        }
+        if waits {
+            // By then it was looked at.
+            sleep(LOOKED_AT).await;
+        }
     }
 
     async fn rests(&self) -> anyhow::Result<()> {

@@ -39,11 +39,14 @@ pub enum Tale {
     FoundAndForgotten,
     /// The store is an older one, and hosts have seen many numbers since.
     NumbersOfAnOlderStore,
+    /// A version that is good elsewhere is unhealthy on one host, which goes back by itself: another one, out of reach
+    /// until then, does not wait for it.
+    UnhealthyOnOneAlone,
 }
 
 impl Tale {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ManyFallIll,
         Self::StoppedAgainAndAgain,
         Self::LostWithItsLeader,
@@ -51,6 +54,7 @@ impl Tale {
         Self::OneFailsBesideAnother,
         Self::FoundAndForgotten,
         Self::NumbersOfAnOlderStore,
+        Self::UnhealthyOnOneAlone,
     ];
 
     /// Plays it.
@@ -66,6 +70,7 @@ impl Tale {
             Self::OneFailsBesideAnother => one_fails_beside_another(&chance).await,
             Self::FoundAndForgotten => found_and_forgotten(&chance).await,
             Self::NumbersOfAnOlderStore => numbers_of_an_older_store(&chance).await,
+            Self::UnhealthyOnOneAlone => unhealthy_on_one_alone(&chance).await,
         })
     }
 }
@@ -272,6 +277,37 @@ async fn numbers_of_an_older_store(chance: &Chance) -> anyhow::Result<World> {
         Ok(says(world, Reason::Converged).await? && status.is_some_and(|status| status.release == Some(release)))
     })
     .await?;
+    ends_well(&world).await?;
+    Ok(world)
+}
+
+async fn unhealthy_on_one_alone(chance: &Chance) -> anyhow::Result<World> {
+    let mut world = World::new(chance, Edition::LAST, 3, 1).await?;
+    world.start(None);
+    world.services[0].hosts = [host_name(0)].into();
+    world.edit_source(0, Quality::Picky(1));
+    world.declare(0).await?;
+    comes_to(&world, "a first version on one host", async |world| says(world, Reason::Converged).await).await?;
+    world.tell(format_args!("{} is out of reach", world.hosts[2]));
+    world.ground.fleet.set_link(&world.hosts[2], Link::partitioned());
+    world.services[0].hosts = (0..3).map(host_name).collect();
+    world.declare(0).await?;
+    comes_to(&world, "a switch", async |world| Ok(runs(world, 1).is_some())).await?;
+    // Longer than it waits until it goes back.
+    sleep(Duration::from_secs(180)).await;
+    world.tell(format_args!("{} is in reach", world.hosts[2]));
+    world.ground.fleet.set_link(&world.hosts[2], Link::Up);
+    // The longest that what has failed waits for its next try.
+    sleep(Duration::from_secs(310)).await;
+    let found = world.ground.fleet.peek(&world.hosts[2], &world.services[0].key).service;
+    if found.good != Some(RevisionNumber(1)) {
+        world.ground.history.violated("a host waits for another one on which it is unhealthy");
+    }
+    // It is tried again and again meanwhile, and each time it goes back.
+    sleep(Duration::from_secs(900)).await;
+    if says(&world, Reason::Unconfirmed).await? {
+        world.ground.history.violated("what was found unhealthy is called unconfirmed");
+    }
     ends_well(&world).await?;
     Ok(world)
 }

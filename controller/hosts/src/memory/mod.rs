@@ -194,6 +194,11 @@ impl MemoryFleet {
         self.with(|world, _| host(world, address).services.values().any(Held::severs))
     }
 
+    /// Whether a host will take back by itself what it runs of a service, unless that is confirmed or stopped before.
+    pub fn goes_back(&self, address: &str, service: &ServiceKey) -> bool {
+        self.on_host(address, |host| host.services.get(service).is_some_and(Held::goes_back))
+    }
+
     /// The addresses of hosts that served a confirmed revision until a step of ours, and do not serve now.
     ///
     /// A host is no longer counted once a revision is confirmed there, or the service is removed.

@@ -453,13 +453,20 @@ impl Held {
         }
     }
 
-    /// Voids an activation, so that no confirmation is taken any more; says whether there is anything to go back from:
-    /// the unit is still at what was activated, and nobody has confirmed it.
+    /// What would be gone back from: the unit is still at what was activated, by this activation or by one before that was
+    /// overtaken, and nobody has confirmed it.
+    fn unconfirmed(&self, armed: &Armed) -> Option<RevisionNumber> {
+        self.unit.revision().filter(|runs| Some(*runs) != self.good.or(armed.back))
+    }
+
+    /// Whether the dead man's switch will find something to go back from.
+    pub(super) fn goes_back(&self) -> bool {
+        self.armed.is_some_and(|armed| self.unconfirmed(&armed).is_some())
+    }
+
+    /// Voids an activation, so that no confirmation is taken any more; says whether there is anything to go back from.
     fn void(&mut self, armed: &Armed) -> bool {
-        // By this activation, or by one before that was overtaken.
-        let Some(runs) = self.unit.revision().filter(|runs| Some(*runs) != self.good.or(armed.back)) else {
-            return false;
-        };
+        let Some(runs) = self.unconfirmed(armed) else { return false };
         for verb in SWITCHING {
             if let Some(record) = self.steps.get_mut(&verb)
                 && record.revision == runs
