@@ -288,7 +288,7 @@ async fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     world.tell("an older copy is put in the place of the store");
     world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
     world.ground.oracle.restored().await;
-    Ok(())
+    world.place_as_declared().await
 }
 
 fn hosts(world: &mut World, service: usize, plot: &Chance) {

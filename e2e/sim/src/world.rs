@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 use windlass_crds::digest::{FileDigest, ReleaseDigest};
+use windlass_crds::document::{Declaration, parse_at};
 use windlass_crds::id::{ResourceKey, ServiceKey};
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::record::Owned;
@@ -278,6 +279,21 @@ impl World {
         self.ground.history.tell(format_args!("declared {} on {:?}", model.key, model.hosts));
         let key = ResourceKey::Service(model.key.clone());
         self.truth.declare(&key, text.into()).await?;
+        Ok(())
+    }
+
+    /// Where an older copy of the store says that services belong: what was declared since is not declared.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn place_as_declared(&self) -> anyhow::Result<()> {
+        for model in &self.services {
+            let key = ResourceKey::Service(model.key.clone());
+            let Some(entry) = self.truth.get(&Key::Declared(key.clone())).await? else { continue };
+            let Ok(Declaration::Service(declared)) = parse_at(&key, &entry.value) else { continue };
+            let placed = declared.spec.placement.hosts.iter().map(|host| self.address(&host.to_string())).collect();
+            self.ground.oracle.allow(&model.key, model.max_unavailable, placed);
+        }
         Ok(())
     }
 
