@@ -52,6 +52,8 @@ struct Seen {
     open: BTreeMap<Spot, HostId>,
     /// Those of them of which an older store, once it was put in, did not know.
     forgotten: BTreeMap<Spot, Known>,
+    /// Where nobody has looked since an older store was put in.
+    unheard: BTreeSet<Spot>,
     /// Who leads, by the revision at which that began, and since when; watched only while it matters.
     term: Option<(StoreRevision, Instant)>,
 }
@@ -256,9 +258,15 @@ impl Oracle {
         if approved.since.elapsed() < DECIDED {
             return;
         }
+        // What an older store does not know to be on a host that is out of reach, nobody can know.
+        let known = |address: &String| {
+            let mut hosts = owned.hosts.values().filter(|host| host.target.address == *address);
+            let said = hosts.any(|host| host.carries == Some(revision));
+            said || !seen.unheard.contains(&(address.clone(), order.service.clone()))
+        };
         let runs = |address: &&String| {
             let unit = self.fleet.peek(address, &order.service).service.unit;
-            **address == target.address || unit.revision() == Some(revision)
+            **address == target.address || unit.revision() == Some(revision) && known(address)
         };
         let running = placed.keys().filter(runs).count();
         // A step that brings it to no further host is passed over.
@@ -295,6 +303,7 @@ impl Oracle {
     pub async fn restored(self: &Arc<Self>) {
         self.restored.store(true, Ordering::Relaxed);
         let Some(truth) = self.truth.get() else { return };
+        self.note_unheard();
         let open = self.seen().open.clone();
         for ((address, service), host) in open {
             let entry = truth.get(&Key::Owned(service.clone())).await.ok().flatten();
@@ -307,6 +316,15 @@ impl Oracle {
             self.seen().forgotten.insert((address, service), known);
         }
         tokio::spawn(Arc::clone(self).watch_terms());
+    }
+
+    fn note_unheard(&self) {
+        let mut seen = self.seen();
+        let Seen { allowed, unheard, .. } = &mut *seen;
+        let spots = allowed
+            .iter()
+            .flat_map(|(service, (_, placed))| placed.keys().map(|address| (address.clone(), service.clone())));
+        unheard.extend(spots);
     }
 
     /// Watches who leads.
@@ -325,7 +343,10 @@ impl Oracle {
 
     /// A host was seen: what is done from now on knows of it.
     pub fn heard(&self, address: &str, service: &ServiceKey) {
-        self.seen().forgotten.remove(&(address.to_owned(), service.clone()));
+        let spot = (address.to_owned(), service.clone());
+        let mut seen = self.seen();
+        seen.unheard.remove(&spot);
+        seen.forgotten.remove(&spot);
     }
 
     /// Whether it is.

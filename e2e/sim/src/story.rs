@@ -287,8 +287,9 @@ async fn turn_back(world: &mut World, plot: &Chance) -> anyhow::Result<()> {
     let copy = plot.pick(&world.copies).clone();
     world.tell("an older copy is put in the place of the store");
     world.ground.store.turn_back(&copy, plot.within(2..1 << 40))?;
+    world.place_as_declared().await?;
     world.ground.oracle.restored().await;
-    world.place_as_declared().await
+    Ok(())
 }
 
 fn hosts(world: &mut World, service: usize, plot: &Chance) {
