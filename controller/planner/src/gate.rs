@@ -156,7 +156,7 @@ pub enum Unapproved {
     Reason(#[from] windlass_crds::approval::NoReason),
     /// Nobody knows who asks.
     #[error(
-        "{rule} says who may approve, and nobody knows who asks ({actor}); sign it with `--key`, or ask with a certificate of the embedded store"
+        "{rule} says who may approve, and nobody knows who asks ({actor}); sign it with `--sign`, or ask with a certificate of the embedded store"
     )]
     Unknown {
         /// Who says so.

@@ -383,8 +383,13 @@ impl Told<'_> {
         self.paused().or_else(|| self.is_under_way().then(|| self.under_way())).or_else(|| self.awaited())
     }
 
-    /// What waits for people to approve it.
+    /// What waits for people to approve it, or was approved just now.
     fn awaited(&self) -> Option<Why> {
+        if let Some(gate) =
+            self.owned.gate.as_ref().filter(|gate| gate.granted.is_some() && self.inputs.proposal.is_some())
+        {
+            return Some((Reason::RollingOut, format!("revision {} is approved, and comes into force", gate.revision)));
+        }
         let ApprovalStatus { revision, plan, author, asked_by, approvals, missing, .. } = self.approval?;
         let service = ResourceKey::Service(self.inputs.service.clone());
         let so_far = match approvals.as_slice() {
@@ -504,7 +509,7 @@ impl Told<'_> {
             over.then(|| (Reason::ProgressDeadlineExceeded, format!("no progress for {deadline}; it goes on trying")))
         };
         let settled_elsewhere = || {
-            if self.is_under_way() || self.approval.is_some() {
+            if self.is_under_way() || self.inputs.proposal.is_some() {
                 None
             } else {
                 self.went_back().or_else(|| self.held_back())

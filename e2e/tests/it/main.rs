@@ -1,6 +1,7 @@
 //! What Windlass promises, shown end to end: the real binary, a real etcd, real hosts.
 
 mod adopt;
+mod approvals;
 mod bad_hosts;
 mod bad_sources;
 mod bad_starts;

@@ -33,7 +33,7 @@ use crate::waiting::WaitArgs;
 #[command(after_help = "\
 Examples:
   windlass rollout approve service/web --revision 7 --reason 'CHG-1234'
-  windlass rollout approve service/web --revision 7 --reason 'CHG-1234' --key ~/.ssh/id_ed25519
+  windlass rollout approve service/web --revision 7 --reason 'CHG-1234' --sign ~/.ssh/id_ed25519
   windlass rollout approve service/web          The next step of a canary
   windlass rollout approve service/web --wait   Until it runs everywhere, or waits for a person once more")]
 pub(crate) struct ApproveArgs {
@@ -51,7 +51,7 @@ pub(crate) struct ApproveArgs {
     reason: Option<String>,
     /// Sign it with this SSH key: a private key, or the public one of a key that the agent holds
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    sign: Option<PathBuf>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -114,8 +114,8 @@ fn waiting(told: &ServiceStatus, wanted: Option<RevisionNumber>) -> Option<Waiti
 }
 
 fn step_of(args: &ApproveArgs, revision: RevisionNumber, step: u32) -> anyhow::Result<Request> {
-    if args.plan.is_some() || args.key.is_some() {
-        let error = UsageError("--plan and --key are for what has to be approved to come into force".into());
+    if args.plan.is_some() || args.sign.is_some() {
+        let error = UsageError("--plan and --sign are for what has to be approved to come into force".into());
         return Err(hinted(error, "leave them out for the next step of a canary"));
     }
     Ok(Request::next_step(revision, Some(step)))
@@ -135,7 +135,7 @@ async fn of_plan(
         return Err(hinted(UsageError("an approval says why".into()), "--reason 'CHG-1234', or one line of your own"));
     };
     approval::check_reason(reason).map_err(|error| UsageError(format!("--reason: {error}")))?;
-    let signature = match &args.key {
+    let signature = match &args.sign {
         None => None,
         Some(key) => {
             let cluster = store.cluster_id().await?;
