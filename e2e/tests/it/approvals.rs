@@ -35,7 +35,7 @@ impl Person {
     }
 }
 
-fn policy(members: serde_json::Value) -> String {
+fn policy(members: &serde_json::Value) -> String {
     let spec = json!({"namespaces": ["default"], "people": 2, "members": members});
     json!({"apiVersion": "windlass/v1", "kind": "Policy", "metadata": {"name": "two"}, "spec": spec}).to_string()
 }
@@ -62,7 +62,7 @@ fn nobody_approves_what_is_their_own() -> Result<()> {
     let mut controller: Controller = world.serve()?;
     let (ana, bo) = (Person::new(&world, "ana")?, Person::new(&world, "bo")?);
     let members = json!([{"name": "Ana", "certificate": "ana"}, {"name": "Bo", "certificate": "bo"}]);
-    world.put_text("declared/policies/two", &policy(members))?;
+    world.put_text("declared/policies/two", &policy(&members))?;
     world.declare_hosts()?;
     let program = world.program("web", "v1")?;
     let file = world.dir().join("web.yaml");
@@ -128,7 +128,7 @@ fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> 
         {"name": "Ana", "gitSigners": ["ana@example.com"], "sshKeys": [ana_public]},
         {"name": "Bo", "sshKeys": [bo_public]},
     ]);
-    world.put_text("declared/policies/two", &policy(members))?;
+    world.put_text("declared/policies/two", &policy(&members))?;
     let signers = world.dir().join("signers");
     fs::write(&signers, format!("ana@example.com {ana_public}\n"))?;
     world.declare_hosts()?;
