@@ -27,9 +27,12 @@ pub enum Actor {
         commit: CommitId,
         /// Who it says has made it: anybody can say so.
         author: String,
-        /// Who has signed it, where the ConfigRepo says who may.
+        /// Who has signed it, where the ConfigRepo says who may, by its list of signers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signer: Option<String>,
+        /// With which key: `SHA256:…`. What a list calls somebody is for those who read it; the key is who it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
     /// Somebody who signed what they ask for.
     SshKey {
@@ -54,7 +57,7 @@ impl Actor {
     pub fn is_verified(&self) -> bool {
         match self {
             Self::Controller | Self::Certificate { .. } | Self::SshKey { .. } => true,
-            Self::Git { signer, .. } => signer.is_some(),
+            Self::Git { signer, key, .. } => signer.is_some() && key.is_some(),
             Self::Unverified { .. } => false,
         }
     }
@@ -65,10 +68,10 @@ impl fmt::Display for Actor {
         match self {
             Self::Controller => out.pad("the controller"),
             Self::Certificate { name } => write!(out, "{name} (certificate)"),
-            Self::Git { repo, commit, author, signer: Some(signer) } => {
+            Self::Git { repo, commit, author, signer: Some(signer), .. } => {
                 write!(out, "{signer} (signed commit {} of configrepo/{repo}, made by {author})", commit.short())
             }
-            Self::Git { repo, commit, author, signer: None } => {
+            Self::Git { repo, commit, author, signer: None, .. } => {
                 write!(out, "{author} (unverified: commit {} of configrepo/{repo} says so)", commit.short())
             }
             Self::SshKey { name, fingerprint } => write!(out, "{name} (SSH key {fingerprint})"),
@@ -90,6 +93,7 @@ mod tests {
             commit: commit.clone(),
             author: "Ana <ana@example.com>".to_owned(),
             signer: signer.map(ToOwned::to_owned),
+            key: signer.map(|_| "SHA256:x".to_owned()),
         };
         for (actor, verified, told) in [
             (Actor::Controller, true, "the controller"),

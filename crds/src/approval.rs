@@ -36,6 +36,9 @@ pub struct Gated {
     pub since: Timestamp,
     /// Who has declared it.
     pub author: Actor,
+    /// Its files are others than those that were there when it was declared: nobody knows who has changed them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files_changed: bool,
     /// Who has approved just that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Approved>,
@@ -50,7 +53,7 @@ pub struct Gated {
 pub struct Approved {
     /// Who.
     pub by: Actor,
-    /// When the controller took it in.
+    /// When they signed it, or when the controller took it in.
     pub at: Timestamp,
     /// Why.
     pub reason: String,
@@ -96,14 +99,16 @@ pub struct Subject<'a> {
     pub plan: &'a PlanDigest,
     /// Why.
     pub reason: &'a str,
+    /// When they sign it: it counts from then on.
+    pub at: Timestamp,
 }
 
 impl Subject<'_> {
     /// What is signed: one line each, and the reason last, which is one line too.
     pub fn text(&self) -> String {
-        let Self { cluster, service, revision, plan, reason } = self;
+        let Self { cluster, service, revision, plan, reason, at } = self;
         format!(
-            "windlass approval 1\nstore {cluster}\nservice {service}\nrevision {revision}\nplan {plan}\nreason {reason}\n"
+            "windlass approval 1\nstore {cluster}\nservice {service}\nrevision {revision}\nplan {plan}\nat {at}\nreason {reason}\n"
         )
     }
 }
@@ -140,7 +145,9 @@ mod tests {
         let service: ServiceKey = "production/web".parse().expect("two labels");
         let (one, other) = (PlanDigest::of(b"1"), PlanDigest::of(b"2"));
         let text = |revision, plan, reason| {
-            Subject { cluster: &cluster, service: &service, revision: RevisionNumber(revision), plan, reason }.text()
+            let at = Timestamp::UNIX_EPOCH;
+            Subject { cluster: &cluster, service: &service, revision: RevisionNumber(revision), plan, reason, at }
+                .text()
         };
         let told = text(7, &one, "why");
         assert!(told.contains("\nservice production/web\nrevision 7\n") && told.ends_with("\nreason why\n"), "{told}");

@@ -97,6 +97,8 @@ pub enum Reason {
     Baking,
     /// The next step of a canary waits for `windlass rollout approve`.
     WaitingForApproval,
+    /// People have approved what was declared: it comes into force.
+    Approved,
     /// The first revision of a service was unhealthy, and was stopped.
     FirstDeployUnhealthy,
     /// A host took the declared revision back by itself twice, since nobody could confirm it in time.

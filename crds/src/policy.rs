@@ -139,12 +139,9 @@ pub struct Member {
     /// The name in their certificate for the embedded store: `windlass store certificate NAME` makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// The public keys that they sign approvals with, as in `~/.ssh/id_ed25519.pub`.
+    /// The public keys that they sign commits and approvals with, as in `~/.ssh/id_ed25519.pub`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<HostKey>,
-    /// Who they are in the list of allowed signers of a ConfigRepo.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub git_signers: Vec<String>,
     /// Whether they may approve; who may not is known all the same as the author of what others approve.
     #[serde(default = "yes")]
     pub approves: bool,
@@ -167,24 +164,26 @@ impl Member {
     pub fn is(&self, actor: &Actor) -> bool {
         match actor {
             Actor::Certificate { name } => self.certificate.as_ref() == Some(name),
-            Actor::Git { signer: Some(signer), .. } => self.git_signers.contains(signer),
-            Actor::SshKey { fingerprint: shown, .. } => {
-                self.ssh_keys.iter().any(|key| fingerprint(key).as_ref() == Some(shown))
-            }
-            Actor::Controller | Actor::Git { signer: None, .. } | Actor::Unverified { .. } => false,
+            Actor::Git { key: Some(shown), .. } if actor.is_verified() => self.has_key(shown),
+            Actor::SshKey { fingerprint: shown, .. } => self.has_key(shown),
+            Actor::Controller | Actor::Git { .. } | Actor::Unverified { .. } => false,
         }
+    }
+
+    fn has_key(&self, shown: &str) -> bool {
+        self.ssh_keys.iter().any(|key| fingerprint(key).as_deref() == Some(shown))
     }
 
     fn identities(&self) -> impl Iterator<Item = (&'static str, String)> {
         let certificate = self.certificate.iter().map(|name| ("certificate", name.clone()));
-        let keys = self.ssh_keys.iter().map(|key| ("sshKeys", key.to_string()));
-        let signers = self.git_signers.iter().map(|signer| ("gitSigners", signer.clone()));
-        certificate.chain(keys).chain(signers)
+        // However it is written, it is one key.
+        let keys = self.ssh_keys.iter().map(|key| ("sshKeys", fingerprint(key).unwrap_or_else(|| key.to_string())));
+        certificate.chain(keys)
     }
 }
 
 /// Whether a text may be shown as somebody's name: one line of it.
-fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     !text.trim().is_empty() && text.len() <= 100 && !text.chars().any(char::is_control)
 }
 
@@ -239,7 +238,7 @@ impl PolicySpec {
                 wrong(".name", format!("{:?} is there twice", member.name));
             }
             if member.identities().next().is_none() {
-                wrong("", "is known by nothing: say `certificate`, `sshKeys` or `gitSigners`".to_owned());
+                wrong("", "is known by nothing: say `certificate` or `sshKeys`".to_owned());
             }
             for (field, identity) in member.identities() {
                 if !is_name(&identity) && field != "sshKeys" {
@@ -263,6 +262,8 @@ mod tests {
 
     /// A key, and its fingerprint by `ssh-keygen -lf`.
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIrA1XIFIaIzNVq5ZQ4ntmKbVyPwSs1ZlY0OFqKPcvKG";
+
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIECbeTt7MaivvwPRiStQ28iE+cqpkpYOTB5dQVSHigMW";
 
     fn policy(spec: serde_json::Value) -> PolicySpec {
         serde_json::from_value(spec).expect("a spec")
@@ -290,16 +291,19 @@ mod tests {
     #[test]
     fn people_are_known_by_what_stands_behind_them_and_by_nothing_else() {
         let spec = policy(serde_json::json!({"namespaces": ["*"], "people": 2, "members": [
-            {"name": "Ana", "certificate": "ana", "gitSigners": ["ana@example.com"]},
+            {"name": "Ana", "certificate": "ana", "sshKeys": [OTHER]},
             {"name": "Bo", "sshKeys": [KEY]},
         ]}));
         assert_eq!(spec.problems(), []);
         let shown = fingerprint(&KEY.parse().expect("a key")).expect("base64");
-        let git = |signer: Option<&str>| Actor::Git {
+        let hers = fingerprint(&OTHER.parse().expect("a key")).expect("base64");
+        // Whatever somebody's list calls the key: it is the key that counts.
+        let git = |signer: Option<&str>, key: Option<&str>| Actor::Git {
             repo: "fleet".parse().expect("a name"),
             commit: "0123456789abcdef0123456789abcdef01234567".parse().expect("a commit"),
             author: "ana@example.com".to_owned(),
             signer: signer.map(ToOwned::to_owned),
+            key: key.map(ToOwned::to_owned),
         };
         let certificate = |name: &str| Actor::Certificate { name: name.to_owned() };
         let key = |fingerprint: &str| Actor::SshKey { name: "Ana".to_owned(), fingerprint: fingerprint.to_owned() };
@@ -307,8 +311,12 @@ mod tests {
             (certificate("ana"), Some("Ana")),
             (certificate("Ana"), None),
             (certificate("bo"), None),
-            (git(Some("ana@example.com")), Some("Ana")),
-            (git(None), None),
+            (git(Some("whoever"), Some(&hers)), Some("Ana")),
+            (git(Some("Ana"), Some(&shown)), Some("Bo")),
+            (git(Some("Ana"), Some("SHA256:other")), None),
+            (git(Some("Ana"), None), None),
+            (git(None, Some(&hers)), None),
+            (git(None, None), None),
             (key(&shown), Some("Bo")),
             (key("SHA256:other"), None),
             (Actor::Unverified { says: Some("ana".to_owned()) }, None),

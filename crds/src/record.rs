@@ -64,6 +64,9 @@ pub struct Owned {
     /// What was put right on hosts lately by itself.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub repairs: BTreeMap<HostId, Repairs>,
+    /// What is in force of a Service that needs approvals: it stays so while something else waits for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<InForce>,
     /// What was declared last that had to be approved, whether or not it is by now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<Box<Gated>>,
@@ -71,6 +74,14 @@ pub struct Owned {
     /// themselves, and how those turned out there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub held_back: BTreeMap<HostId, BTreeMap<RevisionNumber, Evidence>>,
+}
+
+impl Owned {
+    /// Whether what was declared at a revision of the store is what waits for an approval.
+    pub fn awaits(&self, generation: impl Into<Generation>) -> bool {
+        let generation = generation.into();
+        self.gate.as_ref().is_some_and(|gate| gate.granted.is_none() && gate.generation == generation)
+    }
 }
 
 /// A host that took switches back by itself.
@@ -177,6 +188,18 @@ pub struct OwnedHost {
     /// they run was left behind. The last one last; until somebody declares the Service again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<MachineId>,
+}
+
+/// What is in force of a Service that needs approvals, files and all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InForce {
+    /// All that its declaration says.
+    pub spec: SpecDigest,
+    /// Its files.
+    pub release: ReleaseDigest,
+    /// The revision that it is.
+    pub revision: RevisionNumber,
 }
 
 /// A declaration that made sense.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::PlanDigest;
@@ -52,6 +53,9 @@ pub enum Request {
         /// Why, on one line.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// When it was signed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
         /// Who asks, as their own command says: nothing stands behind it.
         #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
         says: Option<String>,
@@ -69,7 +73,7 @@ pub enum Request {
 impl Request {
     /// Lets the next step of a canary begin.
     pub fn next_step(revision: RevisionNumber, step: Option<u32>) -> Self {
-        Self::Approve { revision, step, plan: None, reason: None, says: None, signature: None }
+        Self::Approve { revision, step, plan: None, reason: None, at: None, says: None, signature: None }
     }
 
     /// Its name as people type it.

@@ -68,6 +68,20 @@ pub struct ApprovalStatus {
     pub approvals: Vec<Approved>,
     /// How many people have to approve it yet.
     pub missing: u32,
+    /// Which revision it would take the place of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<RevisionNumber>,
+    /// The files that it would run.
+    pub release: ReleaseDigest,
+    /// Which fields it has otherwise than what is in force, the first of them; none where only its files are others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// The hosts that it would be placed on, the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostId>,
+    /// How many hosts that are.
+    #[serde(default)]
+    pub host_count: usize,
 }
 
 /// What is said of a Policy.

@@ -82,10 +82,16 @@ pub(crate) fn describe(subject: &Subject<'_>) -> String {
 
 /// What waits for people to approve it, and who has by now.
 fn awaited(waiting: &ApprovalStatus) -> Vec<String> {
-    let ApprovalStatus { revision, plan, since, author, asked_by, approvals, missing } = waiting;
+    let ApprovalStatus { revision, plan, since, author, asked_by, approvals, missing, .. } = waiting;
+    let from = waiting.from.map(|from| format!(" in place of revision {from}")).unwrap_or_default();
+    let more = waiting.host_count.saturating_sub(waiting.hosts.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let hosts: Vec<String> = waiting.hosts.iter().map(ToString::to_string).collect();
     let mut lines = vec![
-        format!("revision {revision}, declared by {author}, since {since}"),
+        format!("revision {revision}{from}, declared by {author}, since {since}"),
         format!("plan {plan}"),
+        format!("release {}, on {}{more}", waiting.release.short(), or_none(&hosts)),
+        format!("other than what is in force: {}", or_none(&waiting.fields)),
         format!("{missing} more to approve it: {}", asked_by.join(", ")),
     ];
     lines.extend(
@@ -100,8 +106,7 @@ fn members(resource: &Resource) -> Vec<String> {
     let row = |member: &Member| {
         let keys = member.ssh_keys.iter().filter_map(fingerprint);
         let certificate = member.certificate.iter().map(|name| format!("certificate {name}"));
-        let signers = member.git_signers.iter().map(|signer| format!("signs commits as {signer}"));
-        let known: Vec<String> = certificate.chain(keys).chain(signers).collect();
+        let known: Vec<String> = certificate.chain(keys).collect();
         let approves = if member.approves { "yes" } else { "no" };
         vec![member.name.clone(), approves.to_owned(), known.join(", ")]
     };

@@ -47,7 +47,9 @@ impl Ending {
     fn includes(self, reason: Reason) -> bool {
         match self {
             Self::Declared => false,
-            Self::Undone | Self::Restarted => reason == Reason::Undone,
+            Self::Undone => reason == Reason::Undone,
+            // What is in force runs, and something else waits to come into force.
+            Self::Restarted => matches!(reason, Reason::Undone | Reason::WaitingForApproval),
             Self::Aborted => reason == Reason::Aborted,
             Self::Approved => reason == Reason::WaitingForApproval,
         }

@@ -10,7 +10,8 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::{Declaration, Declared, parse_at};
 use windlass_crds::host::{HostSpec, Labels, Target};
 use windlass_crds::id::{
-    HostId, HostName, Kind, PolicyName, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey, ZoneName,
+    Generation, HostId, HostName, Kind, PolicyName, RepoName, ResourceKey, RevisionNumber, Sequence, ServiceKey,
+    ZoneName,
 };
 use windlass_crds::policy::PolicySpec;
 use windlass_crds::problem::Problem;
@@ -101,6 +102,8 @@ pub struct ServiceView {
     pub declared: Option<Read>,
     /// What is asked.
     pub requests: BTreeMap<RequestId, Result<Request, String>>,
+    /// When each of that was.
+    pub asked_at: BTreeMap<RequestId, StoreRevision>,
     /// Its status, as bytes.
     pub status: Option<Stored<Bytes>>,
     /// What it may have left where.
@@ -137,6 +140,8 @@ pub struct Surroundings {
     pub broken_zones: Vec<ResourceKey>,
     /// What has to be approved: of a Policy that makes no sense, what was in force before.
     pub policies: BTreeMap<PolicyName, PolicySpec>,
+    /// Policies that make no sense, and of which nobody knows what they said before: they may hold anywhere.
+    pub broken_policies: BTreeSet<PolicyName>,
 }
 
 impl Surroundings {
@@ -173,16 +178,13 @@ impl Surroundings {
     }
 }
 
+/// The longest request, in bytes: what it says is repeated in records and events. A signature has some thousand.
+const REQUEST_BYTES: usize = 16 * 1024;
+
 /// What was in force of a Policy that makes no sense now.
-fn in_force_before(
-    key: &ResourceKey,
-    read: &Read,
-    statuses: &BTreeMap<ResourceKey, Stored<Bytes>>,
-) -> Option<(PolicyName, PolicySpec)> {
-    let ResourceKey::Policy(name) = key else { return None };
-    read.parsed.as_ref().err()?;
+fn in_force_before(key: &ResourceKey, statuses: &BTreeMap<ResourceKey, Stored<Bytes>>) -> Option<PolicySpec> {
     let said: PolicyStatus = serde_json::from_slice(&statuses.get(key)?.value).ok()?;
-    Some((name.clone(), said.accepted?))
+    said.accepted
 }
 
 /// The cache, shared by whoever reads it.
@@ -256,6 +258,7 @@ impl Cache {
         ServiceView {
             declared: state.declared.get(&resource).cloned(),
             requests: state.asked(&resource),
+            asked_at: state.asked_at(&resource),
             status: state.statuses.get(&resource).cloned(),
             owned: state.owned.get(key).cloned(),
             revisions: state.revisions.get(key).cloned().unwrap_or_default(),
@@ -299,11 +302,6 @@ impl Cache {
         let owns = |repo: &Repo| changed.iter().any(|key| repo.owned.contains(key));
         let owners = state.repos.iter().filter(|(_, repo)| owns(repo));
         owners.map(|(name, _)| ResourceKey::ConfigRepo(name.clone())).collect()
-    }
-
-    /// When something was asked of a resource.
-    pub fn asked_at(&self, key: &ResourceKey, id: &RequestId) -> Option<StoreRevision> {
-        self.lock().requests.get(key)?.get(id).map(|asked| asked.at)
     }
 
     /// Whether anything is asked of a resource.
@@ -423,7 +421,13 @@ impl State {
             let beside: Vec<_> = beside.collect();
             let mut surroundings = Surroundings::default();
             beside.iter().rev().for_each(|(key, read)| surroundings.add(key, read));
-            surroundings.policies.extend(beside.iter().filter_map(|(key, read)| in_force_before(key, read, statuses)));
+            for (key, _) in beside.iter().filter(|(_, read)| read.parsed.is_err()) {
+                let ResourceKey::Policy(name) = key else { continue };
+                match in_force_before(key, statuses) {
+                    Some(before) => drop(surroundings.policies.insert(name.clone(), before)),
+                    None => drop(surroundings.broken_policies.insert(name.clone())),
+                }
+            }
             let changed = beside.iter().map(|(_, read)| read.changed).max();
             Around { surroundings: Arc::new(surroundings), changed, count: beside.len() }
         })
@@ -443,9 +447,21 @@ impl State {
         }
     }
 
+    /// When each thing was asked of a resource.
+    fn asked_at(&self, resource: &ResourceKey) -> BTreeMap<RequestId, StoreRevision> {
+        self.requests.get(resource).into_iter().flatten().map(|(id, asked)| (id.clone(), asked.at)).collect()
+    }
+
     /// What is asked of a resource. Who asked to go back before something else was declared did not mean that.
     fn asked(&self, resource: &ResourceKey) -> BTreeMap<RequestId, Result<Request, String>> {
-        let changed = self.declared.get(resource).map(|read| read.changed);
+        // What waits for an approval has changed nothing yet.
+        let waits = |read: &&Read| match resource {
+            ResourceKey::Service(service) => {
+                self.owned.get(service).is_some_and(|owned| owned.value.awaits(Generation(read.at.0)))
+            }
+            _ => false,
+        };
+        let changed = self.declared.get(resource).filter(|read| !waits(read)).map(|read| read.changed);
         let overtaken = |asked: &Stored<Result<Request, String>>| match &asked.value {
             Ok(request @ (Request::Undo { .. } | Request::Abort))
                 if changed.is_some_and(|changed| asked.at < changed) =>
@@ -472,7 +488,10 @@ impl State {
                 touched.insert(resource);
             }
             Key::Request { target, id } => {
-                let value = serde_json::from_slice(&value).map_err(|error| error.to_string());
+                let value = match value.len() {
+                    0..=REQUEST_BYTES => serde_json::from_slice(&value).map_err(|error| error.to_string()),
+                    more => Err(format!("{more} bytes, and a request may have at most {REQUEST_BYTES}")),
+                };
                 self.requests.entry(target.clone()).or_default().insert(id, Stored { value, at });
                 touched.insert(target);
             }

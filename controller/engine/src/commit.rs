@@ -19,7 +19,7 @@ const ROLLOUTS: usize = 10;
 const HOUSEKEEPING: usize = 40;
 
 /// So many records of a Service that is gone are deleted in one commit, beside its requests and their answers.
-const ERASED: usize = 50;
+pub(crate) const ERASED: usize = 50;
 
 /// A value as JSON bytes.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
@@ -119,7 +119,7 @@ pub fn status(
     ServiceStatus {
         observed_generation: generation,
         conditions: conditions(findings, generation, &before.conditions, now),
-        revision: report.approval.as_ref().map(|waiting| waiting.revision).or(plan.declared),
+        revision: plan.declared,
         target: plan.aim.revision(),
         release,
         rollout: summary,
@@ -264,6 +264,7 @@ mod tests {
         let last = view.rollouts.values().next_back().map(|stored| stored.value.clone());
         let mut plan = plan(&Inputs {
             proposal: None,
+            gated: false,
             service: &key,
             now: Timestamp::UNIX_EPOCH,
             term: 1,

@@ -17,7 +17,7 @@ use windlass_crds::request::Request;
 use windlass_crds::status::{ConfigRepoStatus, FileError, Finding, conditions};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::configrepo::{Cause, Inputs, MOST_DELETES, Plan, Stored, Wanted, plan};
-use windlass_sources::git::{Commit, GitError, Remote, Succession, Tip};
+use windlass_sources::git::{Commit, GitError, Remote, Signer, Succession, Tip};
 use windlass_store::{Expectation, Key, MOST_WRITES, Write};
 
 use crate::backoff;
@@ -68,7 +68,7 @@ pub struct Memory {
 #[derive(Debug, Clone)]
 struct Taken {
     commit: Arc<Commit>,
-    signer: Option<String>,
+    signer: Option<Signer>,
     /// What led to it.
     reference: Option<String>,
     /// It does not come after the one before.
@@ -83,10 +83,12 @@ impl Memory {
 
     /// Who has declared something, where the commit says just that.
     pub fn author(&self, repo: &RepoName, declared: &Declaration) -> Option<Actor> {
-        let Taken { commit, signer, .. } = self.taken.as_ref()?;
+        let Taken { commit, signer, rewritten, .. } = self.taken.as_ref()?;
         commit.declarations.get(&declared.key()).filter(|wanted| wanted.declaration == *declared)?;
-        let (repo, author, signer) = (repo.clone(), commit.author.clone(), signer.clone());
-        Some(Actor::Git { repo, commit: commit.id.clone(), author, signer })
+        // Whoever leads a branch back to an older commit is not who has signed that.
+        let signer = signer.clone().filter(|_| !rewritten);
+        let (signer, key) = signer.map(|Signer { name, key }| (name, key)).unzip();
+        Some(Actor::Git { repo: repo.clone(), commit: commit.id.clone(), author: commit.author.clone(), signer, key })
     }
 }
 
@@ -351,7 +353,7 @@ impl<F: Fleet> Turn<'_, F> {
         Ok(Taken { commit: Arc::new(commit), signer, reference: Some(tip.reference.clone()), rewritten })
     }
 
-    async fn read(&self, spec: &ConfigRepoSpec, id: &CommitId) -> Result<(Commit, Option<String>), GitError> {
+    async fn read(&self, spec: &ConfigRepoSpec, id: &CommitId) -> Result<(Commit, Option<Signer>), GitError> {
         let repos = self.controller.sources.repos()?;
         let signer = match &spec.verify {
             Some(verify) => Some(repos.verify(self.name, id, &verify.allowed_signers).await?),
@@ -576,7 +578,7 @@ impl<F: Fleet> Turn<'_, F> {
             status.attempted = Some(commit.id.clone());
             status.source = self.spec().map(source_of);
             status.reference = taken.reference.clone();
-            status.signer = taken.signer.clone();
+            status.signer = taken.signer.as_ref().map(|signer| signer.name.clone());
             status.inventory = plan.inventory;
             status.left = plan.left;
         }

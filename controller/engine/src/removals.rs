@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_crds::document::Declaration;
 use windlass_crds::host::Labels;
-use windlass_crds::id::{HostId, ServiceKey};
+use windlass_crds::id::{Generation, HostId, ServiceKey};
 use windlass_crds::record::Owned;
 use windlass_crds::service::ServiceSpec;
 use windlass_planner::brake::Removals;
@@ -104,6 +104,10 @@ impl Share {
 fn spec<'a>(owned: &'a Owned, declared: Option<&'a Read>) -> Option<Option<&'a ServiceSpec>> {
     match declared.map(|read| read.parsed.as_deref()) {
         None => Some(None),
+        // What waits for an approval takes nothing off any host.
+        Some(Ok(Declaration::Service(_))) if declared.is_some_and(|read| owned.awaits(Generation(read.at.0))) => {
+            owned.accepted.as_ref().map(|accepted| Some(&accepted.spec))
+        }
         Some(Ok(Declaration::Service(service))) => Some(Some(&service.spec)),
         Some(Ok(_)) => None,
         // What makes no sense changes nothing: the last that did stays in force.

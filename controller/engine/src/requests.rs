@@ -176,15 +176,20 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                     refuse(format!("abort: {why}"));
                 }
             }
-            Ok(Request::Approve { revision, step, plan: None, .. }) if !waits_for(subject.owned, *revision) => {
+            Ok(Request::Approve { revision, step, plan: None, .. })
+                if step.is_some() || !waits_for(subject.owned, *revision) =>
+            {
                 if let Err(why) = approve(*revision, *step, subject) {
                     refuse(format!("approve: {why}"));
                 }
             }
-            Ok(Request::Approve { revision, plan, reason, .. }) => {
+            Ok(Request::Approve { revision, plan, reason, at, .. }) => {
                 let approver = subject.approvers.get(id).cloned().unwrap_or(Ok(Actor::UNKNOWN));
                 let reason = reason.clone().unwrap_or_default();
-                let approved = approver.and_then(|by| let_in((*revision, *plan), by, reason, subject));
+                let approved = approver.and_then(|by| {
+                    let at = at.filter(|_| matches!(by, Actor::SshKey { .. })).unwrap_or(subject.inputs.now);
+                    let_in((*revision, *plan), Approved { by, at, reason }, subject)
+                });
                 if let Err(why) = approved {
                     refuse(format!("approve: {why}"));
                 }
@@ -238,13 +243,12 @@ fn waits_for(owned: &Owned, revision: RevisionNumber) -> bool {
 /// Lets what was declared come into force, or brings that nearer.
 fn let_in(
     (revision, plan): (RevisionNumber, Option<PlanDigest>),
-    by: Actor,
-    reason: String,
+    approval: Approved,
     subject: &mut Subject<'_>,
 ) -> Result<(), String> {
-    let approval = Approved { by, at: subject.inputs.now, reason };
+    let now = subject.inputs.now;
     let gate = subject.owned.gate.as_deref_mut();
-    gate::approve(gate, subject.rules, (revision, plan), approval).map_err(|error| error.to_string())
+    gate::approve(gate, subject.rules, (revision, plan), approval, now).map_err(|error| error.to_string())
 }
 
 fn restart(subject: &mut Subject<'_>) -> Result<(), &'static str> {

@@ -33,6 +33,7 @@ use windlass_crds::status::ServiceStatus;
 use windlass_crds::step::Step;
 use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::flap;
+use windlass_planner::gate::refreshed;
 use windlass_planner::hold::ails;
 use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
@@ -246,7 +247,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 continue;
             }
             if plan.gone {
-                if self.controller.cache.service(self.key).owned.is_none() {
+                let cached = self.controller.cache.service(self.key);
+                if cached.owned.is_none() && cached.declared.is_none() {
                     return Ok(Next::Never);
                 }
                 continue;
@@ -406,6 +408,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 self.memory.goes_back.remove(id);
             }
         }
+        // Should it come back while a look at it is under way, it is looked at anew.
+        self.looking.retain(|id| placements.contains_key(id));
         self.memory.targets.retain(|id, _| placements.contains_key(id));
     }
 
@@ -555,7 +559,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         'a: 'b,
     {
         let goal = match &scene.accepted {
-            Some(accepted) if scene.view.declared.is_some() => {
+            Some(accepted) if scene.view.declared.is_some() && !scene.leaves => {
                 Goal::Run { spec: &accepted.spec, generation: accepted.generation, files: scene.files.clone() }
             }
             _ => Goal::Remove,
@@ -566,6 +570,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             term: self.controller.term,
             fresh_term: self.controller.is_fresh(),
             goal,
+            gated: !scene.rules.is_empty(),
             proposal: scene.proposed.as_ref().map(|proposed| proposed.as_input(&scene.rules)),
             complaint: scene.complaint.clone(),
             owned,
@@ -630,7 +635,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let mut owned = Owned::clone(&scene.owned);
         let mut rollout = scene.rollout.clone();
         // What waits for an approval is not in force.
-        let waits = !scene.rules.is_empty() && scene.files == Files::AsBefore;
+        let waits = scene.proposed.is_some() || !scene.rules.is_empty() && scene.files == Files::AsBefore;
         if scene.view.declared.is_some() && scene.complaint.is_none() && !waits {
             if owned.accepted.as_ref().map(|before| before.generation)
                 != scene.accepted.as_ref().map(|accepted| accepted.generation)
@@ -641,6 +646,10 @@ impl<'a, F: Fleet> Turn<'a, F> {
             if let Some(accepted) = &scene.accepted {
                 flap::accept(&mut owned, accepted, self.controller.now());
             }
+        }
+        if scene.proposed.is_some() {
+            let before = owned.clone();
+            owned.gate = refreshed(&self.inputs(scene, &before, scene.rollout.as_ref(), &hosts)).or(owned.gate);
         }
         self.take_requests(scene, &hosts, &mut owned, rollout.as_mut());
         if scene.owned.paused.is_some()

@@ -32,6 +32,8 @@ pub struct Inputs<'a> {
     /// What was declared, and waits for people to approve it, while an earlier declaration stays in force; where there is
     /// none, `goal` is that too, without files.
     pub proposal: Option<Proposal<'a>>,
+    /// Whether anybody asks for approvals: what is in force is recorded then, with its files.
+    pub gated: bool,
     /// Why what is declared cannot be had, while an earlier declaration stays in force.
     pub complaint: Option<Complaint>,
     /// What is recorded of it.

@@ -133,6 +133,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let granted = inputs.proposal.is_some() && gate.as_ref().is_some_and(|gate| gate.granted.is_some());
     let Claimed { mut owned, left_behind } = claim(inputs, &choice.aim, choice.new.as_ref());
     owned.gate = gate;
+    owned.in_force = gate::in_force(inputs, choice.declared);
     let target = choice.aim.revision().and_then(|number| revision(inputs, choice.new.as_ref(), number));
     let twins = twins(inputs);
     let active = active(inputs, &choice.aim);

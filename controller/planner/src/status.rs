@@ -73,8 +73,7 @@ impl Report {
         let placed = |id: &HostId| inputs.hosts.get(id).is_some_and(|host| host.placement != Placement::Unplaced);
         let desired = hosts.keys().filter(|id| placed(id)).count();
         let ready = hosts.values().filter(|row| row.state == HostState::Ready).count();
-        let approval = inputs.proposal.as_ref().zip(owned.gate.as_ref());
-        let approval = approval.and_then(|(proposal, gate)| gate::told(gate, proposal.rules, inputs.now));
+        let approval = owned.gate.as_ref().and_then(|gate| gate::told(inputs, gate));
         let told = Told {
             inputs,
             aim,
@@ -173,9 +172,6 @@ impl Told<'_> {
         if *self.aim == Aim::Removed {
             return no((Reason::Removing, "the declaration is gone; the service is being taken down".to_owned()));
         }
-        if let Some(why) = self.awaited() {
-            return no(why);
-        }
         if let Some(why) = self.went_back() {
             return no(why);
         }
@@ -195,6 +191,9 @@ impl Told<'_> {
             return no(why);
         }
         if let Some(why) = self.paused().filter(|_| self.work == Work::Held) {
+            return no(why);
+        }
+        if let Some(why) = self.awaited() {
             return no(why);
         }
         // A host that the Service only has to leave says nothing about those that it runs on.
@@ -398,7 +397,7 @@ impl Told<'_> {
         };
         let people = if *missing == 1 { "1 person".to_owned() } else { format!("{missing} people") };
         let message = format!(
-            "revision {revision}, declared by {author}, waits for {people} to approve it ({}); {so_far}`windlass rollout approve {service} --revision {revision} --reason …` approves plan {}",
+            "revision {revision}, declared by {author}, waits for {people} to approve it ({}); {so_far}`windlass rollout approve {service} --revision {revision} --plan {} --reason …`; `windlass describe {service}` shows what it is",
             asked_by.join(", "),
             plan.short()
         );

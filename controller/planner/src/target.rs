@@ -81,7 +81,7 @@ pub fn choose(inputs: &Inputs<'_>) -> Choice {
             Choice { aim: current.map_or(Aim::Unknown, Aim::Declared), declared: current, new: None }
         }
         Files::Release { digest, origin } => {
-            let (declared, new) = number(inputs, spec, digest, origin);
+            let (declared, new) = number(inputs, spec, digest, origin, |_| true);
             let aim = match blocked(inputs.owned, &spec.digest(), digest) {
                 Some(blocked) => around(inputs, spec, declared, blocked),
                 None => Aim::Declared(declared),
@@ -132,9 +132,11 @@ pub(crate) fn number(
     spec: &ServiceSpec,
     release: &ReleaseDigest,
     origin: &SourceOrigin,
+    usable: impl Fn(&Revision) -> bool,
 ) -> (RevisionNumber, Option<Revision>) {
     let workload = spec.workload(release);
-    let known = |revision: &&Revision| revision.workload == workload && !contradicted(inputs, revision);
+    let known =
+        |revision: &&Revision| revision.workload == workload && !contradicted(inputs, revision) && usable(revision);
     if let Some(known) = inputs.revisions.values().rev().find(known) {
         return (known.number, None);
     }

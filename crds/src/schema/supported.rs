@@ -9,7 +9,7 @@ use crate::id::Kind;
 
 /// What behaves in this version, and how. A field that is neither here nor refused fails the test: whoever adds one
 /// has to say which.
-const BEHAVES: [(Kind, &str, &str); 91] = [
+const BEHAVES: [(Kind, &str, &str); 90] = [
     (Kind::Service, "placement.hosts[]", "runs there"),
     (Kind::Service, "placement.selector.*", "runs on every Host with the label"),
     (Kind::Service, "source.path", "is read"),
@@ -85,7 +85,6 @@ const BEHAVES: [(Kind, &str, &str); 91] = [
     (Kind::Policy, "members[].name", "is who may approve"),
     (Kind::Policy, "members[].certificate", "is who it was"),
     (Kind::Policy, "members[].sshKeys[]", "is who it was"),
-    (Kind::Policy, "members[].gitSigners[]", "is who it was"),
     (Kind::Policy, "members[].approves", "is who may approve"),
     (Kind::ConfigRepo, "url", "is followed"),
     (Kind::ConfigRepo, "ref", "is which commit"),
@@ -256,7 +255,7 @@ fn complete(kind: Kind, document: &mut Value) {
     let members = document["spec"].get_mut("members").and_then(Value::as_array_mut);
     let Some(members) = members.filter(|_| kind == Kind::Policy) else { return };
     for member in members.iter_mut() {
-        if !["certificate", "sshKeys", "gitSigners"].iter().any(|field| member.get(field).is_some()) {
+        if !["certificate", "sshKeys"].iter().any(|field| member.get(field).is_some()) {
             member["certificate"] = "somebody".into();
         }
     }

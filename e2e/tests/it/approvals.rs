@@ -105,6 +105,16 @@ fn nobody_approves_what_is_their_own() -> Result<()> {
     world.expect_version(&world.hosts, PORT, "v1")?;
     bo.windlass(&world, &[&approve[..], &WHY, &["--wait"]].concat())?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v2")?;
+
+    // Nor has an author declared the files that come after.
+    fs::write(
+        &file,
+        service("web", PORT, program.dir(), &world.host_names()).with("/spec/runtime/args", vec!["-v"]).text(),
+    )?;
+    ana.windlass(&world, &["apply", "-f", &file.display().to_string()])?.expect(0)?;
+    waits(&world, 3, 1)?;
+    program.good("v3")?;
+    waits(&world, 4, 2)?;
     controller.check_alive()?;
     world.passed()
 }
@@ -125,7 +135,7 @@ fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> 
     let (ana, ana_public) = key(world.dir(), "ana")?;
     let (bo, bo_public) = key(world.dir(), "bo")?;
     let members = json!([
-        {"name": "Ana", "gitSigners": ["ana@example.com"], "sshKeys": [ana_public]},
+        {"name": "Ana", "sshKeys": [ana_public]},
         {"name": "Bo", "sshKeys": [bo_public]},
     ]);
     world.put_text("declared/policies/two", &policy(&members))?;
@@ -174,7 +184,11 @@ fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> 
     world.expect_version(&world.hosts, PORT, "v1")?;
     approve(2, Some(&bo))?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v2")?;
-    // Back at once, by what was in force before.
+    // Back at once, by what was in force before, also while something else waits.
+    program.good("v3")?;
+    let third = publish()?;
+    wait_applied(&world, "fleet", &third)?;
+    waits(&world, 3, 1)?;
     world.windlass(&["rollout", "undo", "service/web", "--wait"])?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v1")?;
     world.passed()

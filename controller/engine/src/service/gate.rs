@@ -8,14 +8,14 @@ use windlass_crds::configrepo::Manager;
 use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::document::Declaration;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
-use windlass_crds::policy::fingerprint;
+use windlass_crds::policy::{fingerprint, is_name};
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
 use windlass_crds::request::Request;
 use windlass_hosts::fleet::Fleet;
 use windlass_hosts::signature;
 use windlass_planner::gate::{Proposal, Rule, is_open, may_be_in_force, rules};
 use windlass_planner::input::Files;
-use windlass_store::{Key, RequestId};
+use windlass_store::{Key, RequestId, StoreRevision};
 
 use super::Turn;
 use crate::cache::{ServiceView, Surroundings};
@@ -62,7 +62,8 @@ impl<F: Fleet> Turn<'_, F> {
     pub(super) fn gate(&self, declared: Option<&Accepted>, owned: &Owned, around: &Surroundings) -> Gate {
         let Some(declared) = declared else { return Gate { rules: Vec::new(), accepted: None } };
         let here = around.policies.iter().filter(|(_, policy)| policy.holds_in(&self.key.namespace));
-        let rules = rules(&declared.spec, owned, here);
+        let broken = around.broken_policies.iter().cloned().map(Rule::Broken);
+        let rules: Vec<Rule> = rules(&declared.spec, owned, here).into_iter().chain(broken).collect();
         let open = rules.is_empty() || may_be_in_force(owned, &declared.spec.whole());
         // Where nothing was ever in force, hosts are those that it would be placed on; nothing is done there.
         let before = owned.accepted.clone().filter(|_| !open);
@@ -122,11 +123,16 @@ impl<F: Fleet> Controller<F> {
         service: &ServiceKey,
         view: &ServiceView,
         rules: &[Rule],
+        waits: bool,
     ) -> BTreeMap<RequestId, Result<Actor, String>> {
         let mut known = BTreeMap::new();
+        if !waits {
+            return known;
+        }
         for (id, request) in &view.requests {
             if let Ok(request @ Request::Approve { plan: Some(_), .. }) = request {
-                known.insert(id.clone(), self.approver((service, id), request, rules).await);
+                let at = view.asked_at.get(id).copied();
+                known.insert(id.clone(), self.approver((service, id, at), request, rules).await);
             }
         }
         known
@@ -134,16 +140,25 @@ impl<F: Fleet> Controller<F> {
 
     async fn approver(
         &self,
-        (service, id): (&ServiceKey, &RequestId),
+        (service, id, at): (&ServiceKey, &RequestId, Option<StoreRevision>),
         request: &Request,
         rules: &[Rule],
     ) -> Result<Actor, String> {
-        let Request::Approve { revision, plan: Some(plan), reason, says, signature, .. } = request else {
+        let Request::Approve { revision, plan: Some(plan), reason, at: signed, says, signature, .. } = request else {
             return Ok(Actor::UNKNOWN);
         };
-        let Some(signature) = signature else {
+        if says.as_deref().is_some_and(|says| !is_name(says)) {
+            return Err("`as` has to be a name of 1 to 100 characters on one line".to_owned());
+        }
+        let members = rules.iter().filter_map(|rule| match rule {
+            Rule::Policy(_, spec) => Some(&spec.members),
+            Rule::Service | Rule::Broken(_) => None,
+        });
+        let members: Vec<_> = members.flatten().collect();
+        let keys: Vec<_> = members.iter().flat_map(|member| member.ssh_keys.iter().cloned()).collect();
+        // Where nobody is known by a key, anybody may sign.
+        let Some(signature) = signature.as_ref().filter(|_| !keys.is_empty()) else {
             let target = ResourceKey::Service(service.clone());
-            let at = self.cache.asked_at(&target, id);
             let key = Key::Request { target, id: id.clone() };
             let name = at.and_then(|at| self.store.author(&key, at));
             return Ok(match name {
@@ -154,14 +169,9 @@ impl<F: Fleet> Controller<F> {
         if signature.len() > LONGEST_SIGNATURE {
             return Err(format!("a signature of {} bytes is none", signature.len()));
         }
-        let members = rules.iter().filter_map(|rule| match rule {
-            Rule::Policy(_, spec) => Some(&spec.members),
-            Rule::Service => None,
-        });
-        let members: Vec<_> = members.flatten().collect();
-        let keys: Vec<_> = members.iter().flat_map(|member| member.ssh_keys.iter().cloned()).collect();
         let reason = reason.as_deref().unwrap_or_default();
-        let subject = Subject { cluster: &self.cluster, service, revision: *revision, plan, reason };
+        let at = signed.ok_or_else(|| "what is signed says when: `at`".to_owned())?;
+        let subject = Subject { cluster: &self.cluster, service, revision: *revision, plan, reason, at };
         let key = signature::signer(&subject.text(), SIGNED_FOR, signature, &keys)
             .await
             .map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use windlass_store::{Key, Write};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
-use crate::commit::json;
+use crate::commit::{ERASED, json};
 use crate::events::{self, News};
 use crate::queue::Next;
 use crate::requests::{self, Standing};
@@ -38,7 +38,15 @@ impl<F: Fleet> Turn<'_, F> {
                 }
             }
             // Neither declared nor owned: only what was said of it is left.
-            None => writes.extend(scene.view.status.as_ref().map(|_| Write::delete(Key::Status(resource.clone())))),
+            None => {
+                writes.extend(scene.view.status.as_ref().map(|_| Write::delete(Key::Status(resource.clone()))));
+                // What waited for an approval, and never came to be.
+                if scene.owned.hosts.is_empty() {
+                    let revisions = scene.view.revisions.keys().take(ERASED);
+                    writes.extend(revisions.map(|number| Write::delete(Key::Revision(self.key.clone(), *number))));
+                    writes.extend(scene.view.owned.as_ref().map(|_| Write::delete(Key::Owned(self.key.clone()))));
+                }
+            }
         }
         writes.extend(requests::ended(&resource, &scene.view.requests));
         writes.extend(controller.events.writes(&controller.store, &resource, now, news).await?);

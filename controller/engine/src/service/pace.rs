@@ -90,6 +90,7 @@ mod tests {
         let service = "default/web".parse().expect("two labels");
         let mut plan = plan(&Inputs {
             proposal: None,
+            gated: false,
             service: &service,
             now: second(0),
             term: 1,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::Span;
+use windlass_crds::approval::Gated;
 use windlass_crds::condition::Reason;
 use windlass_crds::id::{ResourceKey, Sequence};
 use windlass_crds::record::{Owned, Rollout, RolloutState};
@@ -133,6 +134,7 @@ impl<F: Fleet> Turn<'_, F> {
         let mut news: Vec<News> = self.refused.drain(..).map(News::from).collect();
         if !plan.gone {
             news.extend(events::transitions(&before.conditions, &said.conditions));
+            news.extend(plan.owned.gate.as_ref().filter(|_| plan.granted).map(|gate| approved(gate)));
             let left_behind = plan.left_behind.iter().take(LEFT_BEHIND);
             news.extend(left_behind.map(|left| News::new(Reason::HostReplaced, left.to_string())));
         }
@@ -140,6 +142,14 @@ impl<F: Fleet> Turn<'_, F> {
         writes.extend(self.controller.events.writes(&self.controller.store, &resource, *now, news).await?);
         Ok(writes)
     }
+}
+
+/// Who has let in what comes into force now, and why.
+fn approved(gate: &Gated) -> News {
+    let each = gate.approvals.iter().map(|approval| format!("{}: {}", approval.by, approval.reason));
+    let by = each.collect::<Vec<_>>().join("; ");
+    let Gated { revision, author, plan, .. } = gate;
+    News::new(Reason::Approved, format!("revision {revision}, declared by {author}, plan {plan}, was approved by {by}"))
 }
 
 /// The status that is put, as it will be stored.

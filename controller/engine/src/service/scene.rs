@@ -13,7 +13,7 @@ use windlass_crds::request::Request;
 use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
-use windlass_planner::gate::Rule;
+use windlass_planner::gate::{Rule, was_removed};
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_planner::plan::Plan;
 use windlass_sources::ScanMode;
@@ -40,6 +40,8 @@ pub(super) struct Scene {
     pub(super) rules: Vec<Rule>,
     /// What is declared and waits for one; `accepted` is what was in force before, where anything was.
     pub(super) proposed: Option<Proposed>,
+    /// It was being taken off its hosts, and nothing else may come into force yet: that goes on.
+    pub(super) leaves: bool,
     /// Who asks for each approval.
     pub(super) approvers: BTreeMap<RequestId, Result<Actor, String>>,
 }
@@ -87,6 +89,16 @@ impl Scene {
     }
 }
 
+/// The files of what is in force while something else waits.
+fn files_in_force(view: &ServiceView, owned: &Owned) -> Files {
+    let in_force = owned.in_force.as_ref();
+    let record = in_force.and_then(|in_force| view.revisions.get(&in_force.revision));
+    match in_force.zip(record) {
+        Some((in_force, record)) => Files::Release { digest: in_force.release, origin: record.source.clone() },
+        None => Files::AsBefore,
+    }
+}
+
 impl<F: Fleet> Turn<'_, F> {
     /// Reads everything afresh.
     pub(super) async fn scene(&mut self) -> Scene {
@@ -100,7 +112,9 @@ impl<F: Fleet> Turn<'_, F> {
         let declared = view.declared.is_some();
         let Gate { rules, mut accepted } = self.gate(candidate.as_ref(), &owned, &around);
         let asked = view.requests.values().any(|request| matches!(request, Ok(Request::Reconcile | Request::Retry)));
-        let spec = accepted.as_ref().filter(|_| declared).map(|accepted| &accepted.spec);
+        let granted = owned.gate.as_ref().is_some_and(|gate| gate.granted.is_some());
+        let leaves = declared && !rules.is_empty() && !granted && was_removed(&owned, rollout.as_ref());
+        let spec = accepted.as_ref().filter(|_| declared && !leaves).map(|accepted| &accepted.spec);
         let generation = accepted.as_ref().map(|accepted| accepted.generation);
         let mut places = self.places(spec, generation, &owned, Arc::clone(&around)).await;
         let placements = &places.placements;
@@ -118,9 +132,10 @@ impl<F: Fleet> Turn<'_, F> {
             let (found, trouble) = controller.files(self.key, candidate, &view, &self.memory);
             complaint = trouble;
             proposed = self.proposed(&rules, candidate, &view, &found, &around);
-            files = if proposed.is_some() { Files::AsBefore } else { found };
+            files = if proposed.is_some() { files_in_force(&view, &owned) } else { found };
         }
         if proposed.is_some()
+            && !leaves
             && let Some(before) = owned.accepted.clone().filter(|before| accepted.as_ref() != Some(before))
         {
             // It was approved with other files.
@@ -130,6 +145,7 @@ impl<F: Fleet> Turn<'_, F> {
         let placements = &places.placements;
         if declared
             && complaint.is_none()
+            && !leaves
             && !placements.values().any(|(_, placement)| *placement != Placement::Unplaced)
         {
             let spec = accepted.as_ref().map(|accepted| &accepted.spec);
@@ -140,8 +156,8 @@ impl<F: Fleet> Turn<'_, F> {
             );
             complaint = Some(Complaint { reason: Reason::NoHosts, message });
         }
-        let approvers = controller.approvers(self.key, &view, &rules).await;
-        Scene { view, accepted, complaint, owned, rollout, places, files, rules, proposed, approvers }
+        let approvers = controller.approvers(self.key, &view, &rules, proposed.is_some()).await;
+        Scene { view, accepted, complaint, owned, rollout, places, files, rules, proposed, leaves, approvers }
     }
 
     /// Finds the hosts, where they may be others than a moment ago.

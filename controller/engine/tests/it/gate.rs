@@ -9,6 +9,7 @@ use windlass_crds::digest::PlanDigest;
 use windlass_crds::id::RevisionNumber;
 use windlass_crds::request::Request;
 use windlass_crds::status::{ApprovalStatus, condition};
+use windlass_hosts::memory::{Behaviour, Link};
 use windlass_hosts::signature;
 
 use crate::world::{World, resource};
@@ -37,6 +38,7 @@ fn approve(waiting: &ApprovalStatus) -> Request {
         step: None,
         plan: Some(waiting.plan),
         reason: Some("CHG-1".to_owned()),
+        at: None,
         says: None,
         signature: None,
     }
@@ -90,15 +92,20 @@ async fn nothing_comes_into_force_before_it_is_approved_and_what_is_in_force_sta
     assert!(told.contains("has to be approved"), "{told}");
     // Who would switch it off needs an approval for that.
     world.apply_with_rollout("web", OPEN).await?;
-    let third =
-        world.until("another plan", async || waiting(&world).await.is_some_and(|one| one.plan != third.plan)).await;
-    third?;
-    let third = waits(&world, 3, 1).await?;
-    assert_eq!(third.asked_by, ["spec.rollout.approval"]);
-    world.ask(WEB, &approve(&third)).await?;
-    world.settles_at("web", Reason::Converged, 3).await?;
-    world.write("server.py", "print(4)");
+    // It is another revision, though hosts would get the same: nobody has let in what the one before says.
+    let fourth = waits(&world, 4, 1).await?;
+    assert_eq!(
+        (fourth.asked_by.as_slice(), fourth.from),
+        (&["spec.rollout.approval".to_owned()][..], Some(first.revision))
+    );
+    assert_eq!(fourth.fields, ["spec.rollout.approval"]);
+    world.ask(WEB, &approve(&fourth)).await?;
     world.settles_at("web", Reason::Converged, 4).await?;
+    let approved = world.events().await?.into_iter().filter(|(reason, _)| *reason == Reason::Approved);
+    let approved: Vec<String> = approved.map(|(_, why)| why).collect();
+    assert!(approved.iter().any(|why| why.contains("revision 4") && why.contains("CHG-1")), "{approved:?}");
+    world.write("server.py", "print(5)");
+    world.settles_at("web", Reason::Converged, 5).await?;
     world.stop().await
 }
 
@@ -173,6 +180,89 @@ fn policy(people: &str, members: &str) -> String {
     )
 }
 
+/// What was approved and turned out bad is what a retry is about, whatever waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_and_an_undo_are_of_what_is_in_force() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply_with_rollout("web", REQUIRED).await?;
+    world.ask(WEB, &approve(&waits(&world, 1, 1).await?)).await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::exits_at_once(),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print(2)");
+    world.ask(WEB, &approve(&waits(&world, 2, 1).await?)).await?;
+    world.settles("web", Reason::RolledBack).await?;
+    world.write("server.py", "print(3)");
+    waits(&world, 3, 1).await?;
+    assert_eq!(world.status("web").await?.and_then(|status| status.revision), Some(RevisionNumber(2)));
+    world.fleet.choose_behaviours(|_| Behaviour::default());
+    world.ask(WEB, &Request::Retry).await?;
+    world.until("what was approved to run", async || world.revisions("web") == [2]).await?;
+    let from = world.status("web").await?.and_then(|status| status.revision);
+    world.ask(WEB, &Request::Undo { revision: None, from }).await?;
+    world.until("what was before to run", async || world.revisions("web") == [1]).await?;
+    assert_eq!(waiting(&world).await.map(|waiting| waiting.revision.0), Some(3));
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_is_not_put_back_while_something_else_waits() -> anyhow::Result<()> {
+    let world = World::start(&["web1", "web2"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply_with_rollout("web", REQUIRED).await?;
+    world.ask(WEB, &approve(&waits(&world, 1, 1).await?)).await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    world.fleet.set_link("web2", Link::refused());
+    world.delete("web").await?;
+    world.until("it to leave web1", async || world.revisions("web")[0] == 0).await?;
+    world.write("server.py", "print(2)");
+    world.apply_with_rollout("web", REQUIRED).await?;
+    world
+        .until("it to be looked at", async || {
+            let status = world.status("web").await.ok().flatten();
+            let declared = world.store.get(&windlass_store::Key::Declared(resource(WEB))).await.ok().flatten();
+            status
+                .zip(declared)
+                .is_some_and(|(status, declared)| status.observed_generation.0 == declared.mod_revision.0)
+        })
+        .await?;
+    assert_eq!(world.revisions("web"), [0, 1]);
+    world.fleet.set_link("web2", Link::Up);
+    // Taken off there as well, and only then does what was declared since wait for itself.
+    world.until("it to leave web2", async || world.revisions("web") == [0, 0]).await?;
+    let anew = waits(&world, 1, 1).await?;
+    assert_eq!(world.revisions("web"), [0, 0]);
+    world.ask(WEB, &approve(&anew)).await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_came_into_force_leaves_nothing() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply_with_rollout("web", REQUIRED).await?;
+    let first = waits(&world, 1, 1).await?;
+    world.delete("web").await?;
+    world.vanishes("web").await?;
+    world.apply_with_rollout("web", REQUIRED).await?;
+    let again = waits(&world, 1, 1).await?;
+    assert_ne!(first.plan, again.plan);
+    let told = refusal(&world, &approve(&first)).await?;
+    assert!(told.contains("come to be another"), "{told}");
+    // What is too long for a record is answered, and ends.
+    let Request::Approve { revision, step, plan, reason, at, signature, .. } = approve(&again) else { unreachable!() };
+    for (length, why) in [(200, "`as` has to be a name"), (100_000, "a request may have at most")] {
+        let (says, reason, signature) = (Some("x".repeat(length)), reason.clone(), signature.clone());
+        let told = refusal(&world, &Request::Approve { revision, step, plan, reason, at, says, signature }).await?;
+        assert!(told.contains(why), "{told} lacks {why}");
+    }
+    world.stop().await
+}
+
 /// A key pair, and a member who is known by it.
 fn member(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
     let file = folder.join(name);
@@ -186,16 +276,11 @@ fn member(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
 async fn signed(world: &World, waiting: &ApprovalStatus, key: &Path) -> anyhow::Result<Request> {
     let (cluster, service) = (world.store.cluster_id().await?, World::key("web"));
     let ApprovalStatus { revision, plan, .. } = waiting;
-    let text = Subject { cluster: &cluster, service: &service, revision: *revision, plan, reason: "CHG-1" }.text();
+    let at = jiff::Timestamp::now();
+    let text = Subject { cluster: &cluster, service: &service, revision: *revision, plan, reason: "CHG-1", at }.text();
     let Request::Approve { revision, step, plan, reason, says, .. } = approve(waiting) else { unreachable!() };
-    Ok(Request::Approve {
-        revision,
-        step,
-        plan,
-        reason,
-        says,
-        signature: Some(signature::sign(&text, SIGNED_FOR, key).await?),
-    })
+    let signature = Some(signature::sign(&text, SIGNED_FOR, key).await?);
+    Ok(Request::Approve { revision, step, plan, reason, at: Some(at), says, signature })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,11 +295,12 @@ async fn two_people_are_two_keys_where_the_store_knows_nobody() -> anyhow::Resul
     world.apply_with_rollout("web", OPEN).await?;
     let waiting = waits(&world, 1, 2).await?;
     assert!(!waiting.author.is_verified());
-    let Request::Approve { revision, step, plan, says, signature, .. } = signed(&world, &waiting, &ana).await? else {
+    let Request::Approve { revision, step, plan, at, says, signature, .. } = signed(&world, &waiting, &ana).await?
+    else {
         unreachable!()
     };
     let other = Some("CHG-2".to_owned());
-    let forged = Request::Approve { revision, step, plan, says, signature, reason: other };
+    let forged = Request::Approve { revision, step, plan, at, says, signature, reason: other };
     for (request, why) in [
         (approve(&waiting), "nobody knows who asks"),
         (signed(&world, &waiting, &eve).await?, "signed with none of the keys"),

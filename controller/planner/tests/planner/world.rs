@@ -435,6 +435,7 @@ impl World {
         let running = Goal::Run { spec: &self.spec, generation: Generation(1), files };
         decide(&Inputs {
             proposal: None,
+            gated: false,
             service: &service,
             now: self.now,
             term: self.term,

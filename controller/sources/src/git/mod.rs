@@ -56,6 +56,15 @@ const HISTORY: u32 = 32;
 /// After so many fetches what is no longer named is cleared away: each leaves a small pack.
 const TIDY_EVERY: usize = 64;
 
+/// Who has signed a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// What the list of signers calls them.
+    pub name: String,
+    /// The fingerprint of their key: `SHA256:…`.
+    pub key: String,
+}
+
 /// How one commit of a repository stands to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Succession {
@@ -243,11 +252,11 @@ impl Repos {
         Git::reading(&copy).run(&arguments, READ).await.map(drop)
     }
 
-    /// Who has signed a commit, of those who may.
+    /// Who has signed a commit, of those who may, and with which key (its fingerprint).
     ///
     /// # Errors
     /// When it is not signed, or by nobody who may.
-    pub async fn verify(&self, name: &RepoName, commit: &CommitId, allowed: &str) -> Result<String, GitError> {
+    pub async fn verify(&self, name: &RepoName, commit: &CommitId, allowed: &str) -> Result<Signer, GitError> {
         let copy = self.copy_of(name);
         let allowed = command::at_home(allowed)?;
         if let Err(error) = std::fs::metadata(&allowed) {
@@ -261,7 +270,7 @@ impl Repos {
         let key = parts.next().unwrap_or_default();
         let commit = commit.clone();
         match state {
-            "G" if !signer.is_empty() => Ok(signer.to_owned()),
+            "G" if !signer.is_empty() && !key.is_empty() => Ok(Signer { name: signer.to_owned(), key: key.to_owned() }),
             "N" | "" => Err(GitError::Unsigned { commit }),
             "B" => Err(GitError::Signer { commit, why: "the signature does not fit the commit".to_owned() }),
             _ if key.is_empty() => Err(GitError::Signer { commit, why: "the signature cannot be checked".to_owned() }),

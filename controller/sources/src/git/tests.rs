@@ -231,7 +231,9 @@ async fn only_commits_of_allowed_signers_are_taken() {
         world.repos().verify(&name(), commit, signers.to_str().expect("UTF-8")).await
     };
     let good = signed(Some(&ours), "good");
-    assert_eq!(verify(&good).await.expect("signed"), "me@example.com");
+    let signer = verify(&good).await.expect("signed");
+    assert_eq!(signer.name, "me@example.com");
+    assert!(signer.key.starts_with("SHA256:"), "{signer:?}");
     let unsigned = signed(None, "unsigned");
     assert!(matches!(verify(&unsigned).await, Err(GitError::Unsigned { .. })));
     let other = signed(Some(&theirs), "other");

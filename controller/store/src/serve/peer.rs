@@ -176,7 +176,10 @@ impl Caller {
         if allowed {
             return Ok(());
         }
-        Err(denied(peer, &format!("write only below {prefix}/declared/ and {prefix}/requests/, and no Policies")))
+        Err(denied(
+            peer,
+            &format!("write only below {prefix}/declared/ and {prefix}/requests/, but for Policies and ConfigRepos"),
+        ))
     }
 }
 
@@ -194,29 +197,34 @@ fn is_allowed(operation: &Operation, prefix: &Prefix) -> bool {
     }
 }
 
-/// Whether all of some keys are what is declared or asked for, but for Policies: whoever could write those could let in
-/// whatever they have declared.
+/// The kinds that say what others may declare: who could write those could let in whatever they have declared.
+const DECIDING: [&str; 2] = ["configrepos", "policies"];
+
+/// Whether all of some keys are what is declared or asked for, but for what decides over others.
 fn is_declared(keys: &KeyRange, prefix: &Prefix) -> bool {
-    // `0` is what follows `/`.
-    let (first, behind) = (format!("{prefix}/declared/policies/"), format!("{prefix}/declared/policies0"));
-    let touches = match keys {
+    let decides = |kind: &&str| touches(keys, &format!("{prefix}/declared/{kind}"));
+    !DECIDING.iter().any(decides)
+        && ["declared", "requests"].iter().any(|section| lies_in(keys, &format!("{prefix}/{section}")))
+}
+
+/// Whether all of some keys lie below a path. `0` is what follows `/`.
+fn lies_in(keys: &KeyRange, path: &str) -> bool {
+    keys.begin().starts_with(format!("{path}/").as_bytes())
+        && match keys {
+            KeyRange::One(_) => true,
+            KeyRange::Until(_, to) => &**to <= format!("{path}0").as_bytes(),
+            KeyRange::From(_) => false,
+        }
+}
+
+/// Whether some keys may lie below a path.
+fn touches(keys: &KeyRange, path: &str) -> bool {
+    let (first, behind) = (format!("{path}/"), format!("{path}0"));
+    match keys {
         KeyRange::One(key) => key.starts_with(first.as_bytes()),
         KeyRange::Until(from, to) => &**from < behind.as_bytes() && &**to > first.as_bytes(),
         KeyRange::From(from) => &**from < behind.as_bytes(),
-    };
-    !touches
-        && ["declared", "requests"].iter().any(|section| {
-            let begin = format!("{prefix}/{section}/");
-            // The first key behind all that begin so.
-            let end = format!("{prefix}/{section}0");
-            let from = keys.begin();
-            from.starts_with(begin.as_bytes())
-                && match keys {
-                    KeyRange::One(_) => true,
-                    KeyRange::Until(_, to) => &**to <= end.as_bytes(),
-                    KeyRange::From(_) => false,
-                }
-        })
+    }
 }
 
 #[cfg(test)]
@@ -258,6 +266,9 @@ mod tests {
             (Request::Delete(delete("/windlass/declared/policies0", "/windlass/declared/services0")), true),
             (Request::Put(put("/windlass/declared/policies/production")), false),
             (Request::Put(put("/windlass/declared/policies-x/a")), true),
+            (Request::Put(put("/windlass/declared/configrepos/fleet")), false),
+            (Request::Delete(delete("/windlass/declared/a", "/windlass/declared/d")), false),
+            (Request::Put(put("/windlass/requests/configrepos/fleet/1")), true),
             (Request::Delete(delete("/windlass/declared/", "/windlass/declared1")), false),
             (Request::Delete(delete("/windlass/declared/", "/windlass/requests/z")), false),
             (Request::Delete(delete("/windlass/declared/", "\0")), false),
@@ -281,7 +292,7 @@ mod tests {
         let words = [
             "ana may not compact; that is for who runs the store",
             "ana may not keep a lease that somebody else's keys are on",
-            "ana may write only below /windlass/declared/ and /windlass/requests/, and no Policies",
+            "ana may write only below /windlass/declared/ and /windlass/requests/, but for Policies and ConfigRepos",
         ];
         for (told, words) in refusals.iter().zip(words) {
             assert_eq!(told, &format!("etcdserver: permission denied: {words}"));

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use jiff::Timestamp;
 use windlass_crds::approval::{self, SIGNED_FOR, Subject};
 use windlass_crds::digest::PlanDigest;
 use windlass_crds::id::{ResourceKey, RevisionNumber, ServiceKey};
+use windlass_crds::policy::is_name;
 use windlass_crds::request::Request;
 use windlass_crds::status::{ApprovalStatus, ServiceStatus};
 use windlass_hosts::signature;
@@ -32,7 +34,7 @@ use crate::waiting::WaitArgs;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  windlass rollout approve service/web --revision 7 --reason 'CHG-1234'
+  windlass rollout approve service/web --revision 7 --plan 1f2e3d4c5b6a --reason 'CHG-1234'
   windlass rollout approve service/web --revision 7 --reason 'CHG-1234' --sign ~/.ssh/id_ed25519
   windlass rollout approve service/web          The next step of a canary
   windlass rollout approve service/web --wait   Until it runs everywhere, or waits for a person once more")]
@@ -64,7 +66,7 @@ pub(super) async fn run(args: &ApproveArgs, client: &ClientArgs) -> anyhow::Resu
     let inventory = Inventory::read(&store, &selection).await?;
     first_steps::require(&store, &inventory, &selection).await?;
     let told = inventory.get(&key).map(Resource::service_status).unwrap_or_default();
-    let request = match waiting(&told, args.revision) {
+    let request = match waiting(&told, args) {
         None => {
             let error = anyhow!("nothing of {key} waits for approval");
             return Err(hinted(error, format!("`windlass rollout status {key}` follows what is under way")));
@@ -99,16 +101,18 @@ impl Waiting<'_> {
     }
 }
 
-/// What waits: of two things the one that is meant, and where nobody says, what was declared last.
-fn waiting(told: &ServiceStatus, wanted: Option<RevisionNumber>) -> Option<Waiting<'_>> {
+/// What waits: of two things the one that is meant. Who gives a reason, a plan or a key means what was declared.
+fn waiting<'a>(told: &'a ServiceStatus, args: &ApproveArgs) -> Option<Waiting<'a>> {
     let plan = told.approval.as_ref().map(Waiting::Plan);
     let step = || {
         let canary = told.rollout.as_ref()?.canary.as_ref()?;
         canary.waiting_since?;
         Some(Waiting::Step { revision: told.target?, step: canary.step })
     };
-    let meant = |waiting: &Waiting<'_>| wanted.is_none_or(|wanted| wanted == waiting.revision());
-    let all: Vec<Waiting<'_>> = plan.into_iter().chain(step()).collect();
+    let meant = |waiting: &Waiting<'_>| args.revision.is_none_or(|wanted| wanted == waiting.revision());
+    let plans = args.reason.is_some() || args.plan.is_some() || args.sign.is_some();
+    let (first, second) = if plans { (plan, step()) } else { (step(), plan) };
+    let all: Vec<Waiting<'_>> = first.into_iter().chain(second).collect();
     let found = all.iter().position(meant).or(if all.is_empty() { None } else { Some(0) })?;
     all.into_iter().nth(found)
 }
@@ -135,17 +139,19 @@ async fn of_plan(
         return Err(hinted(UsageError("an approval says why".into()), "--reason 'CHG-1234', or one line of your own"));
     };
     approval::check_reason(reason).map_err(|error| UsageError(format!("--reason: {error}")))?;
+    let at = Timestamp::now();
     let signature = match &args.sign {
         None => None,
         Some(key) => {
             let cluster = store.cluster_id().await?;
-            let text = Subject { cluster: &cluster, service, revision, plan: &plan, reason }.text();
+            let text = Subject { cluster: &cluster, service, revision, plan: &plan, reason, at }.text();
             Some(signature::sign(&text, SIGNED_FOR, key).await?)
         }
     };
-    let says = std::env::var("USER").ok().filter(|name| signature.is_none() && !name.is_empty());
+    let says = std::env::var("USER").ok().filter(|name| signature.is_none() && is_name(name));
     output::line(format_args!("revision {revision}, declared by {author}: plan {plan}"))?;
-    Ok(Request::Approve { revision, step: None, plan: Some(plan), reason: Some(reason.clone()), says, signature })
+    let at = signature.as_ref().map(|_| at);
+    Ok(Request::Approve { revision, step: None, plan: Some(plan), reason: Some(reason.clone()), at, says, signature })
 }
 
 /// So many digits of a digest name it.
