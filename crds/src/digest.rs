@@ -97,7 +97,7 @@ macro_rules! digest {
 }
 
 /// The value of one lower-case hexadecimal digit.
-fn nibble(digit: u8) -> Option<u8> {
+pub(crate) fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
@@ -114,7 +114,7 @@ digest! {
     ReleaseDigest
 }
 digest! {
-    /// The SHA-256 of what a declaration would bring about: what somebody approves.
+    /// The SHA-256 of what a declaration would bring about: what somebody approves; or of what a rollout brings where.
     PlanDigest
 }
 digest! {
@@ -131,6 +131,10 @@ digest! {
 digest! {
     /// The SHA-256 of what makes up a payload on its way to a host: its name there.
     PayloadDigest
+}
+digest! {
+    /// The SHA-256 of a record of the audit trail, as it is stored.
+    RecordDigest
 }
 digest! {
     /// The SHA-256 of a revision's unit and environment: of the two digests of their texts, with a blank between.

@@ -522,6 +522,10 @@ number! {
     RevisionNumber
 }
 number! {
+    /// The number of a record in its chain of the audit trail, from 1.
+    RecordNumber
+}
+number! {
     /// The `mod_revision` of a declaration's key when it was read.
     Generation
 }

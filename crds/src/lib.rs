@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod approval;
+pub mod audit;
 pub mod condition;
 pub mod configrepo;
 pub mod digest;

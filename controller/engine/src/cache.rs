@@ -526,7 +526,7 @@ impl State {
                 }
                 Err(error) => tracing::error!(%service, %sequence, %error, "the record of a rollout is damaged"),
             },
-            Key::Event { .. } | Key::Audit { .. } | Key::Control(_) | Key::Unknown(_) => {}
+            Key::Event { .. } | Key::Audit(..) | Key::Control(_) | Key::Unknown(_) => {}
         }
     }
 
@@ -565,7 +565,7 @@ impl State {
                     Arc::make_mut(rollouts).remove(sequence);
                 }
             }
-            Key::Event { .. } | Key::Audit { .. } | Key::Control(_) | Key::Unknown(_) => {}
+            Key::Event { .. } | Key::Audit(..) | Key::Control(_) | Key::Unknown(_) => {}
         }
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use windlass_crds::id::{ResourceKey, RevisionNumber, Sequence, ServiceKey};
+use windlass_crds::audit::{Chain, padded, unpadded};
+use windlass_crds::id::{RecordNumber, ResourceKey, RevisionNumber, Sequence, ServiceKey};
 
 /// The longest id of a request, an event or a record, so that a key stays short enough for a line of a log.
 const ID_LENGTH: usize = 128;
@@ -79,10 +80,6 @@ id! {
 id! {
     /// Which event. The controller chooses it, so that events sort by time.
     EventId
-}
-id! {
-    /// Which line of the audit trail.
-    AuditId
 }
 id! {
     /// The name of a record of the controller's own, below `control/records/`.
@@ -185,11 +182,8 @@ pub enum Key {
         /// Which event.
         id: EventId,
     },
-    /// `audit/<id>`: who did what.
-    Audit {
-        /// Which line.
-        id: AuditId,
-    },
+    /// `audit/<chain>/<number>`: who did what.
+    Audit(Chain, RecordNumber),
     /// `control/…`: the controller's own.
     Control(Control),
     /// Anything else under the prefix.
@@ -257,7 +251,7 @@ impl Key {
             Self::Revision(service, number) => format!("revisions/{service}/{number}"),
             Self::Rollout(service, sequence) => format!("rollouts/{service}/{sequence}"),
             Self::Event { id } => format!("events/{id}"),
-            Self::Audit { id } => format!("audit/{id}"),
+            Self::Audit(chain, number) => format!("audit/{}/{}", chain.path(), padded(*number)),
             Self::Control(control) => control.path(),
             Self::Unknown(path) => return path.0.clone(),
         }
@@ -292,7 +286,10 @@ impl Key {
                 Self::Rollout(service.parse().ok()?, sequence.parse().ok()?)
             }
             "events" => Self::Event { id: rest.parse().ok()? },
-            "audit" => Self::Audit { id: rest.parse().ok()? },
+            "audit" => {
+                let (chain, number) = rest.rsplit_once('/')?;
+                Self::Audit(Chain::from_path(chain).ok()?, unpadded(number).ok()?)
+            }
             "control" => Self::Control(Control::from_path(rest)?),
             _ => return None,
         })
@@ -336,7 +333,11 @@ mod tests {
             (Key::Revision(service(), RevisionNumber(7)), "revisions/default/web/7"),
             (Key::Rollout(service(), Sequence(42)), "rollouts/default/web/42"),
             (Key::Event { id: EventId(id("0190-1")) }, "events/0190-1"),
-            (Key::Audit { id: AuditId(id("0190-2")) }, "audit/0190-2"),
+            (Key::Audit(Chain::Anchors, RecordNumber(12)), "audit/anchors/000000000012"),
+            (
+                Key::Audit(Chain::Resource(ResourceKey::Service(service())), RecordNumber(2)),
+                "audit/services/default/web/000000000002",
+            ),
             (Key::Control(Control::Leader), "control/leader"),
             (Key::Control(Control::SequenceCounter), "control/sequence"),
             (Key::Control(Control::ClusterId), "control/cluster"),
@@ -376,6 +377,10 @@ mod tests {
             b"control/records/",
             b"control/other",
             b"events/a/b",
+            b"audit/anchors/1",
+            b"audit/services/default/web/0000000000012",
+            b"audit/hosts/000000000001",
+            b"audit/000000000001",
             b"\xff\xfe",
             b"declared/services/default/\xc3\x28",
         ] {

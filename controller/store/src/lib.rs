@@ -41,7 +41,7 @@ pub use entry::{Entry, LeaseId, Listing, StoreRevision};
 pub use follow::{Change, FollowError, Follower, Update};
 pub use identity::{IdentityError, LAYOUT_VERSION};
 pub use in_process::{Cut, Gate, InProcess, InProcessError, Passage};
-pub use key::{AuditId, Control, EventId, Key, KeyError, Prefix, RecordName, RequestId, UnknownPath};
+pub use key::{Control, EventId, Key, KeyError, Prefix, RecordName, RequestId, UnknownPath};
 pub use leadership::{LeaderRecord, Leadership, Loss};
 pub use machine::Machine;
 pub use read::ReadError;

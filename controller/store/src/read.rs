@@ -1,6 +1,6 @@
 //! Reads: one key, or everything in a scope at one revision.
 
-use etcd_client::{GetOptions, GetResponse, ResponseHeader};
+use etcd_client::{GetOptions, GetResponse, ResponseHeader, SortOrder, SortTarget};
 
 use crate::call::{CallError, Problem, Repeat};
 use crate::connect::Store;
@@ -65,6 +65,19 @@ impl Position {
     }
 }
 
+/// What is still to be read of a range, and how many keys at a time.
+#[derive(Debug, Clone)]
+struct Rest {
+    range: KeyRange,
+    page: i64,
+}
+
+impl Rest {
+    fn of(range: KeyRange) -> Self {
+        Self { range, page: PAGE }
+    }
+}
+
 impl Store {
     /// Reads one key. One round trip.
     ///
@@ -93,6 +106,30 @@ impl Store {
         Ok(Listing { entries, revision: position.revision })
     }
 
+    /// The last few keys of a scope's first range, the very last first. One round trip.
+    ///
+    /// # Errors
+    /// When the store does not answer within about 5 s, or refuses.
+    pub async fn last(&self, scope: &Scope, count: u32) -> Result<Vec<Entry>, ReadError> {
+        self.some(scope, count, SortOrder::Descend).await
+    }
+
+    /// The first few keys of a scope's first range. One round trip.
+    ///
+    /// # Errors
+    /// When the store does not answer within about 5 s, or refuses.
+    pub async fn first(&self, scope: &Scope, count: u32) -> Result<Vec<Entry>, ReadError> {
+        self.some(scope, count, SortOrder::Ascend).await
+    }
+
+    async fn some(&self, scope: &Scope, count: u32, order: SortOrder) -> Result<Vec<Entry>, ReadError> {
+        let Some(range) = scope.ranges(self.prefix()).into_iter().next() else { return Ok(Vec::new()) };
+        let options =
+            GetOptions::new().with_range(range.end).with_limit(i64::from(count)).with_sort(SortTarget::Key, order);
+        let answer = self.get_raw(&range.start, &options).await.map_err(ReadError::Call)?;
+        Ok(answer.kvs().iter().filter_map(|pair| Entry::new(self.prefix(), pair)).collect())
+    }
+
     /// As [`Store::list`], with all that is known of where the store stood.
     pub(crate) async fn list_at(&self, scope: &Scope) -> Result<(Vec<Entry>, Position), ReadError> {
         for _ in 0..RESTARTS {
@@ -117,6 +154,36 @@ impl Store {
         }
     }
 
+    /// Hands out everything in a scope, sorted by key, a page at a time, so that no more than that is held: all of it at
+    /// one revision, or, where that is compacted while it is being read, the rest as it is by then.
+    ///
+    /// # Errors
+    /// When the store does not answer within about 5 s, or refuses; or the error of `take`.
+    pub async fn each_page<E: From<ReadError>>(
+        &self,
+        scope: &Scope,
+        mut take: impl FnMut(Vec<Entry>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = None;
+        for range in scope.ranges(self.prefix()) {
+            let mut rest = Some(Rest::of(range));
+            while let Some(some) = rest.take() {
+                match self.page(some.clone(), &mut at).await {
+                    Ok((entries, after)) => {
+                        take(entries)?;
+                        rest = after;
+                    }
+                    Err(error) if error.problem == Problem::Compacted && at.is_some() => {
+                        at = None;
+                        rest = Some(some);
+                    }
+                    Err(error) => return Err(ReadError::Call(error).into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one range page by page. The first page of all decides at which revision.
     async fn list_range(
         &self,
@@ -124,30 +191,36 @@ impl Store {
         at: &mut Option<Position>,
         entries: &mut Vec<Entry>,
     ) -> Result<(), CallError> {
-        let mut start = range.start;
-        let mut page = PAGE;
-        loop {
+        let mut rest = Some(Rest::of(range));
+        while let Some(some) = rest {
+            let (page, after) = self.page(some, at).await?;
+            entries.extend(page);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Reads a page of a range, and says what is left of it. The first page of all decides at which revision.
+    async fn page(&self, rest: Rest, at: &mut Option<Position>) -> Result<(Vec<Entry>, Option<Rest>), CallError> {
+        let Rest { range, page } = rest;
+        let mut page = page;
+        let answer = loop {
             let mut options = GetOptions::new().with_range(range.end.clone()).with_limit(page);
             if let Some(position) = at {
                 options = options.with_revision(position.revision.as_etcd());
             }
-            let answer = match self.get_raw(&start, &options).await {
-                Err(error) if error.problem == Problem::AnswerTooLarge && page > 1 => {
-                    page = (page / 8).max(1);
-                    continue;
-                }
-                outcome => outcome?,
-            };
-            at.get_or_insert_with(|| Position::of(answer.header()));
-            entries.extend(answer.kvs().iter().filter_map(|pair| Entry::new(self.prefix(), pair)));
-            match answer.kvs().last() {
-                Some(last) if answer.more() => {
-                    start = last.key().to_owned();
-                    start.push(0);
-                }
-                _ => return Ok(()),
+            match self.get_raw(&range.start, &options).await {
+                Err(error) if error.problem == Problem::AnswerTooLarge && page > 1 => page = (page / 8).max(1),
+                outcome => break outcome?,
             }
-        }
+        };
+        at.get_or_insert_with(|| Position::of(answer.header()));
+        let entries = answer.kvs().iter().filter_map(|pair| Entry::new(self.prefix(), pair)).collect();
+        let rest = answer.kvs().last().filter(|_| answer.more()).map(|last| {
+            let start = [last.key(), b"\0"].concat();
+            Rest { range: KeyRange { start, end: range.end.clone() }, page }
+        });
+        Ok((entries, rest))
     }
 
     /// Where the store stands now, as its quorum knows it. Reads no value, and nothing outside the scope, which

@@ -1,5 +1,6 @@
 //! Scopes: which keys to list or to follow.
 
+use windlass_crds::audit::Chain;
 use windlass_crds::id::{ResourceKey, ServiceKey};
 
 use crate::key::{Key, Prefix};
@@ -123,6 +124,11 @@ impl Scope {
     /// The requests for one resource.
     pub fn requests(target: &ResourceKey) -> Self {
         Self { ranges: vec![KeyRange::below(&format!("requests/{}/", target.path()))] }
+    }
+
+    /// One chain of the audit trail.
+    pub fn chain(chain: &Chain) -> Self {
+        Self { ranges: vec![KeyRange::below(&format!("audit/{}/", chain.path()))] }
     }
 
     /// A single key.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use windlass_crds::audit::Chain;
+use windlass_crds::id::RecordNumber;
 use windlass_store::{ConnectOptions, Key, Scope, Store, Write};
 use windlass_testbed::Etcd;
 
@@ -40,7 +42,7 @@ fn changes_are_told_in_order_and_others_left_out() {
         store.delete_declaration(&host("a")).await?;
         store.declare(&host("b"), b"1".to_vec()).await?;
         let event = Write::put(Key::Event { id: "e".parse()? }, "x");
-        let audit = Write::put(Key::Audit { id: "a".parse()? }, "x");
+        let audit = Write::put(Key::Audit(Chain::Leader, RecordNumber(1)), "x");
         let last = store.commit(&leadership, &[event, audit]).await?;
         // Nothing of the last commit is in the scope, and its revision is reached all the same.
         mirror.until("the last commit", |mirror| mirror.revision >= last).await?;

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::ensure;
-use windlass_store::{Key, MOST_WRITES, Scope, Section, Write};
+use windlass_crds::audit::Chain;
+use windlass_crds::id::RecordNumber;
+use windlass_store::{Entry, Key, MOST_WRITES, ReadError, Scope, Section, Write};
 
 use crate::mirror::Mirror;
 use crate::{check, connect, host, lead, status};
@@ -49,6 +51,36 @@ fn pages_are_of_one_revision_while_writers_write() {
         };
         let (rounds, distinct) = tokio::try_join!(write, read)?;
         ensure!(rounds > 20 && distinct > 1, "the writer wrote {rounds} rounds, {distinct} of them were seen");
+        Ok(())
+    });
+}
+
+/// The ends of a chain are read by themselves, and all of it page by page.
+#[test]
+fn a_chain_is_read_from_either_end_and_in_pages() {
+    check(async |etcd| {
+        const RECORDS: u64 = 1203;
+        let (store, leadership) = lead(&etcd).await?;
+        let (web, other) = (Chain::Resource(host("web")), Chain::Resource(host("web2")));
+        let keys: Vec<Key> = (1..=RECORDS).map(|number| Key::Audit(web.clone(), RecordNumber(number))).collect();
+        for keys in keys.chunks(MOST_WRITES) {
+            let writes: Vec<Write> = keys.iter().map(|key| Write::put(key.clone(), "x")).collect();
+            store.commit(&leadership, &writes).await?;
+        }
+        store.commit(&leadership, &[Write::put(Key::Audit(other, RecordNumber(1)), "y")]).await?;
+        let named = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+        let scope = Scope::chain(&web);
+        ensure!(named(store.last(&scope, 2).await?) == [keys[1202].clone(), keys[1201].clone()]);
+        ensure!(named(store.first(&scope, 2).await?) == keys[..2]);
+        let (mut seen, mut pages) = (Vec::new(), 0);
+        store
+            .each_page(&scope, |entries| {
+                pages += 1;
+                seen.extend(named(entries));
+                Ok::<_, ReadError>(())
+            })
+            .await?;
+        ensure!(seen == keys && pages > 1, "{} in {pages} pages", seen.len());
         Ok(())
     });
 }

@@ -1,0 +1,141 @@
+//! How a declaration was changed, as the trail tells it: by field, without values that may be somebody's secret, and
+//! never more than fits into a record.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fields::{self, FieldChange};
+
+/// So many fields are told of one change; a declaration has fewer, but for those with a long environment.
+pub const MOST: usize = 100;
+
+/// So many bytes of a value are told, as JSON.
+const LONGEST: usize = 512;
+
+/// A field that was changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// `spec.rollout.maxUnavailable`.
+    pub path: String,
+    /// What it was; nothing where it was not there, or is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<Value>,
+    /// What it has become; nothing where it went, or is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Value>,
+    /// What was done to a value that is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<Hidden>,
+}
+
+/// What was done to a value that is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hidden {
+    /// It was not there.
+    Set,
+    /// It was another one.
+    Changed,
+    /// It is not there any more.
+    Removed,
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Set => "set",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        })
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, old, new, hidden } = self;
+        if let Some(hidden) = hidden {
+            return write!(out, "{path}: {hidden}");
+        }
+        let told = |value: &Option<Value>| value.as_ref().map_or_else(|| "(none)".to_owned(), ToString::to_string);
+        write!(out, "{path}: {} -> {}", told(old), told(new))
+    }
+}
+
+/// How one thing became another, and how many more fields differ than are told.
+pub fn edits(before: &Value, after: &Value) -> (Vec<Edit>, usize) {
+    let mut changes = fields::changes(before, after);
+    let more = changes.len().saturating_sub(MOST);
+    changes.truncate(MOST);
+    (changes.into_iter().map(edit).collect(), more)
+}
+
+/// Whether the values of a field may be secrets that somebody wrote where none belong.
+fn is_hidden(path: &str) -> bool {
+    path.split('.').any(|part| part == "env")
+}
+
+fn edit(FieldChange { path, before, after }: FieldChange) -> Edit {
+    if is_hidden(&path) {
+        let hidden = match (&before, &after) {
+            (None, _) => Hidden::Set,
+            (Some(_), Some(_)) => Hidden::Changed,
+            (Some(_), None) => Hidden::Removed,
+        };
+        return Edit { path, old: None, new: None, hidden: Some(hidden) };
+    }
+    Edit { path, old: before.map(cut), new: after.map(cut), hidden: None }
+}
+
+/// A value, or that it is long.
+fn cut(value: Value) -> Value {
+    let length = value.to_string().len();
+    if length <= LONGEST { value } else { Value::String(format!("({length} bytes)")) }
+}
+
+/// The beginning of a text that somebody else wrote, in so many bytes.
+pub(crate) fn beginning(text: &str, bytes: usize) -> String {
+    let end = text.floor_char_boundary(bytes);
+    if end == text.len() { text.to_owned() } else { format!("{}…", &text[..end]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_of_the_environment_are_not_told() {
+        let before = json!({"spec": {"runtime": {"env": {"A": "s3cret-one", "B": "s3cret-two"}, "args": ["x"]}}});
+        let after = json!({"spec": {"runtime": {"env": {"A": "s3cret-new", "C": "s3cret-too"}, "args": ["y"]}}});
+        let (told, more) = edits(&before, &after);
+        let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"spec.runtime.args: ["x"] -> ["y"]"#,
+                "spec.runtime.env.A: changed",
+                "spec.runtime.env.B: removed",
+                "spec.runtime.env.C: set",
+            ]
+        );
+        assert_eq!(more, 0);
+        let json = serde_json::to_string(&told).expect("JSON");
+        assert!(!json.contains("s3cret"), "{json}");
+        assert_eq!(serde_json::from_str::<Vec<Edit>>(&json).expect(&json), told);
+    }
+
+    #[test]
+    fn what_is_long_or_much_is_bounded() {
+        let many: serde_json::Map<String, Value> =
+            (0..500).map(|number| (format!("f{number}"), "x".repeat(5000).into())).collect();
+        let (told, more) = edits(&Value::Null, &Value::Object(many));
+        assert_eq!((told.len(), more), (MOST, 400));
+        assert!(serde_json::to_vec(&told).expect("JSON").len() < 16_384);
+        assert_eq!(beginning("prédictor", 3), "pr…");
+        assert_eq!(beginning("abc", 3), "abc");
+    }
+}
