@@ -101,7 +101,7 @@ pub struct Standing {
     pub generation: Generation,
     /// How it stands.
     pub state: DeclaredState,
-    /// The record that last told what is in force, where one did.
+    /// The record that holds all of what is in force, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<RecordNumber>,
 }

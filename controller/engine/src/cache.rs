@@ -27,6 +27,9 @@ use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
 use crate::census::Census;
 use crate::removals::Tally;
 
+/// So many deletions are remembered; beyond that nobody is named who deleted what is still being taken down.
+const MOST_DELETED: usize = 4096;
+
 /// A value, and when it was last put.
 #[derive(Debug, Clone)]
 pub struct Stored<T> {
@@ -59,6 +62,8 @@ pub struct State {
     owned: BTreeMap<ServiceKey, Stored<Arc<Owned>>>,
     revisions: BTreeMap<ServiceKey, Arc<BTreeMap<RevisionNumber, Revision>>>,
     rollouts: BTreeMap<ServiceKey, Arc<Rollouts>>,
+    /// When declarations were deleted of which something is left to be done.
+    deleted: BTreeMap<ResourceKey, StoreRevision>,
     revision: StoreRevision,
     /// What is said of ConfigRepos, and what each owns by that.
     repos: BTreeMap<RepoName, Repo>,
@@ -225,7 +230,7 @@ impl Cache {
                 for change in changes {
                     match change {
                         Change::Put(entry) => state.put(entry, &mut touched),
-                        Change::Deleted { key, .. } => state.delete(&key, &mut touched),
+                        Change::Deleted { key, revision } => state.delete(&key, revision, &mut touched),
                     }
                 }
                 (touched, revision)
@@ -302,6 +307,16 @@ impl Cache {
         let owns = |repo: &Repo| changed.iter().any(|key| repo.owned.contains(key));
         let owners = state.repos.iter().filter(|(_, repo)| owns(repo));
         owners.map(|(name, _)| ResourceKey::ConfigRepo(name.clone())).collect()
+    }
+
+    /// When something was asked of a resource.
+    pub fn asked_at(&self, key: &ResourceKey, id: &RequestId) -> Option<StoreRevision> {
+        self.lock().requests.get(key)?.get(id).map(|asked| asked.at)
+    }
+
+    /// When the declaration of a resource was deleted, where that was seen.
+    pub fn deleted(&self, key: &ResourceKey) -> Option<StoreRevision> {
+        self.lock().deleted.get(key).copied()
     }
 
     /// Whether anything is asked of a resource.
@@ -485,6 +500,7 @@ impl State {
                     self.redeclared(&resource);
                 }
                 self.declared.insert(resource.clone(), Read { parsed, at, changed });
+                self.deleted.remove(&resource);
                 touched.insert(resource);
             }
             Key::Request { target, id } => {
@@ -530,10 +546,15 @@ impl State {
         }
     }
 
-    fn delete(&mut self, key: &Key, touched: &mut BTreeSet<ResourceKey>) {
+    fn delete(&mut self, key: &Key, at: StoreRevision, touched: &mut BTreeSet<ResourceKey>) {
         match key {
             Key::Declared(resource) => {
                 self.declared.remove(resource);
+                // Of what nothing is left nobody asks any more: so few that are still worked on are here.
+                if self.deleted.len() >= MOST_DELETED {
+                    self.deleted.clear();
+                }
+                self.deleted.insert(resource.clone(), at);
                 self.redeclared(resource);
                 touched.insert(resource.clone());
             }

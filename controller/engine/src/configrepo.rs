@@ -20,6 +20,7 @@ use windlass_planner::configrepo::{Cause, Inputs, MOST_DELETES, Plan, Stored, Wa
 use windlass_sources::git::{Commit, GitError, Remote, Signer, Succession, Tip};
 use windlass_store::{Expectation, Key, MOST_WRITES, Write};
 
+use crate::audit;
 use crate::backoff;
 use crate::cache::{Read, ResourceView};
 use crate::checkpoint::{Checkpoint, reached};
@@ -83,12 +84,20 @@ impl Memory {
 
     /// Who has declared something, where the commit says just that.
     pub fn author(&self, repo: &RepoName, declared: &Declaration) -> Option<Actor> {
-        let Taken { commit, signer, rewritten, .. } = self.taken.as_ref()?;
-        commit.declarations.get(&declared.key()).filter(|wanted| wanted.declaration == *declared)?;
+        let taken = self.taken.as_ref()?;
+        let wanted = taken.commit.declarations.get(&declared.key());
+        wanted.filter(|wanted| wanted.declaration == *declared).map(|_| taken.actor(repo))
+    }
+}
+
+impl Taken {
+    /// Whose it is.
+    fn actor(&self, repo: &RepoName) -> Actor {
+        let Self { commit, signer, rewritten, .. } = self;
         // Whoever leads a branch back to an older commit is not who has signed that.
         let signer = signer.clone().filter(|_| !rewritten);
         let (signer, key) = signer.map(|Signer { name, key }| (name, key)).unzip();
-        Some(Actor::Git { repo: repo.clone(), commit: commit.id.clone(), author: commit.author.clone(), signer, key })
+        Actor::Git { repo: repo.clone(), commit: commit.id.clone(), author: commit.author.clone(), signer, key }
     }
 }
 
@@ -418,7 +427,7 @@ impl<F: Fleet> Turn<'_, F> {
             prune: spec.prune,
         };
         let plan = plan(&inputs);
-        if !self.announce(&plan, &before).await? || !self.write(&plan, commit, &around.declared).await? {
+        if !self.announce(&plan, &before).await? || !self.write(&plan, taken, &around.declared).await? {
             return Ok(None);
         }
         if before.applied.as_ref() != Some(&commit.id)
@@ -469,9 +478,10 @@ impl<F: Fleet> Turn<'_, F> {
     async fn write(
         &self,
         plan: &Plan,
-        commit: &Commit,
+        taken: &Taken,
         stored: &BTreeMap<ResourceKey, Read>,
     ) -> Result<bool, ReconcileError> {
+        let commit = &taken.commit;
         let expected = |key: &ResourceKey| stored.get(key).map_or(Expectation::Absent, |read| Expectation::At(read.at));
         let mut told = 0;
         let mut batch: Vec<Write> = Vec::new();
@@ -496,7 +506,7 @@ impl<F: Fleet> Turn<'_, F> {
                 windlass_store::Act::Delete => 0,
             };
             if batch.len() >= AT_ONCE || bytes + size > BYTES_AT_ONCE {
-                if !self.flush(&mut batch, &mut happened).await? {
+                if !self.flush(&mut batch, &mut happened, taken).await? {
                     return Ok(false);
                 }
                 bytes = 0;
@@ -511,18 +521,19 @@ impl<F: Fleet> Turn<'_, F> {
                 "what is declared in git was written"
             );
         }
-        if !self.flush(&mut batch, &mut happened).await? {
+        if !self.flush(&mut batch, &mut happened, taken).await? {
             return Ok(false);
         }
         // All of them at one moment, so that the brake sees how many they are.
         batch.extend(deletes);
-        self.flush(&mut batch, &mut happened).await
+        self.flush(&mut batch, &mut happened, taken).await
     }
 
     async fn flush(
         &self,
         batch: &mut Vec<Write>,
         happened: &mut Vec<(ResourceKey, News)>,
+        taken: &Taken,
     ) -> Result<bool, ReconcileError> {
         if batch.is_empty() {
             return Ok(true);
@@ -536,6 +547,11 @@ impl<F: Fleet> Turn<'_, F> {
             writes.extend(controller.events.writes(&controller.store, &key, controller.now(), vec![news]).await?);
         }
         let revision = controller.commit(&writes).await?;
+        let deleted = writes.iter().filter_map(|write| match (&write.key, &write.act) {
+            (Key::Declared(key), windlass_store::Act::Delete) => Some(key),
+            _ => None,
+        });
+        controller.repos.note_deleted(deleted, revision, &taken.actor(self.name));
         controller.reach(revision).await;
         reached(Checkpoint::DeclarationsWritten);
         Ok(true)
@@ -625,6 +641,8 @@ impl<F: Fleet> Turn<'_, F> {
         status.observed_generation = self.generation;
         status.conditions = conditions(findings, self.generation, &before.conditions, now);
         let refused: Vec<Refused> = requests::refusals(&self.key, standing, &self.view.requests);
+        let told =
+            audit::asked(&self.view.requests, refused.iter(), &controller.askers(&self.key, self.view.requests.keys()));
         let mut happened: Vec<News> = refused.into_iter().map(News::from).chain(news).collect();
         let mut writes = Vec::new();
         let bytes = json(&status);
@@ -644,7 +662,9 @@ impl<F: Fleet> Turn<'_, F> {
             return Ok(());
         }
         writes.extend(controller.events.writes(&controller.store, &self.key, now, happened).await?);
-        let revision = controller.commit(&writes).await?;
+        let mut telling = controller.tell_plain(&self.key, self.view.declared.as_ref()).await?;
+        telling.entries.extend(told);
+        let revision = controller.commit_telling(None, writes, telling).await?;
         controller.reach(revision).await;
         Ok(())
     }

@@ -16,6 +16,7 @@ use windlass_planner::input::{Health, HostView};
 use windlass_sources::{Release, Sources};
 use windlass_store::{CommitError, Draw, Leadership, Store, StoreRevision, Write};
 
+use crate::audit::{AuditOptions, Trail};
 use crate::cache::Cache;
 use crate::complaints::Complaints;
 use crate::contacts::Contacts;
@@ -67,6 +68,8 @@ pub struct Controller<F> {
     pub queue: Arc<Queue>,
     /// What happened.
     pub events: Events,
+    /// Who did what, for as long as it is kept.
+    pub audit: Trail,
     /// What is counted and timed.
     pub metrics: Arc<Metrics>,
     /// What went wrong last time.
@@ -95,6 +98,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The machine that this runs on.
     pub machine: MachineId,
+    /// What the controller calls itself among others.
+    pub name: String,
 }
 
 /// What is remembered of a Service between two reconciles. Losing it costs time, never correctness.
@@ -159,6 +164,8 @@ pub struct Parts<F> {
     pub metrics: Arc<Metrics>,
     /// Which ConfigRepos a webhook has called.
     pub hooks: Arc<Hooks>,
+    /// How the audit trail is written.
+    pub audit: AuditOptions,
     /// What time it is.
     pub clock: Clock,
 }
@@ -182,9 +189,10 @@ impl<F: Fleet> Controller<F> {
     }
 
     fn with(parts: Parts<F>, leadership: Option<Leadership>, term: u64) -> Self {
-        let Parts { store, cache, fleet, sources, identity, queue, metrics, hooks, clock } = parts;
+        let Parts { store, cache, fleet, sources, identity, queue, metrics, hooks, audit, clock } = parts;
         Self {
             events: Events::default(),
+            audit: Trail::new(audit, identity.name, identity.cluster.clone(), term),
             metrics,
             complaints: Complaints::default(),
             store,

@@ -18,6 +18,7 @@ use windlass_crds::step::{ContactError, StepError};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Scrutiny};
 use windlass_store::{Key, Write};
 
+use crate::audit;
 use crate::cache::{Read, ResourceView};
 use crate::commit::json;
 use crate::controller::Controller;
@@ -254,13 +255,14 @@ async fn say<F: Fleet, S: Said>(
     status: impl FnOnce(&S, Vec<Condition>) -> S,
     generation: Generation,
 ) -> Result<(), ReconcileError> {
-    let ResourceView { status: stored, requests, .. } = view;
+    let ResourceView { declared, status: stored, requests } = view;
     let News { findings, refused } = news;
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
     let now = controller.now();
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
     let bytes = json(&said);
     let mut writes = Vec::new();
+    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys()));
     let mut happened: Vec<_> = refused.into_iter().map(events::News::from).collect();
     if stored.is_none_or(|stored| stored.value != bytes) {
         happened.extend(events::transitions(before.conditions(), said.conditions()));
@@ -271,7 +273,9 @@ async fn say<F: Fleet, S: Said>(
         return Ok(());
     }
     writes.extend(controller.events.writes(&controller.store, key, now, happened).await?);
-    let revision = controller.commit(&writes).await?;
+    let mut telling = controller.tell_plain(key, declared.as_ref()).await?;
+    telling.entries.extend(told);
+    let revision = controller.commit_telling(None, writes, telling).await?;
     controller.reach(revision).await;
     Ok(())
 }
@@ -284,10 +288,14 @@ pub(crate) async fn erase<F: Fleet>(
     let ResourceView { status: stored, requests, .. } = bounded(controller.cache.resource(key));
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     writes.extend(requests::ended(key, &requests));
-    let refused = requests::refusals(key, Standing::Absent, &requests).into_iter().map(events::News::from);
-    writes.extend(controller.events.writes(&controller.store, key, controller.now(), refused.collect()).await?);
+    let refused = requests::refusals(key, Standing::Absent, &requests);
+    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys()));
+    let news = refused.into_iter().map(events::News::from).collect();
+    writes.extend(controller.events.writes(&controller.store, key, controller.now(), news).await?);
     if !writes.is_empty() {
-        let revision = controller.commit(&writes).await?;
+        let mut telling = controller.tell_plain(key, None).await?;
+        telling.entries.extend(told);
+        let revision = controller.commit_telling(None, writes, telling).await?;
         controller.reach(revision).await;
     }
     Ok(Next::Never)

@@ -3,6 +3,7 @@
 //! **Invariants:** decisions are the planner's, and are recorded before they are acted on; every write to the store
 //! holds only while this controller leads; an idle controller writes nothing but its lease.
 
+pub mod audit;
 pub mod backoff;
 pub mod cache;
 pub mod census;

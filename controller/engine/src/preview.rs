@@ -15,6 +15,7 @@ use windlass_planner::plan::Plan;
 use windlass_sources::{ContentsError, Sources};
 use windlass_store::{Change, Entry, IdentityError, Key, ReadError, Scope, Store, StoreRevision, Update};
 
+use crate::audit::{AuditOptions, RETENTION, SigningKey};
 use crate::cache::Cache;
 use crate::controller::{Controller, Identity, Parts};
 use crate::metrics::Metrics;
@@ -160,10 +161,12 @@ pub async fn preview<F: Fleet>(
             cache: Arc::clone(&cache),
             fleet: Arc::clone(&fleet),
             sources: Sources::open(directory)?,
-            identity: Identity { cluster: cluster.clone(), machine: machine.clone() },
+            identity: Identity { cluster: cluster.clone(), machine: machine.clone(), name: "preview".to_owned() },
             queue: Arc::new(Queue::default()),
             metrics: Arc::new(Metrics::default()),
             hooks: Arc::default(),
+            // Who only looks tells nothing.
+            audit: AuditOptions { key: SigningKey::from_seed([0; 32]), retention: RETENTION },
             clock: Arc::new(Timestamp::now),
         };
         let term = active.map_or(0, |rollout| rollout.value.term);

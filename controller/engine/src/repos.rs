@@ -6,15 +6,21 @@ use std::sync::{Mutex, MutexGuard};
 use windlass_crds::actor::Actor;
 use windlass_crds::configrepo::CommitId;
 use windlass_crds::document::Declaration;
-use windlass_crds::id::RepoName;
+use windlass_crds::id::{RepoName, ResourceKey};
+use windlass_store::StoreRevision;
 
 use crate::backoff::Jitter;
 use crate::configrepo::Memory;
+
+/// So many deletions are remembered until they are told: as many as are made at once, many times over.
+const MOST_DELETED: usize = 4096;
 
 /// What is remembered of each ConfigRepo. Losing it costs time, never correctness.
 #[derive(Debug, Default)]
 pub struct RepoMemories {
     memories: Mutex<BTreeMap<RepoName, Memory>>,
+    /// What was deleted since no file declares it any more: at which revision, and whose commit that was.
+    deleted: Mutex<BTreeMap<ResourceKey, (StoreRevision, Actor)>>,
     /// Tells intervals apart.
     pub jitter: Jitter,
 }
@@ -43,6 +49,21 @@ impl RepoMemories {
     /// repository's is not.
     pub fn author(&self, name: &RepoName, declared: &Declaration) -> Option<Actor> {
         self.lock().get(name).and_then(|memory| memory.author(name, declared))
+    }
+
+    /// Remembers whose commit it was that deleted these.
+    pub fn note_deleted<'a>(&self, keys: impl Iterator<Item = &'a ResourceKey>, at: StoreRevision, by: &Actor) {
+        let mut deleted = self.deleted.lock().expect("no panic happens under this lock");
+        if deleted.len() >= MOST_DELETED {
+            deleted.clear();
+        }
+        deleted.extend(keys.map(|key| (key.clone(), (at, by.clone()))));
+    }
+
+    /// Whose commit it was that deleted a declaration at a revision, where it was one's.
+    pub fn deleter(&self, resource: &ResourceKey, at: StoreRevision) -> Option<Actor> {
+        let deleted = self.deleted.lock().expect("no panic happens under this lock");
+        deleted.get(resource).filter(|(when, _)| *when == at).map(|(_, by)| by.clone())
     }
 
     /// The commit of one that is in force, where that is known.

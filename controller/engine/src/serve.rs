@@ -21,6 +21,7 @@ use windlass_store::{
     Problem, Scope, Store, Update,
 };
 
+use crate::audit::{AuditOptions, KeyError, SigningKey};
 use crate::cache::Cache;
 use crate::controller::{Clock, Controller, Identity, Parts};
 use crate::goal::chain;
@@ -52,8 +53,10 @@ pub struct ServeOptions {
     pub store: ConnectOptions,
     /// Who wrote what is in it.
     pub authors: Authors,
-    /// Where files are kept.
+    /// Where files are kept, and the key that signs the audit trail.
     pub data_dir: PathBuf,
+    /// How long the audit trail is kept.
+    pub audit_retention: Duration,
     /// Where `/healthz` and its like are answered.
     pub listen: SocketAddr,
     /// What the controller calls itself among others.
@@ -81,6 +84,9 @@ pub enum ServeError {
         #[source]
         error: std::io::Error,
     },
+    /// The audit trail cannot be signed.
+    #[error("cannot sign the audit trail")]
+    AuditKey(#[from] KeyError),
     /// This machine has no id.
     #[error("/etc/machine-id cannot be read; systemd-machine-id-setup makes one")]
     Machine,
@@ -109,6 +115,7 @@ pub async fn serve<F: Fleet>(
     let sources = Sources::open(&options.data_dir)
         .map_err(|error| ServeError::Data { directory: options.data_dir.clone(), error })?;
     let machine = machine_id().ok_or(ServeError::Machine)?;
+    let audit = AuditOptions { key: SigningKey::of(&options.data_dir)?, retention: options.audit_retention };
     let health = Arc::new(Health::default());
     let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
     let metrics = Arc::new(Metrics::default());
@@ -126,7 +133,7 @@ pub async fn serve<F: Fleet>(
     tasks.spawn(answer(listener, Arc::new(told)));
     tracing::info!(address = %address, "listening");
     let clock: Clock = Arc::new(Timestamp::now);
-    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, clock };
+    let shared = Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, audit, clock };
     let ended = match connect(&options.store, &shared.health, &shutdown).await {
         Ok(Some(store)) => {
             terms(store.knowing(options.authors), &options.identity, &shared, &shutdown, &mut tasks).await
@@ -151,6 +158,8 @@ pub struct Tenant<F> {
     pub machine: MachineId,
     /// What it calls itself among others.
     pub name: String,
+    /// How it writes the audit trail.
+    pub audit: AuditOptions,
     /// What time it is there.
     pub clock: Clock,
 }
@@ -160,7 +169,7 @@ pub struct Tenant<F> {
 /// # Errors
 /// When the store will never have it.
 pub async fn serve_within<F: Fleet>(tenant: Tenant<F>, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let Tenant { store, fleet, sources, machine, name, clock } = tenant;
+    let Tenant { store, fleet, sources, machine, name, audit, clock } = tenant;
     let shared = Shared {
         fleet,
         sources,
@@ -170,6 +179,7 @@ pub async fn serve_within<F: Fleet>(tenant: Tenant<F>, shutdown: CancellationTok
         queue: Arc::default(),
         metrics: Arc::default(),
         hooks: Arc::default(),
+        audit,
         clock,
     };
     let mut tasks = JoinSet::new();
@@ -188,6 +198,7 @@ struct Shared<F> {
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
     hooks: Arc<Hooks>,
+    audit: AuditOptions,
     clock: Clock,
 }
 
@@ -199,12 +210,12 @@ async fn terms<F: Fleet>(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ServeError> {
-    let Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, clock } = shared;
+    let Shared { fleet, sources, machine, health, cache, queue, metrics, hooks, audit, clock } = shared;
     let counted = Arc::clone(metrics);
     let store = store.reporting_to(Arc::new(move |report| counted.called(report)));
     let cluster = store.cluster_id().await?;
     tasks.spawn(follow(store.clone(), Arc::clone(cache), Arc::clone(queue), Arc::clone(health)));
-    let identity = Identity { cluster, machine: machine.clone() };
+    let identity = Identity { cluster, machine: machine.clone(), name: name.to_owned() };
     loop {
         let campaign = store.campaign(name, LEADERSHIP_TTL);
         let leadership = tokio::select! {
@@ -220,6 +231,7 @@ async fn terms<F: Fleet>(
             queue: Arc::clone(queue),
             metrics: Arc::clone(metrics),
             hooks: Arc::clone(hooks),
+            audit: audit.clone(),
             clock: Arc::clone(clock),
         };
         if lead(parts, leadership, health, shutdown).await {
@@ -338,6 +350,8 @@ async fn lead<F: Fleet>(
     let mut workers = JoinSet::new();
     workers.spawn(work(Arc::clone(&controller), Arc::clone(health), stop.clone()));
     workers.spawn(clear_away(Arc::clone(&controller), stop.clone()));
+    let (anchoring, stopped) = (Arc::clone(&controller), stop.clone());
+    workers.spawn(async move { anchoring.keep_anchored(&stopped).await });
     let stopped = tokio::select! {
         loss = controller.leadership().lost() => {
             tracing::warn!(%loss, "no longer leading; another controller takes over");
@@ -352,6 +366,9 @@ async fn lead<F: Fleet>(
     }
     workers.shutdown().await;
     queue.clear();
+    if stopped {
+        controller.anchor_the_rest().await;
+    }
     if stopped && let Err(error) = controller.leadership().resign().await {
         tracing::warn!(error = chain(&error), "could not give up the leadership; it ends by itself");
     }

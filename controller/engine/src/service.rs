@@ -40,7 +40,7 @@ use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
 use windlass_planner::verdict::confirm_within;
-use windlass_store::{CommitError, SequenceError, StoreRevision, WriteError};
+use windlass_store::{CommitError, ReadError, SequenceError, StoreRevision, WriteError};
 
 pub use self::foreseen::{Foreseen, foresee};
 pub use self::nonsense::stalled;
@@ -101,6 +101,9 @@ pub enum ReconcileError {
     /// No number could be drawn for a rollout.
     #[error("cannot draw a sequence")]
     Sequence(#[from] SequenceError),
+    /// The store does not say how far the audit trail has come, and nothing is done that is not told.
+    #[error("cannot read the audit trail")]
+    Audit(#[source] ReadError),
 }
 
 /// What came back from a host, or from a source.

@@ -1,6 +1,6 @@
 //! What a record tells: who did what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -155,15 +155,24 @@ pub enum What {
 pub struct Wrong {
     /// Why it was refused.
     pub reason: Reason,
-    /// Where; empty where it is the document as a whole.
+    /// Which field; or which line, as `line 3 column 7`, where the document cannot be read; empty where it is all of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
 impl From<&Problem> for Wrong {
     fn from(problem: &Problem) -> Self {
-        Self { reason: problem.reason, field: problem.field.clone() }
+        let place = || line(&problem.message).map(ToOwned::to_owned).unwrap_or_default();
+        let field = Some(&problem.field).filter(|field| !field.is_empty()).cloned();
+        Self { reason: problem.reason, field: field.unwrap_or_else(place) }
     }
+}
+
+/// `line 3 column 7` at the beginning of what is said of a document that cannot be read.
+fn line(message: &str) -> Option<&str> {
+    let (place, _) = message.strip_prefix("error: ").unwrap_or(message).split_once(':')?;
+    let plain = |byte: u8| byte.is_ascii_digit() || b" column".contains(&byte);
+    place.strip_prefix("line ").filter(|rest| rest.bytes().all(plain)).map(|_| place)
 }
 
 /// What became of a host in a rollout.
@@ -207,13 +216,12 @@ impl Outcome {
 }
 
 impl What {
-    /// How a rollout ended on each of the hosts that it was for.
-    pub fn ended<'a>(rollout: &'a Rollout, placed: impl Iterator<Item = &'a HostId>) -> Self {
-        let mut hosts: BTreeMap<HostId, HostOutcome> = BTreeMap::new();
-        let told = placed.chain(&rollout.touched).chain(rollout.verdicts.keys()).chain(rollout.failures.keys());
-        for host in told {
-            hosts.entry(host.clone()).or_insert_with(|| outcome(rollout, host));
-        }
+    /// How a rollout ended on each of the hosts that it was for; `ready` are those that are where they should be.
+    pub fn ended(rollout: &Rollout, placed: &BTreeSet<&HostId>, ready: &BTreeSet<&HostId>) -> Self {
+        let named = rollout.touched.iter().chain(rollout.verdicts.keys()).chain(rollout.failures.keys());
+        let all: BTreeSet<&HostId> = placed.iter().copied().chain(named).collect();
+        let told = |host: &HostId| (host.clone(), outcome(rollout, host, ready.contains(host)));
+        let mut hosts: BTreeMap<HostId, HostOutcome> = all.into_iter().map(told).collect();
         let more = hosts.len().saturating_sub(MOST_HOSTS);
         if more > 0 {
             // Those that are well are the least to be missed.
@@ -221,7 +229,7 @@ impl What {
             let mut ids: Vec<HostId> = hosts.keys().cloned().collect();
             ids.sort_by_key(|id| dull(hosts[id].outcome));
             ids.truncate(MOST_HOSTS);
-            let kept: std::collections::BTreeSet<HostId> = ids.into_iter().collect();
+            let kept: BTreeSet<HostId> = ids.into_iter().collect();
             hosts.retain(|id, _| kept.contains(id));
         }
         Self::Ended { sequence: rollout.sequence, state: rollout.state, hosts, more }
@@ -238,12 +246,13 @@ impl What {
     }
 }
 
-fn outcome(rollout: &Rollout, host: &HostId) -> HostOutcome {
+fn outcome(rollout: &Rollout, host: &HostId, is_ready: bool) -> HostOutcome {
     let with = |outcome, why: Option<&str>| HostOutcome { outcome, why: why.map(|why| beginning(why, SENTENCE)) };
     match (rollout.verdicts.get(host), rollout.failures.get(host)) {
         (Some(Verdict::Unhealthy { evidence }), _) => with(Outcome::Unhealthy, Some(&evidence.summary)),
         (_, Some(failure)) => with(Outcome::Failed, Some(&format!("{}: {}", failure.step, failure.error))),
         (Some(Verdict::Healthy), None) => with(Outcome::Healthy, None),
+        (None, None) if rollout.touched.contains(host) && is_ready => with(Outcome::Healthy, None),
         (None, None) if rollout.touched.contains(host) => with(Outcome::Switched, None),
         (None, None) => with(Outcome::Untouched, None),
     }
@@ -371,22 +380,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_is_told_by_its_place_alone() {
+        for (field, message, expected) in [
+            ("spec.network.port", "line 3 column 4: no", "spec.network.port"),
+            ("", "error: line 11 column 19: unknown variant `s3cret`\n --> 11", "line 11 column 19"),
+            ("", "line 2: a second document", "line 2"),
+            ("", "line s3cret: no", ""),
+            ("", "not UTF-8 from byte 3 on", ""),
+        ] {
+            let problem = Problem::invalid(field, message);
+            assert_eq!(Wrong::from(&problem).field, expected, "{message}");
+        }
+    }
+
+    #[test]
     fn each_host_has_its_outcome() {
         let mut rollout =
             Rollout::begin(Sequence(7), Purpose::Deploy, Some(RevisionNumber(2)), 1, Timestamp::UNIX_EPOCH);
         rollout.state = RolloutState::Unhealthy;
-        rollout.touched = ["a", "b", "c"].map(host).into();
+        rollout.touched = ["a", "b", "c", "f"].map(host).into();
         rollout.verdicts.insert(host("a"), Verdict::Healthy);
         let evidence =
             Evidence { summary: "it answered 500".to_owned(), answer: None, logs: vec!["s3cret".to_owned()] };
         rollout.verdicts.insert(host("b"), Verdict::Unhealthy { evidence });
         rollout.failures.insert(host("d"), StepFailure { step: "stage 2".to_owned(), error: StepError::Locked });
         let placed = ["a", "b", "c", "d", "e"].map(host);
-        let told = What::ended(&rollout, placed.iter());
+        let ready = [host("e"), host("f")];
+        let told = What::ended(&rollout, &placed.iter().collect(), &ready.iter().collect());
         assert_eq!(
             told.to_string(),
             "ended rollout 7: unhealthy; a healthy, b unhealthy (it answered 500), c switched, \
-             d failed (stage 2: another step holds the lock), e untouched"
+             d failed (stage 2: another step holds the lock), e untouched, f healthy"
         );
         let json = serde_json::to_string(&told).expect("JSON");
         assert!(!json.contains("s3cret"), "logs are not kept: {json}");
@@ -399,7 +423,9 @@ mod tests {
         let all: Vec<HostId> = (0..1000).map(|number| host(&format!("h{number:04}"))).collect();
         rollout.verdicts.extend(all.iter().map(|id| (id.clone(), Verdict::Healthy)));
         rollout.failures.insert(host("h0999"), StepFailure { step: "stage 2".to_owned(), error: StepError::Locked });
-        let What::Ended { hosts, more, .. } = What::ended(&rollout, all.iter()) else { panic!("it ended") };
+        let What::Ended { hosts, more, .. } = What::ended(&rollout, &all.iter().collect(), &BTreeSet::new()) else {
+            panic!("it ended")
+        };
         assert_eq!((hosts.len(), more, hosts[&host("h0999")].outcome), (MOST_HOSTS, 800, Outcome::Failed));
     }
 

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use windlass_crds::id::MachineId;
+use windlass_engine::audit::{AuditOptions, RETENTION, SigningKey};
 use windlass_engine::{Tenant, serve_within};
 use windlass_hosts::memory::{Caller, MemoryFleet};
 use windlass_sources::{MemoryTrees, Sources};
@@ -121,6 +122,8 @@ async fn live(ground: &Ground, number: u32, way: &Way, stop: &CancellationToken)
         sources: Sources::in_memory(ground.trees.clone()),
         machine,
         name: way.name().to_owned(),
+        // Each has a key of its own, as controllers on two machines have.
+        audit: AuditOptions { key: SigningKey::from_seed([number.to_le_bytes()[0]; 32]), retention: RETENTION },
         clock: Arc::new(now),
     };
     ground.history.tell(format_args!("{} starts", way.name()));

@@ -8,12 +8,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use rustix::fs::OFlags;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use windlass_crds::span::Span;
 use windlass_engine::checkpoint::Checkpoint;
 use windlass_engine::{ServeOptions, serve};
 use windlass_hosts::{KEPT, SshFleet};
@@ -82,6 +84,16 @@ pub(crate) struct ServeArgs {
         hide_env_values = true
     )]
     kept_connections: usize,
+    /// How long the audit trail is kept
+    #[arg(
+        long,
+        env = "WINDLASS_AUDIT_RETENTION",
+        value_name = "TIME",
+        default_value = "90d",
+        value_parser = retention,
+        hide_env_values = true
+    )]
+    audit_retention: Duration,
     /// Print the named steps at which a test may end the controller, and exit
     #[arg(long, hide = true)]
     list_checkpoints: bool,
@@ -89,6 +101,14 @@ pub(crate) struct ServeArgs {
 
 /// The most connections that are kept: more ssh processes than that are a mistake.
 const MOST_KEPT: usize = 10_000;
+
+/// The least time for which the audit trail is kept: who looks for what happened overnight finds it.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+fn retention(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<Span>().map_err(|error| error.to_string())?.duration();
+    if span < SHORTEST_RETENTION { Err("one day is the least".to_owned()) } else { Ok(span) }
+}
 
 /// Descriptors of a connection to a host: three for each shell that is open on it, of which there are two at most times,
 /// and its forwards.
@@ -146,7 +166,14 @@ pub(super) fn run(args: &ServeArgs, connection: &ConnectionArgs) -> anyhow::Resu
                 (embedded.options().clone(), embedded.authors(), Some(embedded))
             }
         };
-        let options = ServeOptions { store, authors, data_dir, listen: args.listen, identity };
+        let options = ServeOptions {
+            store,
+            authors,
+            data_dir,
+            audit_retention: args.audit_retention,
+            listen: args.listen,
+            identity,
+        };
         raise_descriptors(DESCRIPTORS + DESCRIPTORS_EACH * args.kept_connections as u64);
         let fleet =
             Arc::new(SshFleet::keeping(args.kept_connections).context("cannot make a private folder for connections")?);

@@ -9,6 +9,7 @@ use windlass_store::{Key, Write};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
+use crate::audit::{self, ServiceDeclaration};
 use crate::commit::{ERASED, json};
 use crate::events::{self, News};
 use crate::queue::Next;
@@ -22,6 +23,11 @@ impl<F: Fleet> Turn<'_, F> {
         let (now, mut writes) = (self.controller.now(), Vec::new());
         let standing = scene.complaint.as_ref().map_or(Standing::Absent, |found| Standing::Nonsense(found.reason));
         let refused = requests::refusals(&resource, standing, &scene.view.requests);
+        let told = audit::asked(
+            &scene.view.requests,
+            refused.iter(),
+            &controller.askers(&resource, scene.view.requests.keys()),
+        );
         let mut news: Vec<News> = refused.into_iter().map(News::from).collect();
         match &scene.complaint {
             Some(complaint) => {
@@ -51,7 +57,10 @@ impl<F: Fleet> Turn<'_, F> {
         writes.extend(requests::ended(&resource, &scene.view.requests));
         writes.extend(controller.events.writes(&controller.store, &resource, now, news).await?);
         if !writes.is_empty() {
-            let revision = controller.commit(&writes).await?;
+            let declaration = ServiceDeclaration { read: scene.view.declared.as_ref(), before: None };
+            let mut telling = controller.tell_service(&resource, declaration).await?;
+            telling.entries.extend(told);
+            let revision = controller.commit_telling(None, writes, telling).await?;
             controller.reach(revision).await;
         }
         Ok(Next::Never)

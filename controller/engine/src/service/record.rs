@@ -1,11 +1,14 @@
 //! Records what a turn decided, before anything of it is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::Span;
+use windlass_crds::actor::Actor;
 use windlass_crds::approval::Gated;
+use windlass_crds::audit::Entry;
 use windlass_crds::condition::Reason;
 use windlass_crds::id::{ResourceKey, Sequence};
 use windlass_crds::record::{Owned, Rollout, RolloutState};
@@ -13,10 +16,11 @@ use windlass_crds::status::ServiceStatus;
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::plan::{Plan, RolloutChange};
 use windlass_planner::planted::{Bug, planted};
-use windlass_store::{Act, Draw, Key, SequenceError, Write, WriteError};
+use windlass_store::{Act, Draw, Key, RequestId, SequenceError, Write, WriteError};
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
+use crate::audit::{self, Decided, ServiceDeclaration, Telling, decided};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, RolloutRecords, rollouts, status};
 use crate::controller::Controller;
@@ -62,6 +66,11 @@ impl<F: Fleet> Turn<'_, F> {
         plan: &Plan,
         last: Option<Rollout>,
     ) -> Result<Option<Rollout>, ReconcileError> {
+        let resource = ResourceKey::Service(self.key.clone());
+        if matches!(plan.rollout, RolloutChange::Open { .. }) {
+            // Known before the counter is locked for the draw.
+            self.controller.know(&resource).await?;
+        }
         let draw = draw(self.controller, plan).await?;
         let drawn = sequence(plan, draw.as_ref());
         let closes = matches!(plan.rollout, RolloutChange::Close(_));
@@ -85,16 +94,20 @@ impl<F: Fleet> Turn<'_, F> {
             return Ok(current);
         }
         let said = decision.said(scene);
+        let askers = self.askers(scene, &resource);
+        let asked = audit::asked(&scene.view.requests, self.refused.iter(), &askers);
         let writes = self.writes(scene, &decision, &said).await?;
         if writes.is_empty() {
             return Ok(current);
         }
-        let revision = self.controller.commit_drawing(draw, &writes).await?;
+        let status = written(&writes);
+        let telling = self.telling(scene, &decision, asked).await?;
+        let revision = self.controller.commit_telling(draw, writes, telling).await?;
         let accepted = plan.new_revision.as_ref();
         let metrics = &self.controller.metrics;
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
         self.written = Some(revision);
-        self.said = written(&writes).map(|bytes| (bytes, Arc::new(said))).or_else(|| self.said.take());
+        self.said = status.map(|bytes| (bytes, Arc::new(said))).or_else(|| self.said.take());
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
@@ -105,6 +118,38 @@ impl<F: Fleet> Turn<'_, F> {
             reached(Checkpoint::AfterClose);
         }
         Ok(current)
+    }
+
+    /// Who has made the requests; who approves is known by the signature, where there is one.
+    fn askers(&self, scene: &Scene, resource: &ResourceKey) -> BTreeMap<RequestId, Actor> {
+        let mut askers = self.controller.askers(resource, scene.view.requests.keys());
+        let approvers = scene.approvers.iter();
+        askers.extend(approvers.filter_map(|(id, by)| Some((id.clone(), by.as_ref().ok()?.clone()))));
+        askers
+    }
+
+    /// What the trail is told with it.
+    async fn telling(
+        &mut self,
+        scene: &Scene,
+        decision: &Decision<'_>,
+        asked: Vec<Entry>,
+    ) -> Result<Telling, ReconcileError> {
+        let Decision { plan, rollouts, .. } = decision;
+        let (read, before) = (scene.view.declared.as_ref(), scene.owned.accepted.as_ref());
+        let resource = ResourceKey::Service(self.key.clone());
+        let mut telling = self.controller.tell_service(&resource, ServiceDeclaration { read, before }).await?;
+        telling.entries.extend(asked);
+        telling.entries.extend(decided(&Decided {
+            service: self.key,
+            plan,
+            owned: &scene.owned,
+            revisions: &scene.view.revisions,
+            before: scene.rollout.as_ref(),
+            rollouts,
+            hosts: scene.places.placements.keys().collect(),
+        }));
+        Ok(telling)
     }
 
     /// Whether a host was not looked at yet, and nothing is to be done or answered meanwhile.

@@ -1,6 +1,7 @@
 //! The engine on a real etcd and on hosts in memory.
 
 mod apart;
+mod audit;
 mod contact;
 mod documents;
 mod gate;

@@ -122,6 +122,7 @@ async fn a_controller_that_has_ended_has_given_up_its_port() -> anyhow::Result<(
         store: ConnectOptions::new([format!("http://{}", free_address()?)]),
         authors: Authors::default(),
         data_dir: data.path().to_owned(),
+        audit_retention: windlass_engine::audit::RETENTION,
         listen,
         identity: "test".to_owned(),
     };

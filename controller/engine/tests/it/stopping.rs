@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_crds::digest::FileDigest;
 use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::request::Request;
+use windlass_engine::audit::{AuditOptions, RETENTION, SigningKey};
 use windlass_engine::{ServeError, Tenant, serve_within};
 use windlass_hosts::memory::{HostSettings, Link, MemoryFleet};
 use windlass_sources::{MemoryTrees, Sources};
@@ -73,6 +74,7 @@ impl Controller {
             sources: Sources::in_memory(trees),
             machine: "00000000000000000000000000000001".parse()?,
             name: "test".to_owned(),
+            audit: AuditOptions { key: SigningKey::from_seed([1; 32]), retention: RETENTION },
             clock: clock(began, &stop, &asked),
         };
         let running = tokio::spawn({

@@ -15,6 +15,7 @@ use windlass_crds::id::{ResourceKey, ServiceKey};
 use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
 use windlass_crds::status::{ServiceStatus, condition};
+use windlass_engine::audit::RETENTION;
 use windlass_engine::events::Event;
 use windlass_engine::goal::chain;
 use windlass_engine::{ServeError, ServeOptions, serve};
@@ -41,6 +42,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(hosts: &[&str]) -> anyhow::Result<Self> {
+        Self::keeping(hosts, RETENTION).await
+    }
+
+    /// The same with a controller that keeps the audit trail for so long.
+    pub(crate) async fn keeping(hosts: &[&str], retention: Duration) -> anyhow::Result<Self> {
         let etcd = Etcd::start(EtcdVersion::V3_4)?;
         let fleet = MemoryFleet::new();
         let options = ConnectOptions::new(etcd.endpoints());
@@ -63,6 +69,7 @@ impl World {
             store: options,
             authors: Authors::default(),
             data_dir: data.path().to_owned(),
+            audit_retention: retention,
             listen,
             identity: "test".to_owned(),
         };
@@ -93,6 +100,7 @@ impl World {
             store: ConnectOptions::new(self.etcd.endpoints()),
             authors: Authors::default(),
             data_dir: self.data.path().to_owned(),
+            audit_retention: RETENTION,
             listen: self.listen,
             identity: "again".to_owned(),
         };

@@ -46,12 +46,14 @@ pub const DESCRIPTORS: u64 = 8192;
 /// How long what is under way may take when the store is stopped: a flush of a disk that is busy.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Whose certificate the controller shows, and whose the commands on the same machine.
-const CONTROLLER: &str = "controller";
+/// Whose certificate the controller shows.
+pub const OWN_NAME: &str = "controller";
+
+/// Whose certificate the commands on the same machine show.
 const LOCAL: &str = "local";
 
 /// Names that nobody else may have: those of our own files, and of those who may do everything.
-const TAKEN: [&str; 6] = [CONTROLLER, LOCAL, "ca", "server", "store", "windlass-ca"];
+const TAKEN: [&str; 6] = [OWN_NAME, LOCAL, "ca", "server", "store", "windlass-ca"];
 
 /// How an embedded store is started.
 #[derive(Debug, Clone)]
@@ -208,7 +210,7 @@ impl Embedded {
                 let keeper = Keeper { folder: place.tls(), names: names_of(address.ip(), names) };
                 let lock = keeper.lock()?;
                 tokio::spawn(stop.clone().run_until_cancelled_owned(keeper.clone().renew(lock.clone())));
-                (Door::Locked(lock), Some(place.client_tls(CONTROLLER)))
+                (Door::Locked(lock), Some(place.client_tls(OWN_NAME)))
             }
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -366,7 +368,7 @@ impl Keeper {
     /// Makes what is not there, or will soon end, and returns the store's own.
     fn keep(&self, now: Timestamp) -> Result<(Authority, Pair), AuthorityError> {
         let authority = Authority::open(&self.folder, now)?;
-        for name in [CONTROLLER, LOCAL] {
+        for name in [OWN_NAME, LOCAL] {
             let name = name.parse().expect("it is a name");
             authority.own(&Peer { name, rights: Rights::All }, now)?;
         }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use windlass_engine::audit::RETENTION;
 use windlass_engine::{ServeError, ServeOptions, serve};
 use windlass_hosts::memory::MemoryFleet;
 use windlass_store::embedded::{Embedded, EmbeddedOptions, Protection};
@@ -99,7 +100,14 @@ async fn start(arguments: &ControllerArguments, fleet: &Arc<MemoryFleet>) -> Res
             (embedded.options().clone(), embedded.authors(), Some(embedded))
         }
     };
-    let options = ServeOptions { store, authors, data_dir, listen: arguments.listen, identity: "bench".to_owned() };
+    let options = ServeOptions {
+        store,
+        authors,
+        data_dir,
+        audit_retention: RETENTION,
+        listen: arguments.listen,
+        identity: "bench".to_owned(),
+    };
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(options, Arc::clone(fleet), stop.clone()));
     Ok(Running { stop, served, embedded })

@@ -1,0 +1,501 @@
+//! The trail of one term: how far each chain has come, which of that no anchor knows yet, and what a commit adds.
+//!
+//! Each resource has a chain, and one worker at a time, so that nobody waits for anybody. Anchors are one chain for all:
+//! whoever finds nobody at it adds one to the commit that it is about to make; who finds somebody goes without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use windlass_crds::audit::{Anchor, Chain, Entry, Head, Link, Record, Sealed, Standing, What};
+use windlass_crds::digest::RecordDigest;
+use windlass_crds::id::{ClusterId, RecordNumber};
+use windlass_hosts::fleet::Fleet;
+use windlass_store::{CommitError, Key, ReadError, Scope, Store, StoreRevision, Write};
+
+use super::{AuditOptions, SigningKey};
+use crate::controller::Controller;
+use crate::goal::chain as reasons;
+
+/// So many chains are known at once, some two hundred bytes each; beyond that they are read again.
+const MOST_KNOWN: usize = 20_000;
+
+/// So many heads are in one anchor, a hundred and fifty bytes each, and as many that an old one hands on.
+const MOST_HEADS: usize = 500;
+
+/// So many anchors may come at once, so that what follows a change is anchored with it.
+const BURST: u32 = 8;
+
+/// In a stream of changes one comes so often.
+const ANCHOR_EVERY: Duration = Duration::from_secs(1);
+
+/// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// How many records are too many is looked at every so many records of a chain.
+const LOOK_EVERY: u64 = 16;
+
+/// So many are read, and at most deleted, in one such look: as many again as come until the next.
+const MOST_PRUNED: u32 = 32;
+
+/// So many records a chain has at most: an index of the embedded store keeps a hundred bytes for each in memory.
+const MOST_RECORDS: u64 = 500;
+
+/// So many anchors there are at most.
+const MOST_ANCHORS: u64 = 10_000;
+
+/// Where the last key of a chain is none of ours, it is looked for among so many.
+const AMONG: u32 = 100;
+
+/// What is known of a chain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// Its last record; none where it has none.
+    head: Option<Head>,
+    /// What it last told of the declaration.
+    pub(crate) declared: Option<Standing>,
+}
+
+impl Known {
+    fn next(&self) -> RecordNumber {
+        self.head.map_or(RecordNumber(1), |head| head.number.next())
+    }
+}
+
+/// The trail, for one term.
+#[derive(Debug)]
+pub struct Trail {
+    key: SigningKey,
+    retention: Duration,
+    name: String,
+    cluster: ClusterId,
+    term: u64,
+    chains: Mutex<BTreeMap<Chain, Known>>,
+    loose: Mutex<Loose>,
+    anchors: tokio::sync::Mutex<Anchors>,
+    told: Notify,
+}
+
+/// What no anchor knows yet.
+#[derive(Debug, Default)]
+struct Loose {
+    heads: BTreeMap<Chain, Head>,
+    /// Chains that may have come further: the answer to a commit was lost.
+    doubtful: BTreeSet<Chain>,
+    /// When something was last told.
+    since: Option<Instant>,
+}
+
+impl Loose {
+    fn is_empty(&self) -> bool {
+        self.heads.is_empty() && self.doubtful.is_empty()
+    }
+}
+
+/// The chain of anchors.
+#[derive(Debug)]
+struct Anchors {
+    /// Nothing where it has to be read.
+    known: Option<Known>,
+    /// So many may come at once.
+    allowed: u32,
+    counted: Instant,
+    /// It was told that this controller leads.
+    led: bool,
+    /// There are more old ones.
+    more: bool,
+}
+
+impl Anchors {
+    /// Whether another one may come, which then has come.
+    fn take(&mut self) -> bool {
+        let passed = self.counted.elapsed().as_secs() / ANCHOR_EVERY.as_secs();
+        if passed > 0 {
+            self.counted += ANCHOR_EVERY * u32::try_from(passed).unwrap_or(u32::MAX);
+            self.allowed = self.allowed.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX)).min(BURST);
+        }
+        let may = self.allowed > 0;
+        self.allowed = self.allowed.saturating_sub(1);
+        may
+    }
+}
+
+/// What a record says beside its links.
+#[derive(Debug, Default)]
+struct Text {
+    entries: Vec<Entry>,
+    declared: Option<Standing>,
+    anchor: Option<Anchor>,
+    pruned: Option<Head>,
+}
+
+/// What a commit adds to the trail. Nothing of it counts before the commit is made.
+pub(crate) struct Page<'a> {
+    trail: &'a Trail,
+    writes: Vec<Write>,
+    heads: Vec<(Chain, Known)>,
+    /// Held while the commit is made that adds one.
+    anchors: Option<(tokio::sync::MutexGuard<'a, Anchors>, Anchored)>,
+}
+
+/// An anchor that is about to be added.
+struct Anchored {
+    /// The anchor itself.
+    known: Known,
+    /// What it holds.
+    heads: BTreeMap<Chain, Head>,
+    more: bool,
+}
+
+/// Records that are too old or too many.
+struct Outdated {
+    keys: Vec<Key>,
+    last: Head,
+    /// What the anchors among them knew.
+    heads: BTreeMap<Chain, Head>,
+    more: bool,
+}
+
+impl Trail {
+    /// The trail of a term.
+    pub fn new(options: AuditOptions, name: String, cluster: ClusterId, term: u64) -> Self {
+        let AuditOptions { key, retention } = options;
+        let anchors = Anchors { known: None, allowed: BURST, counted: Instant::now(), led: false, more: false };
+        Self {
+            key,
+            retention,
+            name,
+            cluster,
+            term,
+            chains: Mutex::default(),
+            loose: Mutex::default(),
+            anchors: tokio::sync::Mutex::new(anchors),
+            told: Notify::new(),
+        }
+    }
+
+    fn chains(&self) -> MutexGuard<'_, BTreeMap<Chain, Known>> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loose(&self) -> MutexGuard<'_, Loose> {
+        self.loose.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a chain. One round trip the first time in a term, and after a commit that failed.
+    pub(crate) async fn known(&self, store: &Store, chain: &Chain) -> Result<Known, ReadError> {
+        if let Some(known) = self.chains().get(chain) {
+            return Ok(*known);
+        }
+        let known = read_end(store, chain).await?;
+        let mut chains = self.chains();
+        if chains.len() >= MOST_KNOWN {
+            chains.clear();
+        }
+        // Whoever has told something meanwhile knows better.
+        Ok(*chains.entry(chain.clone()).or_insert(known))
+    }
+
+    /// What a commit adds that tells `entries`, in at most `room` writes beside those three that it may always make.
+    pub(crate) async fn page(
+        &self,
+        store: &Store,
+        chain: &Chain,
+        entries: Vec<Entry>,
+        declared: Option<Standing>,
+        now: Timestamp,
+        room: usize,
+    ) -> Result<Page<'_>, ReadError> {
+        let known = self.known(store, chain).await?;
+        let mut page = Page { trail: self, writes: Vec::new(), heads: Vec::new(), anchors: None };
+        let mut room = room.saturating_sub(ALWAYS);
+        let told = known.declared.and_then(|standing| standing.told);
+        let tells = entries.iter().any(|entry| matches!(entry.what, What::Declared { whole: Some(_), .. }));
+        let told = if tells { Some(known.next()) } else { told };
+        let declared = declared.or(known.declared).map(|standing| Standing { told, ..standing });
+        let mut pruned = None;
+        if known.next().0.is_multiple_of(LOOK_EVERY) {
+            let outdated = self.outdated(store, chain, known, MOST_RECORDS, now, room).await;
+            pruned = outdated.map(|outdated| {
+                room = room.saturating_sub(outdated.keys.len());
+                page.writes.extend(outdated.keys.into_iter().map(Write::delete));
+                outdated.last
+            });
+        }
+        page.add(chain, known, Text { entries, declared, pruned, anchor: None }, now);
+        if let Ok(anchors) = self.anchors.try_lock() {
+            page.anchor(anchors, store, now, room).await;
+        }
+        Ok(page)
+    }
+
+    /// What a commit adds that anchors what no anchor knows yet; nothing where all is anchored.
+    async fn last_page(&self, store: &Store, now: Timestamp) -> Result<Option<Page<'_>>, ReadError> {
+        let doubtful = std::mem::take(&mut self.loose().doubtful);
+        for chain in doubtful {
+            match self.known(store, &chain).await {
+                Ok(known) => {
+                    if let Some(head) = known.head {
+                        self.loose().heads.entry(chain).or_insert(head);
+                    }
+                }
+                Err(error) => {
+                    self.loose().doubtful.insert(chain);
+                    return Err(error);
+                }
+            }
+        }
+        let mut page = Page { trail: self, writes: Vec::new(), heads: Vec::new(), anchors: None };
+        let mut anchors = self.anchors.lock().await;
+        if self.loose().heads.is_empty() {
+            return Ok(None);
+        }
+        anchors.allowed = anchors.allowed.max(1);
+        page.anchor(anchors, store, now, MOST_PRUNED as usize).await;
+        Ok(Some(page).filter(|page| page.anchors.is_some()))
+    }
+
+    /// A record as it is written.
+    fn seal(&self, chain: &Chain, known: Known, text: Text, now: Timestamp) -> (Write, Known) {
+        let Text { entries, declared, anchor, pruned } = text;
+        let number = known.next();
+        let previous = known.head.map(|head| head.digest);
+        let link = Link { chain: chain.clone(), number, previous, pruned, at: now, anchor };
+        let record = Record { link, term: self.term, entries, declared };
+        let text = serde_json::to_string(&record).expect("records are always JSON");
+        let stored = self.key.seal(&text);
+        let head = Head { number, digest: RecordDigest::of(&stored) };
+        let write = Write::put(Key::Audit(chain.clone(), number), stored);
+        (write.expecting(windlass_store::Expectation::Absent), Known { head: Some(head), declared })
+    }
+
+    /// The oldest records of a chain that are older than they need to be, or too many. What cannot be read stays, and
+    /// all after it; so does the record by which the next change is told, unless there are too many.
+    async fn outdated(
+        &self,
+        store: &Store,
+        chain: &Chain,
+        known: Known,
+        most: u64,
+        now: Timestamp,
+        room: usize,
+    ) -> Option<Outdated> {
+        let count = MOST_PRUNED.min(u32::try_from(room).unwrap_or(u32::MAX));
+        if count == 0 {
+            return None;
+        }
+        let first = match store.first(&Scope::chain(chain), count).await {
+            Ok(first) => first,
+            Err(error) => {
+                tracing::debug!(%chain, error = reasons(&error), "old records are left for now");
+                return None;
+            }
+        };
+        let end = known.head?;
+        let before = now.checked_sub(jiff::SignedDuration::try_from(self.retention).ok()?).ok()?;
+        let told = known.declared.and_then(|standing| standing.told);
+        let (read, mut found) = (first.len(), Vec::new());
+        let mut heads: BTreeMap<Chain, Head> = BTreeMap::new();
+        for entry in first {
+            let Key::Audit(_, number) = entry.key else { break };
+            let Ok(link) = Sealed::of(&entry.value).and_then(|sealed| sealed.link()) else { break };
+            let many = end.number.0.saturating_sub(number.0) >= most;
+            let old = link.at < before && told.is_none_or(|told| number < told);
+            let handed_on = link.anchor.map(|anchor| anchor.heads).unwrap_or_default();
+            if number >= end.number || !(many || old) || heads.len() + handed_on.len() > MOST_HEADS {
+                break;
+            }
+            for (chain, head) in handed_on {
+                let known = heads.entry(chain).or_insert(head);
+                *known = if head.number > known.number { head } else { *known };
+            }
+            found.push((entry.key, Head { number, digest: RecordDigest::of(&entry.value) }));
+        }
+        let last = found.last()?.1;
+        let more = found.len() == read;
+        Some(Outdated { keys: found.into_iter().map(|(key, _)| key).collect(), last, heads, more })
+    }
+}
+
+/// Writes that a page may always make: a record, that this controller leads, and an anchor.
+const ALWAYS: usize = 3;
+
+/// The end of a chain, as the store has it.
+async fn read_end(store: &Store, chain: &Chain) -> Result<Known, ReadError> {
+    let scope = Scope::chain(chain);
+    let mut last = store.last(&scope, 1).await?;
+    if last.first().is_some_and(|entry| !matches!(entry.key, Key::Audit(..))) {
+        // Somebody has put something there that is none of ours.
+        last = store.last(&scope, AMONG).await?;
+    }
+    let found = last.into_iter().find_map(|entry| match entry.key {
+        Key::Audit(_, number) => Some((number, entry.value)),
+        _ => None,
+    });
+    let Some((number, stored)) = found else { return Ok(Known::default()) };
+    let declared = Sealed::of(&stored).and_then(|sealed| sealed.record()).ok().and_then(|record| record.declared);
+    Ok(Known { head: Some(Head { number, digest: RecordDigest::of(&stored) }), declared })
+}
+
+impl<'a> Page<'a> {
+    /// What the commit has to write.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = &Write> {
+        self.writes.iter()
+    }
+
+    fn add(&mut self, chain: &Chain, known: Known, text: Text, now: Timestamp) {
+        let (write, known) = self.trail.seal(chain, known, text, now);
+        self.writes.push(write);
+        self.heads.push((chain.clone(), known));
+    }
+
+    /// Adds an anchor where one may come; and the first time in a term, that this controller leads. Where that cannot be
+    /// read which it needs, it goes without: the next commit has one.
+    async fn anchor(
+        &mut self,
+        mut anchors: tokio::sync::MutexGuard<'a, Anchors>,
+        store: &Store,
+        now: Timestamp,
+        room: usize,
+    ) {
+        if !anchors.take() {
+            return;
+        }
+        let trail = self.trail;
+        let known = match anchors.known {
+            Some(known) => Ok(known),
+            None => read_end(store, &Chain::Anchors).await,
+        };
+        let leads = if anchors.led { Ok(None) } else { trail.known(store, &Chain::Leader).await.map(Some) };
+        let (known, leads) = match (known, leads) {
+            (Ok(known), Ok(leads)) => (known, leads),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(error = reasons(&error), "no anchor for now");
+                return;
+            }
+        };
+        anchors.known = Some(known);
+        if let Some(leads) = leads {
+            let led = What::Led { name: trail.name.clone(), key: trail.key.public() };
+            let text = Text { entries: vec![Entry::of_controller(led)], ..Text::default() };
+            self.add(&Chain::Leader, leads, text, now);
+        }
+        let mut heads: BTreeMap<Chain, Head> =
+            trail.loose().heads.iter().take(MOST_HEADS).map(|(chain, head)| (chain.clone(), *head)).collect();
+        heads.extend(self.heads.iter().filter_map(|(chain, known)| Some((chain.clone(), known.head?))));
+        let mut told = heads.clone();
+        let (mut pruned, mut more) = (None, false);
+        if (anchors.more || known.next().0.is_multiple_of(LOOK_EVERY))
+            && let Some(outdated) = trail.outdated(store, &Chain::Anchors, known, MOST_ANCHORS, now, room).await
+        {
+            self.writes.extend(outdated.keys.into_iter().map(Write::delete));
+            // Nobody else may know these.
+            for (chain, head) in outdated.heads {
+                told.entry(chain).or_insert(head);
+            }
+            (pruned, more) = (Some(outdated.last), outdated.more);
+        }
+        let anchor = Some(Anchor { cluster: trail.cluster.clone(), heads: told });
+        let text = Text { anchor, pruned, ..Text::default() };
+        let (write, known) = trail.seal(&Chain::Anchors, known, text, now);
+        self.writes.push(write);
+        self.anchors = Some((anchors, Anchored { known, heads, more }));
+    }
+
+    /// Takes in what became of the commit.
+    pub(crate) fn close(self, committed: &Result<StoreRevision, CommitError>) {
+        let Self { trail, writes: _, heads, anchors } = self;
+        let mut loose = trail.loose();
+        match committed {
+            Ok(_) => {
+                let mut chains = trail.chains();
+                for (chain, known) in heads {
+                    chains.insert(chain.clone(), known);
+                    loose.doubtful.remove(&chain);
+                    if let Some(head) = known.head {
+                        loose.heads.insert(chain, head);
+                    }
+                }
+                if let Some((mut anchors, Anchored { known, heads, more })) = anchors {
+                    anchors.known = Some(known);
+                    (anchors.led, anchors.more) = (true, more);
+                    loose.heads.retain(|chain, head| heads.get(chain) != Some(head));
+                }
+                loose.since = Some(Instant::now());
+                if !loose.is_empty() {
+                    trail.told.notify_one();
+                }
+            }
+            Err(error) => {
+                let doubt = matches!(error, CommitError::Unknown(_));
+                let mut chains = trail.chains();
+                for (chain, _) in heads {
+                    chains.remove(&chain);
+                    if doubt {
+                        loose.doubtful.insert(chain);
+                    }
+                }
+                if let Some((mut anchors, _)) = anchors {
+                    anchors.known = None;
+                }
+                if doubt {
+                    loose.since = Some(Instant::now());
+                    trail.told.notify_one();
+                }
+            }
+        }
+    }
+}
+
+impl<F: Fleet> Controller<F> {
+    /// Anchors what no anchor knows yet, by a commit of its own; nothing where there is nothing.
+    pub(crate) async fn anchor_the_rest(&self) {
+        // An anchor holds so many heads at most.
+        while !self.audit.loose().is_empty() {
+            let page = match self.audit.last_page(&self.store, self.now()).await {
+                Ok(Some(page)) => page,
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(error = reasons(&error), "the trail is not anchored for now"),
+            };
+            let writes: Vec<Write> = page.writes().cloned().collect();
+            let committed = self.commit(&writes).await;
+            page.close(&committed);
+            if let Err(error) = committed {
+                return tracing::debug!(error = reasons(&error), "the trail is not anchored for now");
+            }
+        }
+    }
+
+    /// Anchors, once it is quiet, what was told in commits that had no anchor.
+    pub(crate) async fn keep_anchored(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.audit.told.notified() => {}
+                () = stop.cancelled() => return,
+            }
+            loop {
+                let (since, rests) = {
+                    let loose = self.audit.loose();
+                    (loose.since, loose.is_empty())
+                };
+                if rests {
+                    break;
+                }
+                let quiet = since.map_or(QUIET, |since| since.elapsed());
+                if quiet >= QUIET {
+                    self.anchor_the_rest().await;
+                }
+                // Where that failed, the store is away; it is tried again as often.
+                let wait = QUIET.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(QUIET);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
