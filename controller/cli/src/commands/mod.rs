@@ -1,6 +1,7 @@
 //! The commands: how they are typed, and which function each one is.
 
 mod apply;
+mod audit;
 mod completion;
 mod confirm_removal;
 mod delete;
@@ -64,6 +65,7 @@ enum Command {
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
     Events(events::EventsArgs),
+    Audit(audit::AuditArgs),
     Wait(wait::WaitForArgs),
     Reconcile(reconcile::ReconcileArgs),
     Delete(delete::DeleteArgs),
@@ -89,6 +91,7 @@ impl Windlass {
             Command::Plan(args) => on_one_thread(plan::run(args, client)),
             Command::Describe(args) => on_one_thread(describe::run(args, client)),
             Command::Events(args) => on_one_thread(events::run(args, client)),
+            Command::Audit(args) => audit::run(args, client),
             Command::Completion(args) => completion::run(args),
             Command::Get(args) => on_one_thread(get::run(args, client)),
             Command::Wait(args) => on_one_thread(wait::run(args, client)),
