@@ -38,9 +38,11 @@ use Case::{Elsewhere, Shown};
 const WEB: Case = Shown("service/web");
 const COPY: Case =
     Elsewhere("controller/cli/tests/it/embedded.rs", "a_copy_that_is_taken_while_it_runs_makes_the_same_store_again");
+const TRAIL: Case =
+    Elsewhere("controller/cli/tests/it/audit.rs", "the_trail_names_who_did_it_and_whoever_tampers_with_it_is_found");
 const HOST: Case = Shown("host/web1");
 
-const ROWS: [Row; 31] = [
+const ROWS: [Row; 35] = [
     row(
         "serve",
         Elsewhere("controller/cli/tests/it/serve.rs", "a_json_log_is_one_object_a_line"),
@@ -53,6 +55,10 @@ const ROWS: [Row; 31] = [
     row("get", Shown(""), Shown("pods"), Shown("")),
     row("describe", HOST, Shown("services"), WEB),
     row("events", Shown("service/web"), Shown("pods"), Shown("")),
+    row("audit list", TRAIL, Shown("--kind pods"), Shown("")),
+    row("audit verify", TRAIL, Shown("--trust nowhere.pub"), Shown("--data-dir data")),
+    row("audit head", TRAIL, Shown("web"), Shown("")),
+    row("audit key", TRAIL, Shown("web"), Shown("--data-dir data")),
     row("wait", WEB, Shown("service/web --for condition=Happy"), Shown("service/web --timeout 5s")),
     row("reconcile", WEB, Shown("service/web --timeout 5s"), WEB),
     row("delete", WEB, Shown(""), WEB),

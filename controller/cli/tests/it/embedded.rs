@@ -11,14 +11,14 @@ use windlass_testbed::EtcdVersion;
 use crate::world::{binary, service, show};
 
 /// A controller with a store of its own; dropped, it is killed.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStderr>>,
 }
 
 impl Serving {
     /// Starts one, and waits until it leads.
-    fn start(dir: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--etcd-listen", "127.0.0.1:0", "--data-dir", "data"];
         let mut command = binary(dir, &[&arguments[..], more].concat());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
@@ -36,7 +36,7 @@ impl Serving {
     }
 
     /// Asks it to stop, and returns the rest of its log.
-    fn stop(mut self) -> Vec<String> {
+    pub(crate) fn stop(mut self) -> Vec<String> {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").arg(id).status().expect("kill").success());
         let rest = self.lines.by_ref().map_while(Result::ok).collect();
@@ -53,7 +53,7 @@ impl Drop for Serving {
 }
 
 /// Runs a command that finds the store by its data directory.
-fn run(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> String {
     let mut command = binary(dir, arguments);
     let output = command.env("WINDLASS_DATA_DIR", "data").stdin(Stdio::null()).output().expect("the binary runs");
     let plain = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&dir.display().to_string(), "DIR");
@@ -61,20 +61,20 @@ fn run(dir: &Path, arguments: &[&str]) -> String {
 }
 
 /// What a script of a shell prints that has taken what `windlass env` says.
-fn with_env(dir: &Path, variables: &str, script: &str) -> String {
+pub(crate) fn with_env(dir: &Path, variables: &str, script: &str) -> String {
     let mut command = Command::new("sh");
     let output = command.args(["-c", &format!("{variables}\n{script}")]).current_dir(dir).output().expect("sh");
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn stdout(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn stdout(dir: &Path, arguments: &[&str]) -> String {
     let mut command = binary(dir, arguments);
     let output = command.env("WINDLASS_DATA_DIR", "data").stdin(Stdio::null()).output().expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-fn place() -> TempDir {
+pub(crate) fn place() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("web.yaml"), service("web")).expect("a file");
     dir

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod apply;
+mod audit;
 mod connection;
 mod describe;
 mod diff;

@@ -68,6 +68,8 @@ fn every_command_has_help_with_examples() {
       describe         Show everything about resources: what is declared, how it stands, what failed and
                        what comes next
       events           Show what happened lately, the newest last
+      audit            Show who declared and asked what, and what came of it; check that nobody has
+                       tampered with that
       wait             Wait until resources are as they are wanted
       reconcile        Look at sources and hosts now, and bring services where their declarations say
       delete           Take declarations back, and confirm what that removes

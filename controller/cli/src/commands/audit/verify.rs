@@ -129,6 +129,10 @@ fn tell(report: &Report, trusted: &BTreeSet<PublicKey>) -> anyhow::Result<Exit> 
     if !report.is_whole() {
         anyhow::bail!("the audit trail is not as it was written: {} findings", report.findings.len() + report.more);
     }
+    if report.records == 0 {
+        output::note("there is no audit trail yet: the controller writes it with what it does");
+        return Ok(Exit::Done);
+    }
     let last = match report.last {
         Some((number, at)) => format!(", up to anchor {number} of {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
         None => String::new(),
