@@ -106,12 +106,20 @@ impl Store {
         Ok(Listing { entries, revision: position.revision })
     }
 
-    /// The last few keys of a scope's first range, the very last first. One round trip.
+    /// The last few keys of a scope's first range, the very last first. One round trip; keys alone, since a store looks
+    /// at the whole range for it.
     ///
     /// # Errors
     /// When the store does not answer within about 5 s, or refuses.
-    pub async fn last(&self, scope: &Scope, count: u32) -> Result<Vec<Entry>, ReadError> {
-        self.some(scope, count, SortOrder::Descend).await
+    pub async fn last(&self, scope: &Scope, count: u32) -> Result<Vec<Key>, ReadError> {
+        let Some(range) = scope.ranges(self.prefix()).into_iter().next() else { return Ok(Vec::new()) };
+        let options = GetOptions::new()
+            .with_range(range.end)
+            .with_limit(i64::from(count))
+            .with_sort(SortTarget::Key, SortOrder::Descend)
+            .with_keys_only();
+        let answer = self.get_raw(&range.start, &options).await.map_err(ReadError::Call)?;
+        Ok(answer.kvs().iter().filter_map(|pair| Key::parse(self.prefix(), pair.key())).collect())
     }
 
     /// The first few keys of a scope's first range. One round trip.
@@ -119,13 +127,8 @@ impl Store {
     /// # Errors
     /// When the store does not answer within about 5 s, or refuses.
     pub async fn first(&self, scope: &Scope, count: u32) -> Result<Vec<Entry>, ReadError> {
-        self.some(scope, count, SortOrder::Ascend).await
-    }
-
-    async fn some(&self, scope: &Scope, count: u32, order: SortOrder) -> Result<Vec<Entry>, ReadError> {
         let Some(range) = scope.ranges(self.prefix()).into_iter().next() else { return Ok(Vec::new()) };
-        let options =
-            GetOptions::new().with_range(range.end).with_limit(i64::from(count)).with_sort(SortTarget::Key, order);
+        let options = GetOptions::new().with_range(range.end).with_limit(i64::from(count));
         let answer = self.get_raw(&range.start, &options).await.map_err(ReadError::Call)?;
         Ok(answer.kvs().iter().filter_map(|pair| Entry::new(self.prefix(), pair)).collect())
     }

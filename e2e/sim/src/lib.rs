@@ -15,5 +15,6 @@ pub mod settle;
 pub mod sight;
 pub mod story;
 pub mod tales;
+mod trail;
 pub mod way;
 pub mod world;

@@ -95,6 +95,7 @@ impl World {
         }
         self.all_gone_back().await;
         self.tell("settled");
+        self.looks_through_trail().await?;
         if self.restless.load(Ordering::Relaxed) { Ok(()) } else { self.rests().await }
     }
 

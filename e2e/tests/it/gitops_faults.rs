@@ -212,5 +212,34 @@ fn only_signed_commits_of_allowed_signers_are_taken() -> Result<()> {
     let mended = publish(Some(&ours), "198.18.3.0/24")?;
     world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
     wait_applied(&world, "fleet", &mended)?;
+
+    // The audit trail names who has signed what, also where a commit takes something away.
+    let tells = |what: &str, commit: &str, done: &str| {
+        let who = format!("me@example.com (signed commit {} of configrepo/fleet, made by ", &commit[..12]);
+        eventually(what, || {
+            let told = world.windlass(&["audit", "--kind", "networkzone"])?.expect(0)?;
+            let found = told.lines().any(|line| line.contains(&who) && line.contains(done));
+            ensure!(found, "{told}");
+            Ok(())
+        })
+    };
+    tells("who changed the zone", &mended, "declared spec.cidrs: ")?;
+    world.put(
+        &config_repo("fleet", &repository.url())
+            .with("/spec/verify/allowedSigners", signers.as_str())
+            .with("/spec/prune", true),
+    )?;
+    repository.declare("production/other.yaml", &zone("198.18.4.0/24").with("/metadata/name", "other"))?;
+    repository.remove("production/zone.yaml")?;
+    let key = format!("user.signingkey={ours}");
+    repository.git(&["add", "--all"])?;
+    repository.git(&["-c", "gpg.format=ssh", "-c", &key, "commit", "--quiet", "-S", "-m", "other"])?;
+    repository.push()?;
+    let moved = repository.git(&["rev-parse", "HEAD"])?;
+    world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+    wait_applied(&world, "fleet", &moved)?;
+    tells("who deleted the zone", &moved, "deleted the declaration")?;
+    let whole = world.windlass(&["audit", "verify"])?.expect(0)?;
+    ensure!(whole.starts_with("whole: "), "{whole}");
     world.passed()
 }

@@ -34,7 +34,7 @@ const BURST: u32 = 8;
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 
 /// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How many records are too many is looked at every so many records of a chain.
 const LOOK_EVERY: u64 = 16;
@@ -45,8 +45,8 @@ const MOST_PRUNED: u32 = 32;
 /// So many records a chain has at most: an index of the embedded store keeps a hundred bytes for each in memory.
 const MOST_RECORDS: u64 = 500;
 
-/// So many anchors there are at most.
-const MOST_ANCHORS: u64 = 10_000;
+/// So many anchors there are at most: what an old one knows later ones know better, or it hands that on.
+const MOST_ANCHORS: u64 = 1000;
 
 /// Where the last key of a chain is none of ours, it is looked for among so many.
 const AMONG: u32 = 100;
@@ -186,7 +186,7 @@ impl Trail {
         self.loose.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a chain. One round trip the first time in a term, and after a commit that failed.
+    /// What is known of a chain. Two round trips the first time in a term, and after a commit that failed.
     pub(crate) async fn known(&self, store: &Store, chain: &Chain) -> Result<Known, ReadError> {
         if let Some(known) = self.chains().get(chain) {
             return Ok(*known);
@@ -200,6 +200,12 @@ impl Trail {
         Ok(*chains.entry(chain.clone()).or_insert(known))
     }
 
+    /// Whether an anchor of this term surely knows a later record of a chain than this one.
+    fn has_anchored_later(&self, chain: &Chain, head: Head) -> bool {
+        let known = self.chains().get(chain).and_then(|known| known.head);
+        known.is_some_and(|known| known.number > head.number) && !self.loose().heads.contains_key(chain)
+    }
+
     /// What a commit adds that tells `entries`, in at most `room` writes beside those three that it may always make.
     pub(crate) async fn page(
         &self,
@@ -211,6 +217,8 @@ impl Trail {
         room: usize,
     ) -> Result<Page<'_>, ReadError> {
         let known = self.known(store, chain).await?;
+        // Whoever is stopped in the middle of the commit leaves nothing behind that may be out of date.
+        self.chains().remove(chain);
         let mut page = Page { trail: self, writes: Vec::new(), heads: Vec::new(), anchors: None };
         let mut room = room.saturating_sub(ALWAYS);
         let told = known.declared.and_then(|standing| standing.told);
@@ -298,7 +306,7 @@ impl Trail {
         let end = known.head?;
         let before = now.checked_sub(jiff::SignedDuration::try_from(self.retention).ok()?).ok()?;
         let told = known.declared.and_then(|standing| standing.told);
-        let (read, mut found) = (first.len(), Vec::new());
+        let (read, mut found, mut full) = (first.len(), Vec::new(), false);
         let mut heads: BTreeMap<Chain, Head> = BTreeMap::new();
         for entry in first {
             let Key::Audit(_, number) = entry.key else { break };
@@ -306,7 +314,11 @@ impl Trail {
             let many = end.number.0.saturating_sub(number.0) >= most;
             let old = link.at < before && told.is_none_or(|told| number < told);
             let handed_on = link.anchor.map(|anchor| anchor.heads).unwrap_or_default();
-            if number >= end.number || !(many || old) || heads.len() + handed_on.len() > MOST_HEADS {
+            if number >= end.number || !(many || old) {
+                break;
+            }
+            if !found.is_empty() && heads.len() + handed_on.len() > MOST_HEADS {
+                full = true;
                 break;
             }
             for (chain, head) in handed_on {
@@ -316,7 +328,7 @@ impl Trail {
             found.push((entry.key, Head { number, digest: RecordDigest::of(&entry.value) }));
         }
         let last = found.last()?.1;
-        let more = found.len() == read;
+        let more = full || found.len() == read;
         Some(Outdated { keys: found.into_iter().map(|(key, _)| key).collect(), last, heads, more })
     }
 }
@@ -328,17 +340,15 @@ const ALWAYS: usize = 3;
 async fn read_end(store: &Store, chain: &Chain) -> Result<Known, ReadError> {
     let scope = Scope::chain(chain);
     let mut last = store.last(&scope, 1).await?;
-    if last.first().is_some_and(|entry| !matches!(entry.key, Key::Audit(..))) {
+    if last.first().is_some_and(|key| !matches!(key, Key::Audit(..))) {
         // Somebody has put something there that is none of ours.
         last = store.last(&scope, AMONG).await?;
     }
-    let found = last.into_iter().find_map(|entry| match entry.key {
-        Key::Audit(_, number) => Some((number, entry.value)),
-        _ => None,
-    });
-    let Some((number, stored)) = found else { return Ok(Known::default()) };
-    let declared = Sealed::of(&stored).and_then(|sealed| sealed.record()).ok().and_then(|record| record.declared);
-    Ok(Known { head: Some(Head { number, digest: RecordDigest::of(&stored) }), declared })
+    let Some(key) = last.into_iter().find(|key| matches!(key, Key::Audit(..))) else { return Ok(Known::default()) };
+    let (Key::Audit(_, number), Some(entry)) = (&key, store.get(&key).await?) else { return Ok(Known::default()) };
+    let record = Sealed::of(&entry.value).and_then(|sealed| sealed.record()).ok();
+    let head = Head { number: *number, digest: RecordDigest::of(&entry.value) };
+    Ok(Known { head: Some(head), declared: record.and_then(|record| record.declared) })
 }
 
 impl<'a> Page<'a> {
@@ -366,7 +376,7 @@ impl<'a> Page<'a> {
             return;
         }
         let trail = self.trail;
-        let known = match anchors.known {
+        let known = match anchors.known.take() {
             Some(known) => Ok(known),
             None => read_end(store, &Chain::Anchors).await,
         };
@@ -378,8 +388,8 @@ impl<'a> Page<'a> {
                 return;
             }
         };
-        anchors.known = Some(known);
         if let Some(leads) = leads {
+            trail.chains().remove(&Chain::Leader);
             let led = What::Led { name: trail.name.clone(), key: trail.key.public() };
             let text = Text { entries: vec![Entry::of_controller(led)], ..Text::default() };
             self.add(&Chain::Leader, leads, text, now);
@@ -393,9 +403,10 @@ impl<'a> Page<'a> {
             && let Some(outdated) = trail.outdated(store, &Chain::Anchors, known, MOST_ANCHORS, now, room).await
         {
             self.writes.extend(outdated.keys.into_iter().map(Write::delete));
-            // Nobody else may know these.
             for (chain, head) in outdated.heads {
-                told.entry(chain).or_insert(head);
+                if !trail.has_anchored_later(&chain, head) {
+                    told.entry(chain).or_insert(head);
+                }
             }
             (pruned, more) = (Some(outdated.last), outdated.more);
         }
@@ -430,23 +441,13 @@ impl<'a> Page<'a> {
                     trail.told.notify_one();
                 }
             }
-            Err(error) => {
-                let doubt = matches!(error, CommitError::Unknown(_));
-                let mut chains = trail.chains();
-                for (chain, _) in heads {
-                    chains.remove(&chain);
-                    if doubt {
-                        loose.doubtful.insert(chain);
-                    }
-                }
-                if let Some((mut anchors, _)) = anchors {
-                    anchors.known = None;
-                }
-                if doubt {
-                    loose.since = Some(Instant::now());
-                    trail.told.notify_one();
-                }
+            // How far they have come is read anew.
+            Err(CommitError::Unknown(_)) => {
+                loose.doubtful.extend(heads.into_iter().map(|(chain, _)| chain));
+                loose.since = Some(Instant::now());
+                trail.told.notify_one();
             }
+            Err(_) => {}
         }
     }
 }
@@ -497,5 +498,23 @@ impl<F: Fleet> Controller<F> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_anchors_may_come_at_once_and_then_one_a_second() {
+        let mut anchors = Anchors { known: None, allowed: BURST, counted: Instant::now(), led: false, more: false };
+        let mut come = || (0..20).filter(|_| anchors.take()).count();
+        assert_eq!(come(), BURST as usize);
+        tokio::time::advance(Duration::from_millis(2500)).await;
+        assert_eq!(come(), 2);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(come(), 1, "half seconds are not lost");
+        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        assert_eq!(come(), BURST as usize);
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn run(client: &ClientArgs) -> anyhow::Result<Exit> {
 
 /// The last anchor that there is; nothing where there is none.
 async fn last(store: &Store) -> anyhow::Result<Option<ExportedHead>> {
-    let last = store.last(&Scope::chain(&Chain::Anchors), 1).await?;
-    Ok(last.first().map(|entry| ExportedHead::of(&entry.value)).transpose()?)
+    let Some(last) = store.last(&Scope::chain(&Chain::Anchors), 1).await?.pop() else { return Ok(None) };
+    let entry = store.get(&last).await?;
+    Ok(entry.map(|entry| ExportedHead::of(&entry.value)).transpose()?)
 }
