@@ -38,7 +38,11 @@ pub enum Request {
     /// Go on after a pause.
     Resume,
     /// End the rollout that is under way, and go back.
-    Abort,
+    Abort {
+        /// From which: refused where another one is declared by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<RevisionNumber>,
+    },
     /// Let the next step of a canary begin; or let what was declared come into force, where it has to be approved: then
     /// the plan is named.
     Approve {
@@ -86,7 +90,7 @@ impl Request {
             Self::Restart => "restart",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Abort => "abort",
+            Self::Abort { .. } => "abort",
             Self::Approve { .. } => "approve",
             Self::Adopt { .. } => "adopt",
         }

@@ -478,7 +478,7 @@ impl State {
         };
         let changed = self.declared.get(resource).filter(|read| !waits(read)).map(|read| read.changed);
         let overtaken = |asked: &Stored<Result<Request, String>>| match &asked.value {
-            Ok(request @ (Request::Undo { .. } | Request::Abort))
+            Ok(request @ (Request::Undo { .. } | Request::Abort { .. }))
                 if changed.is_some_and(|changed| asked.at < changed) =>
             {
                 Err(format!("{}: something else was declared since it was asked", request.name()))

@@ -87,7 +87,7 @@ pub fn refusals(
             | Request::Retry
             | Request::ConfirmRemoval { .. }
             | Request::Restart
-            | Request::Abort
+            | Request::Abort { .. }
             | Request::Approve { .. }
             | Request::Pause
             | Request::Resume => Kind::Service,
@@ -171,8 +171,8 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
                 subject.owned.paused = None;
                 windlass_planner::record::resume(subject.owned, subject.inputs.now);
             }
-            Ok(Request::Abort) => {
-                if let Err(why) = end(subject) {
+            Ok(Request::Abort { from }) => {
+                if let Err(why) = end(*from, subject) {
                     refuse(format!("abort: {why}"));
                 }
             }
@@ -209,12 +209,13 @@ pub fn take(requests: &BTreeMap<RequestId, Result<Request, String>>, subject: &m
 }
 
 /// Ends the rollout that is under way.
-fn end(subject: &mut Subject<'_>) -> Result<(), Unaborted> {
-    match subject.with_inputs(abort::abort)? {
+fn end(from: Option<RevisionNumber>, subject: &mut Subject<'_>) -> Result<(), String> {
+    still_declared(from, subject.declared)?;
+    match subject.with_inputs(abort::abort).map_err(|why| why.to_string())? {
         Abort::Restart => subject.owned.restart = None,
         Abort::Deploy(revision) => {
             let declared = subject.declared.filter(|declared| declared.number == revision);
-            let known = subject.revisions.get(&revision).or(declared).ok_or(Unaborted::Nothing)?;
+            let known = subject.revisions.get(&revision).or(declared).ok_or_else(|| Unaborted::Nothing.to_string())?;
             let spec = match &subject.inputs.goal {
                 Goal::Run { spec, .. } => spec,
                 Goal::Remove => known.spec.as_ref(),
@@ -223,6 +224,16 @@ fn end(subject: &mut Subject<'_>) -> Result<(), Unaborted> {
         }
     }
     Ok(())
+}
+
+/// Whoever asks to go back from a revision does not mean another one, which was found since.
+fn still_declared(from: Option<RevisionNumber>, declared: Option<&Revision>) -> Result<(), String> {
+    match (from, declared.map(|declared| declared.number)) {
+        (Some(from), Some(number)) if from != number => Err(format!(
+            "revision {from} is not what is declared any more: revision {number} is; ask again to go back from that"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Lets the next step of a canary begin.
@@ -271,12 +282,7 @@ fn undo(wanted: Option<RevisionNumber>, from: Option<RevisionNumber>, subject: &
     let Some(declared) = subject.declared else {
         return Err("there is no revision to go back from".to_owned());
     };
-    if let Some(from) = from.filter(|from| *from != declared.number) {
-        let number = declared.number;
-        return Err(format!(
-            "revision {from} is not what is declared any more: revision {number} is; ask again to go back from that"
-        ));
-    }
+    still_declared(from, Some(declared))?;
     if subject.unseen && !subject.owned.good.is_empty() {
         let number = declared.number;
         return Err(format!(

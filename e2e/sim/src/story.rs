@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use windlass_crds::id::RevisionNumber;
 use windlass_crds::request::Request;
 use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, HostChange, Link, Mishap};
 
@@ -169,19 +170,26 @@ async fn somebody(world: &mut World, service: usize, plot: &Chance, extras: Opti
         }
         13 => world.declare(service).await?,
         14 => {
-            // As the command does: from what they see.
-            let status = world.status(&world.services[service].key).await?;
-            let from = status.and_then(|status| status.revision);
+            let from = seen(world, service).await?;
             world.ask(service, &Request::Undo { revision: None, from }).await?;
         }
         15 => world.ask(service, &Request::Retry).await?,
         16 => world.ask(service, &Request::Restart).await?,
         17 => world.ask(service, &Request::Pause).await?,
         18 => world.ask(service, &Request::Resume).await?,
-        19 => world.ask(service, &Request::Abort).await?,
+        19 => {
+            let from = seen(world, service).await?;
+            world.ask(service, &Request::Abort { from }).await?;
+        }
         _ => world.ask(service, &Request::ConfirmRemoval { hosts: Default::default() }).await?,
     }
     Ok(())
+}
+
+/// The revision from which somebody goes back, as the commands do: what they see.
+async fn seen(world: &World, service: usize) -> anyhow::Result<Option<RevisionNumber>> {
+    let status = world.status(&world.services[service].key).await?;
+    Ok(status.and_then(|status| status.revision))
 }
 
 /// Does something after a time.

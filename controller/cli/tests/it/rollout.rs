@@ -532,7 +532,7 @@ fn abort_waits_until_it_is_back() {
     world.tell("web", &told::canary(generation, Reason::WaitingForApproval, STEP));
     let abort = world.start(&["rollout", "abort", "service/web", "--wait"]);
     let request = world.request_for("web");
-    assert_eq!(world.value(&request).trim(), r#"{"request":"abort"}"#);
+    assert_eq!(world.value(&request).trim(), r#"{"request":"abort","from":3}"#);
     let message = "revision 3 was aborted by a person at 2026-01-01T00:02:00Z; went back to revision 2";
     let mut back = told::stalled(generation, "web1=2+ web2=2+ web3=2+", Reason::Aborted, message);
     back.target = Some(RevisionNumber(2));

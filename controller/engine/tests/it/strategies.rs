@@ -149,7 +149,12 @@ async fn an_aborted_canary_goes_back_where_it_was() -> anyhow::Result<()> {
     let world = running(APPROVED).await?;
     world.write("server.py", "print(2)");
     waits(&world, Reason::WaitingForApproval).await?;
-    world.ask(WEB, &Request::Abort).await?;
+    // Who asked for it before the source was changed did not mean what is under way now.
+    world.ask(WEB, &Request::Abort { from: Some(RevisionNumber(1)) }).await?;
+    let refused = "abort: revision 1 is not what is declared any more: revision 2 is; ask again to go back from that";
+    assert_eq!(refusals(&world).await?, [refused]);
+    assert_eq!(world.revisions("web"), [2, 1, 1]);
+    world.ask(WEB, &Request::Abort { from: Some(RevisionNumber(2)) }).await?;
     world.settles_at("web", Reason::Aborted, 1).await?;
     assert_eq!(world.revisions("web"), [1, 1, 1]);
     let touched = |host: &str| {
@@ -159,16 +164,16 @@ async fn an_aborted_canary_goes_back_where_it_was() -> anyhow::Result<()> {
     };
     assert_eq!(["web1", "web2", "web3"].map(touched), [2, 0, 0], "{:#?}", world.fleet.changes());
     // It is not deployed again by itself, and an abort of nothing is answered.
-    world.ask(WEB, &Request::Abort).await?;
+    world.ask(WEB, &Request::Abort { from: None }).await?;
     assert_eq!(
         refusals(&world).await?,
-        ["abort: what is declared is blocked already; `windlass rollout retry` deploys it once more"]
+        [refused, "abort: what is declared is blocked already; `windlass rollout retry` deploys it once more"]
     );
     world.ask(WEB, &Request::Retry).await?;
     waits(&world, Reason::WaitingForApproval).await?;
     assert_eq!(world.revisions("web"), [2, 1, 1]);
     // Another change lifts it too.
-    world.ask(WEB, &Request::Abort).await?;
+    world.ask(WEB, &Request::Abort { from: None }).await?;
     world.settles_at("web", Reason::Aborted, 1).await?;
     world.write("server.py", "print(3)");
     waits(&world, Reason::WaitingForApproval).await?;
@@ -188,7 +193,7 @@ async fn an_abort_ends_waiting_for_a_verdict() -> anyhow::Result<()> {
     world.store.declare(&resource(WEB), text.into()).await?;
     world.write("server.py", "print(2)");
     world.until("the first host to be switched", async || world.revisions("web") == [2, 1, 1]).await?;
-    world.ask(WEB, &Request::Abort).await?;
+    world.ask(WEB, &Request::Abort { from: None }).await?;
     world.settles_at("web", Reason::Aborted, 1).await?;
     assert_eq!(world.revisions("web"), [1, 1, 1]);
     world.stop().await

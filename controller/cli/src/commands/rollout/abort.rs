@@ -5,7 +5,7 @@ use windlass_crds::id::ResourceKey;
 use windlass_crds::request::Request;
 
 use super::super::ClientArgs;
-use super::ask_and_wait;
+use super::{ask_and_wait, undo};
 use crate::exit::Exit;
 use crate::first_steps;
 use crate::inventory::Inventory;
@@ -34,7 +34,9 @@ pub(crate) struct AbortArgs {
 pub(super) async fn run(args: &AbortArgs, client: &ClientArgs) -> anyhow::Result<Exit> {
     let service = resources::service(&args.resource, &client.namespace)?;
     let store = client.connection.connect().await?;
-    let selection = Selection::Named(vec![ResourceKey::Service(service.clone())]);
+    let key = ResourceKey::Service(service.clone());
+    let selection = Selection::Named(vec![key.clone()]);
     first_steps::require(&store, &Inventory::read(&store, &selection).await?, &selection).await?;
-    ask_and_wait(&store, &service, &Request::Abort, Ending::Aborted, &args.wait).await
+    let abort = Request::Abort { from: undo::seen(&store, &key).await? };
+    ask_and_wait(&store, &service, &abort, Ending::Aborted, &args.wait).await
 }

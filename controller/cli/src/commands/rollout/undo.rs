@@ -57,8 +57,8 @@ pub(super) async fn run(args: &UndoArgs, client: &ClientArgs) -> anyhow::Result<
     ask_and_wait(&store, &service, &undo, Ending::Undone, &args.wait).await
 }
 
-/// The revision that is declared as far as anybody can see now: it is this that is to be undone, and no later one.
-async fn seen(store: &Store, key: &ResourceKey) -> anyhow::Result<Option<RevisionNumber>> {
+/// The revision that is declared as far as anybody can see now: it is this that is gone back from, and no later one.
+pub(super) async fn seen(store: &Store, key: &ResourceKey) -> anyhow::Result<Option<RevisionNumber>> {
     let entry = store.get(&Key::Status(key.clone())).await?;
     let status = entry.and_then(|entry| serde_json::from_slice::<ServiceStatus>(&entry.value).ok());
     Ok(status.and_then(|status| status.revision))
