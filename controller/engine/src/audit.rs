@@ -11,12 +11,12 @@ mod who;
 
 use std::time::Duration;
 
-use windlass_crds::audit::{Chain, Entry, Standing};
+use windlass_crds::audit::{Chain, Entry, Standing, What};
 use windlass_crds::id::ResourceKey;
 use windlass_hosts::fleet::Fleet;
 use windlass_store::{Draw, StoreRevision, Write};
 
-pub(crate) use self::decided::{Decided, decided};
+pub(crate) use self::decided::{Decided, decided, waits};
 pub(crate) use self::declared::{ServiceDeclaration, asked};
 pub use self::key::{KeyError, SigningKey, holds};
 pub use self::trail::Trail;
@@ -44,6 +44,17 @@ pub(crate) struct Telling {
     pub(crate) entries: Vec<Entry>,
     /// How it stands with its declaration from now on.
     pub(crate) declared: Option<Standing>,
+}
+
+impl Telling {
+    /// What is declared is not in force before people have approved it.
+    pub(crate) fn waits(&mut self) {
+        for entry in &mut self.entries {
+            if let What::Declared { waits, .. } = &mut entry.what {
+                *waits = true;
+            }
+        }
+    }
 }
 
 impl<F: Fleet> Controller<F> {

@@ -56,6 +56,9 @@ pub enum What {
         /// Nothing was known of it before, so all of it is told.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         first: bool,
+        /// It comes into force once it is approved; until then what differs is from what still is in force.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        waits: bool,
         /// All of it, of a kind of which the controller keeps nothing else: the next change is told by it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         whole: Option<serde_json::Value>,
@@ -118,6 +121,9 @@ pub enum What {
         to: Option<RevisionNumber>,
         /// What it brings where.
         plan: PlanDigest,
+        /// What people have approved of it, where they had to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approved: Option<PlanDigest>,
     },
     /// Ended a rollout.
     Ended {
@@ -266,12 +272,17 @@ impl fmt::Display for What {
     /// One sentence without its subject, for people.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Declared { changes, first: true, .. } => write!(out, "declared it, {} fields", changes.len()),
-            Self::Declared { changes, .. } if changes.is_empty() => out.write_str("declared the same again"),
-            Self::Declared { changes, more, .. } => {
-                out.write_str("declared ")?;
-                listed(out, changes.iter())?;
-                rest(out, *more)
+            Self::Declared { changes, first, more, waits, .. } => {
+                match (first, changes.is_empty()) {
+                    (true, _) => write!(out, "declared it, {} fields", changes.len())?,
+                    (false, true) => out.write_str("declared the same again")?,
+                    (false, false) => {
+                        out.write_str("declared ")?;
+                        listed(out, changes.iter())?;
+                        rest(out, *more)?;
+                    }
+                }
+                out.write_str(if *waits { "; it waits for approval" } else { "" })
             }
             Self::Refused { problems, .. } => {
                 out.write_str("declared what was refused: ")?;
@@ -297,11 +308,12 @@ impl fmt::Display for What {
                 write!(out, "accepted revision {revision}, files {}", release.short())?;
                 commit.iter().try_for_each(|commit| write!(out, " of commit {}", commit.short()))
             }
-            Self::Opened { sequence, purpose, from, to, plan } => {
+            Self::Opened { sequence, purpose, from, to, plan, approved } => {
                 write!(out, "began rollout {sequence} ({})", purpose_word(*purpose))?;
                 from.iter().try_for_each(|from| write!(out, " from revision {from}"))?;
                 to.iter().try_for_each(|to| write!(out, " to revision {to}"))?;
-                write!(out, ", plan {}", plan.short())
+                write!(out, ", plan {}", plan.short())?;
+                approved.iter().try_for_each(|approved| write!(out, ", approved as {}", approved.short()))
             }
             Self::Ended { sequence, state, hosts, more } => {
                 write!(out, "ended rollout {sequence}: {}", state_word(*state))?;
@@ -339,7 +351,8 @@ fn rest(out: &mut fmt::Formatter<'_>, more: usize) -> fmt::Result {
 fn asked(request: &Request) -> String {
     let mut text = request.name().to_owned();
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(request) else { return text };
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "request") {
+    // Nobody reads a signature.
+    for (name, value) in fields.iter().filter(|(name, _)| !["request", "signature"].contains(&name.as_str())) {
         text += &format!(" {name}={}", beginning(&value.to_string(), SENTENCE));
     }
     text

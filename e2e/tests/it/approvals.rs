@@ -96,6 +96,19 @@ fn nobody_approves_what_is_their_own() -> Result<()> {
     bo.windlass(&world, &[&approve[..], &WHY, &["--plan", &plan, "--wait"]].concat())?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v1")?;
 
+    // The audit trail has who declared it, who let it in, and that it is what was let in.
+    let told = world.windlass(&["audit", "--service", "web"])?.expect(0)?;
+    let digest = &plan[..12];
+    let approved = format!("approved revision 1 (plan {digest}): CHG-1");
+    for (who, what) in [
+        ("ana (certificate)", "; it waits for approval"),
+        ("ana (certificate)", "Ana has declared it"),
+        ("bo (certificate)", approved.as_str()),
+        ("the controller", &format!(", approved as {digest}")),
+    ] {
+        ensure!(told.lines().any(|line| line.contains(who) && line.contains(what)), "{who}: {what}: {told}");
+    }
+
     // Who only changes the files is known to nobody, so both have to approve them.
     program.good("v2")?;
     waits(&world, 2, 2)?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use windlass_crds::audit::{Entry, What};
 use windlass_crds::digest::PlanDigest;
-use windlass_crds::id::{HostId, RevisionNumber, ServiceKey};
+use windlass_crds::id::{Generation, HostId, RevisionNumber, ServiceKey};
 use windlass_crds::record::{BlockCause, Blocked, Owned, Revision, Rollout, RolloutState};
 use windlass_crds::status::HostState;
 use windlass_planner::plan::Plan;
@@ -59,12 +59,39 @@ pub(crate) fn decided(decided: &Decided<'_>) -> Vec<Entry> {
             from: owned.good.last().copied(),
             to: opened.revision,
             plan: digest(service, opened, to, hosts),
+            approved: granted(plan, opened),
         });
     }
     if plan.gone {
         told.push(What::Removed);
     }
-    told.into_iter().map(Entry::of_controller).collect()
+    approvals(plan, owned).chain(told.into_iter().map(Entry::of_controller)).collect()
+}
+
+/// Approvals that have come in, of whoever has given them.
+fn approvals(plan: &Plan, owned: &Owned) -> impl Iterator<Item = Entry> {
+    let before = owned.gate.iter().flat_map(|gate| gate.approvals.iter().map(|approved| (gate.plan, approved)));
+    let before: Vec<_> = before.collect();
+    let now = plan.owned.gate.iter().flat_map(|gate| gate.approvals.iter().map(move |approved| (gate, approved)));
+    now.filter(move |(gate, approved)| !before.contains(&(gate.plan, *approved))).map(|(gate, approved)| Entry {
+        who: approved.by.clone(),
+        what: What::Approved {
+            revision: gate.revision,
+            plan: gate.plan,
+            reason: Some(approved.reason.clone()).filter(|reason| !reason.is_empty()),
+        },
+    })
+}
+
+/// Whether what is declared waits for people to approve it.
+pub(crate) fn waits(plan: &Plan, generation: Generation) -> bool {
+    plan.owned.gate.as_ref().is_some_and(|gate| gate.granted.is_none() && gate.generation == generation)
+}
+
+/// What people have approved of what a rollout brings.
+fn granted(plan: &Plan, rollout: &Rollout) -> Option<PlanDigest> {
+    let gate = plan.owned.gate.as_ref().filter(|gate| gate.granted.is_some())?;
+    (rollout.revision == Some(gate.revision)).then_some(gate.plan)
 }
 
 /// What a rollout brings where.

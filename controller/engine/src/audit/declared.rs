@@ -163,7 +163,7 @@ impl Tell<'_> {
             Some(Ok(declared)) => sides(declared).map(|(old, new, whole)| {
                 let first = old.is_null();
                 let (changes, more) = edits(&old, &new);
-                What::Declared { generation, changes, more, first, whole }
+                What::Declared { generation, changes, more, first, waits: false, whole }
             }),
             Some(Err(problems)) => {
                 Some(What::Refused { generation, problems: problems.iter().map(Wrong::from).collect() })

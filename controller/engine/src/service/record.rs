@@ -20,7 +20,7 @@ use windlass_store::{Act, Draw, Key, RequestId, SequenceError, Write, WriteError
 
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
-use crate::audit::{self, Decided, ServiceDeclaration, Telling, decided};
+use crate::audit::{self, Decided, ServiceDeclaration, Telling, decided, waits};
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, RolloutRecords, rollouts, status};
 use crate::controller::Controller;
@@ -139,6 +139,9 @@ impl<F: Fleet> Turn<'_, F> {
         let (read, before) = (scene.view.declared.as_ref(), scene.owned.accepted.as_ref());
         let resource = ResourceKey::Service(self.key.clone());
         let mut telling = self.controller.tell_service(&resource, ServiceDeclaration { read, before }).await?;
+        if waits(plan, scene.generation()) {
+            telling.waits();
+        }
         telling.entries.extend(asked);
         telling.entries.extend(decided(&Decided {
             service: self.key,

@@ -49,7 +49,7 @@ async fn verify(world: &World) -> anyhow::Result<Report> {
 }
 
 /// The trail is whole, and every record of it is anchored.
-async fn is_whole(world: &World) -> anyhow::Result<()> {
+pub(crate) async fn is_whole(world: &World) -> anyhow::Result<()> {
     world
         .until("everything to be anchored", async || verify(world).await.is_ok_and(|report| report.unanchored == 0))
         .await?;

@@ -62,6 +62,8 @@ async fn nothing_comes_into_force_before_it_is_approved_and_what_is_in_force_sta
     world.apply_with_rollout("web", REQUIRED).await?;
     let first = waits(&world, 1, 1).await?;
     assert_eq!(world.revisions("web"), [0, 0]);
+    // What was told at once, by several, may have to be anchored by itself.
+    crate::audit::is_whole(&world).await?;
     let before = world.etcd.revision()?;
     let looks = world.fleet.calls().len();
     world.until("four more looks", async || world.fleet.calls().len() > looks + 4).await?;

@@ -90,6 +90,8 @@ async fn an_idle_controller_writes_nothing() -> anyhow::Result<()> {
     world.write("server.py", "print(1)");
     world.apply("web", "").await?;
     world.settles("web", Reason::Converged).await?;
+    // What was told at once, by several, may have to be anchored by itself.
+    audit::is_whole(&world).await?;
     let before = world.etcd.revision()?;
     // Several looks at the source and at health go by.
     let looks = world.fleet.calls().len();

@@ -52,6 +52,8 @@ async fn a_canary_waits_for_a_person_and_writes_nothing_meanwhile() -> anyhow::R
     world.write("server.py", "print(2)");
     waits(&world, Reason::WaitingForApproval).await?;
     assert_eq!(world.revisions("web"), [2, 1, 1]);
+    // What was told at once, by several, may have to be anchored by itself.
+    crate::audit::is_whole(&world).await?;
     let before = world.etcd.revision()?;
     let looks = world.fleet.calls().len();
     world.until("eight more looks", async || world.fleet.calls().len() > looks + 8).await?;

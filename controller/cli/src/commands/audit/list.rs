@@ -40,7 +40,7 @@ pub(crate) struct Pick {
     /// Of one Host
     #[arg(long, value_name = "NAME", conflicts_with = "kind")]
     host: Option<HostName>,
-    /// Of one kind: service, host, networkzone, configrepo
+    /// Of one kind: service, host, networkzone, configrepo, policy
     #[arg(long, value_name = "KIND", value_parser = kind)]
     kind: Option<Kind>,
     /// What is as young as this, or as late: 2h, 7d, 2026-12-01T08:00:00Z
@@ -68,7 +68,7 @@ enum Format {
 }
 
 fn kind(word: &str) -> Result<Kind, String> {
-    Kind::from_word(word).ok_or_else(|| "one of service, host, networkzone, configrepo".to_owned())
+    Kind::from_word(word).ok_or_else(|| "one of service, host, networkzone, configrepo, policy".to_owned())
 }
 
 /// A time, or how long ago that is.
