@@ -15,8 +15,8 @@ pub const SIGNED_FOR: &str = "windlass-approval";
 /// The longest reason, in bytes.
 pub const LONGEST_REASON: usize = 500;
 
-/// The longest signature, in bytes: one of an RSA key of 16,384 bits has some 4,000.
-pub const LONGEST_SIGNATURE: usize = 8 * 1024;
+/// The longest signature, in bytes: one of an RSA key of 8,192 bits has some 3,000.
+pub const LONGEST_SIGNATURE: usize = 5 * 1024;
 
 /// What was declared, and comes into force once it is approved: in `owned/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -184,7 +184,7 @@ impl Surroundings {
 }
 
 /// The longest request, in bytes: what it says is repeated in records and events. A signature has some thousand.
-const REQUEST_BYTES: usize = 16 * 1024;
+const REQUEST_BYTES: usize = 6 * 1024;
 
 /// What was in force of a Policy that makes no sense now.
 fn in_force_before(key: &ResourceKey, statuses: &BTreeMap<ResourceKey, Stored<Bytes>>) -> Option<PolicySpec> {

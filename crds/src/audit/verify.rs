@@ -234,8 +234,9 @@ pub struct Verifier<'a> {
     against: Against,
     report: Report,
     untrusted: BTreeMap<PublicKey, (Chain, RecordNumber, usize)>,
-    /// The last head of each chain that an anchor knows.
-    anchored: BTreeMap<Chain, Head>,
+    /// Every head of each chain that an anchor knows: a chain that was cut off and has grown since is told by the earlier
+    /// ones.
+    anchored: BTreeMap<Chain, BTreeMap<RecordNumber, RecordDigest>>,
     seen: BTreeSet<Chain>,
     following: Option<Following>,
 }
@@ -289,7 +290,10 @@ impl<'a> Verifier<'a> {
         if let Some(anchor) = link.anchor.filter(|_| holds && link.chain == Chain::Anchors) {
             self.report.last = Some((link.number, link.at));
             for (chain, head) in anchor.heads {
-                self.anchored.entry(chain).and_modify(|known| *known = later(*known, head)).or_insert(head);
+                let known = self.anchored.entry(chain.clone()).or_default();
+                if *known.entry(head.number).or_insert(head.digest) != head.digest {
+                    self.find(Finding::NotAsAnchored { chain, number: head.number });
+                }
             }
         }
     }
@@ -303,7 +307,7 @@ impl<'a> Verifier<'a> {
                 .anchored
                 .iter()
                 .filter(|(chain, _)| !self.seen.contains(chain))
-                .map(|(c, h)| (c.clone(), *h))
+                .filter_map(|(chain, _)| Some((chain.clone(), self.last_anchored(chain)?)))
                 .collect();
             for (chain, Head { number: anchored, .. }) in gone {
                 self.find(Finding::ChainMissing { chain, anchored });
@@ -383,7 +387,9 @@ impl<'a> Verifier<'a> {
         } else {
             self.step(link, head);
         }
-        let is_known = self.known(&link.chain).any(|known| known.number == head.number);
+        let anchored = self.anchored.get(&link.chain).is_some_and(|known| known.contains_key(&head.number));
+        let exported = self.exported(&link.chain).any(|known| known.number == head.number);
+        let is_known = anchored || exported;
         let Some(following) = &mut self.following else { return };
         following.pruned = following.pruned.into_iter().chain(link.pruned.filter(|_| holds)).reduce(later);
         if is_known {
@@ -410,11 +416,23 @@ impl<'a> Verifier<'a> {
 
     /// What is known of a chain by anchors and by the exported head.
     fn known(&self, chain: &Chain) -> impl Iterator<Item = Head> {
-        let exported = self.against.head.iter().flat_map(|head| {
+        let anchored = self.anchored.get(chain).into_iter().flatten();
+        let anchored = anchored.map(|(number, digest)| Head { number: *number, digest: *digest });
+        anchored.chain(self.exported(chain))
+    }
+
+    /// What the exported head knows of a chain.
+    fn exported(&self, chain: &Chain) -> impl Iterator<Item = Head> {
+        self.against.head.iter().flat_map(|head| {
             let own = (*chain == Chain::Anchors).then_some(head.head);
             own.into_iter().chain(head.anchor.heads.get(chain).copied())
-        });
-        self.anchored.get(chain).copied().into_iter().chain(exported).collect::<Vec<_>>().into_iter()
+        })
+    }
+
+    /// The last record of a chain that an anchor knows.
+    fn last_anchored(&self, chain: &Chain) -> Option<Head> {
+        let (number, digest) = self.anchored.get(chain)?.last_key_value()?;
+        Some(Head { number: *number, digest: *digest })
     }
 
     /// Looks at the beginning and the end of a chain, once all of it was seen.
@@ -440,7 +458,7 @@ impl<'a> Verifier<'a> {
         let behind = self.is_behind();
         for head in self.known(&chain).collect::<Vec<_>>() {
             if head.number > last.number {
-                let told = !behind || self.anchored.get(&chain) == Some(&head);
+                let told = !behind || self.last_anchored(&chain) == Some(head);
                 end = end.into_iter().chain(told.then_some(head.number)).max();
             } else if known.iter().any(|found| found.number == head.number && found.digest != head.digest) {
                 self.find(Finding::NotAsAnchored { chain: chain.clone(), number: head.number });
@@ -451,7 +469,7 @@ impl<'a> Verifier<'a> {
             self.find(Finding::EndMissing { chain: chain.clone(), last: last.number, anchored });
         }
         if chain != Chain::Anchors {
-            let anchored = self.anchored.get(&chain).map_or(0, |head| head.number.0);
+            let anchored = self.last_anchored(&chain).map_or(0, |head| head.number.0);
             self.report.unanchored += last.number.0.saturating_sub(anchored.max(gone.0));
         }
     }

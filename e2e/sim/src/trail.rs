@@ -1,12 +1,25 @@
 //! The audit trail of a run: whole, whoever has died in the middle of what, and told of every service.
 
 use windlass_crds::audit::Chain;
-use windlass_crds::audit::verify::{Against, Place, Verifier};
+use windlass_crds::audit::verify::{Against, Finding, Place, Verifier};
 use windlass_crds::id::ResourceKey;
 use windlass_engine::audit::holds;
 use windlass_store::{Key, Scope, Section};
 
 use crate::world::World;
+
+/// Whether something is found because the store is an older one now: whoever has come further goes on from there.
+fn is_of_an_older_copy(found: &Finding) -> bool {
+    matches!(
+        found,
+        Finding::Missing { .. }
+            | Finding::BeginningMissing { .. }
+            | Finding::EndMissing { .. }
+            | Finding::ChainMissing { .. }
+            | Finding::NotAsAnchored { .. }
+            | Finding::Unlinked { .. }
+    )
+}
 
 impl World {
     /// Looks through all of the trail.
@@ -23,7 +36,10 @@ impl World {
             };
             verifier.take(place, &entry.value);
         }
-        for finding in verifier.end().findings {
+        // Where an older copy was put in under whoever leads, what that lacks is missing, and is told so.
+        let restored = self.ground.oracle.is_restored();
+        let found = verifier.end().findings.into_iter().filter(|found| !restored || !is_of_an_older_copy(found));
+        for finding in found {
             self.ground.history.violated(format_args!("the audit trail: {finding}"));
         }
         for model in self.services.iter().filter(|model| model.declared) {

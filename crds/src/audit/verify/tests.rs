@@ -52,6 +52,13 @@ impl Trail {
         self.seal(key, link);
     }
 
+    /// A record of another time than those that were there.
+    fn grow(&mut self, path: &str) {
+        let last = self.last(&chain(path)).expect(path);
+        let (number, previous, at) = (last.number.next(), Some(last.digest), Timestamp::MAX);
+        self.seal(OURS, Link { chain: chain(path), number, previous, pruned: None, at, anchor: None });
+    }
+
     fn seal(&mut self, key: Key, link: Link) {
         let place = (link.chain.clone(), link.number.0);
         let record = Record { link, term: 1, entries: Vec::new(), declared: None };
@@ -163,6 +170,15 @@ fn every_kind_of_tampering_is_found() {
             "the end is removed",
             |trail| [3, 4].iter().for_each(|number| trail.remove(WEB, *number)),
             &["service/web: it ends with record 2, and an anchor knows record 3"],
+        ),
+        (
+            "the end is removed, and the chain grows again, anchors and all",
+            |trail| {
+                [3, 4].iter().for_each(|number| trail.remove(WEB, *number));
+                (0..3).for_each(|_| trail.grow(WEB));
+                trail.anchor(&[WEB]);
+            },
+            &["service/web: record 3 is another one than an anchor knows"],
         ),
         (
             "a chain is removed",
