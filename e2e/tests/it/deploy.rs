@@ -110,6 +110,12 @@ fn raw_put_and_del(etcd: EtcdVersion) -> Result<()> {
         })?;
         world.expect_version(&world.hosts, PORT, "v1")?;
     }
+    // What was told in a burst is anchored once it is quiet.
+    eventually("all of the trail is anchored", || {
+        let said = world.windlass(&["audit", "verify"])?;
+        ensure!(!format!("{said:?}").contains("not anchored yet"), "{said:?}");
+        Ok(())
+    })?;
     // Nothing spins on it either: what is wrong is said once.
     let revision = world.etcd.revision()?;
     holds(Duration::from_secs(3), "a declaration that makes no sense is written about once", || {
