@@ -63,9 +63,13 @@ fn the_roles_of_the_page_are_enough_and_no_more() {
     // Bob may not declare, and Ann may not say in the controller's place how things stand.
     let refused = run("bob", &["delete", "networkzone/office"]);
     assert!(refused.contains("permission denied") && refused.ends_with("-- exit 1"), "{refused}");
-    let mut etcdctl = world.etcd.etcdctl_command();
-    etcdctl.env("ETCDCTL_USER", "ann:secret-ann").args(["put", "/windlass/status/networkzones/office", "{}"]);
-    let put = etcdctl.output().expect("etcdctl runs");
-    let told = String::from_utf8_lossy(&put.stderr);
-    assert!(!put.status.success() && told.contains("permission denied"), "{told}");
+    // Nor what others may declare.
+    for path in ["status/networkzones/office", "declared/policies/all", "declared/configrepos/fleet", "audit/leader/1"]
+    {
+        let mut etcdctl = world.etcd.etcdctl_command();
+        etcdctl.env("ETCDCTL_USER", "ann:secret-ann").args(["put", &format!("/windlass/{path}"), "{}"]);
+        let put = etcdctl.output().expect("etcdctl runs");
+        let told = String::from_utf8_lossy(&put.stderr);
+        assert!(!put.status.success() && told.contains("permission denied"), "{path}: {told}");
+    }
 }
