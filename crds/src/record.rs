@@ -312,6 +312,20 @@ pub enum Purpose {
     Restart,
 }
 
+impl Purpose {
+    /// Why, in one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+            Self::Repair => "repair",
+            Self::Undo => "undo",
+            Self::Removal => "removal",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// One attempt to bring hosts to a revision: `rollouts/<namespace>/<name>/<sequence>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -415,6 +429,20 @@ pub enum RolloutState {
     Superseded,
     /// A person ended it.
     Aborted,
+}
+
+impl RolloutState {
+    /// How it stands, in one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Succeeded => "succeeded",
+            Self::Unhealthy => "unhealthy",
+            Self::Halted => "halted",
+            Self::Superseded => "superseded",
+            Self::Aborted => "aborted",
+        }
+    }
 }
 
 /// What was found of a host that was switched to a revision.

@@ -128,6 +128,8 @@ pub struct ResourceView {
     pub status: Option<Stored<Bytes>>,
     /// What is asked.
     pub requests: BTreeMap<RequestId, Result<Request, String>>,
+    /// When each of that was.
+    pub asked_at: BTreeMap<RequestId, StoreRevision>,
 }
 
 /// Every valid Host and NetworkZone.
@@ -278,6 +280,7 @@ impl Cache {
             declared: state.declared.get(key).cloned(),
             status: state.statuses.get(key).cloned(),
             requests: state.asked(key),
+            asked_at: state.asked_at(key),
         }
     }
 
@@ -307,11 +310,6 @@ impl Cache {
         let owns = |repo: &Repo| changed.iter().any(|key| repo.owned.contains(key));
         let owners = state.repos.iter().filter(|(_, repo)| owns(repo));
         owners.map(|(name, _)| ResourceKey::ConfigRepo(name.clone())).collect()
-    }
-
-    /// When something was asked of a resource.
-    pub fn asked_at(&self, key: &ResourceKey, id: &RequestId) -> Option<StoreRevision> {
-        self.lock().requests.get(key)?.get(id).map(|asked| asked.at)
     }
 
     /// When the declaration of a resource was deleted, where that was seen.

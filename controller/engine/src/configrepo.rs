@@ -641,8 +641,11 @@ impl<F: Fleet> Turn<'_, F> {
         status.observed_generation = self.generation;
         status.conditions = conditions(findings, self.generation, &before.conditions, now);
         let refused: Vec<Refused> = requests::refusals(&self.key, standing, &self.view.requests);
-        let told =
-            audit::asked(&self.view.requests, refused.iter(), &controller.askers(&self.key, self.view.requests.keys()));
+        let told = audit::asked(
+            &self.view.requests,
+            refused.iter(),
+            &controller.askers(&self.key, self.view.requests.keys(), &self.view.asked_at),
+        );
         let mut happened: Vec<News> = refused.into_iter().map(News::from).chain(news).collect();
         let mut writes = Vec::new();
         let bytes = json(&status);

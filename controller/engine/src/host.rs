@@ -255,14 +255,14 @@ async fn say<F: Fleet, S: Said>(
     status: impl FnOnce(&S, Vec<Condition>) -> S,
     generation: Generation,
 ) -> Result<(), ReconcileError> {
-    let ResourceView { declared, status: stored, requests } = view;
+    let ResourceView { declared, status: stored, requests, asked_at } = view;
     let News { findings, refused } = news;
     let before: S = stored.as_ref().and_then(|stored| serde_json::from_slice(&stored.value).ok()).unwrap_or_default();
     let now = controller.now();
     let said = status(&before, conditions(findings, generation, before.conditions(), now));
     let bytes = json(&said);
     let mut writes = Vec::new();
-    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys()));
+    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys(), &asked_at));
     let mut happened: Vec<_> = refused.into_iter().map(events::News::from).collect();
     if stored.is_none_or(|stored| stored.value != bytes) {
         happened.extend(events::transitions(before.conditions(), said.conditions()));
@@ -285,11 +285,11 @@ pub(crate) async fn erase<F: Fleet>(
     controller: &Arc<Controller<F>>,
     key: &ResourceKey,
 ) -> Result<Next, ReconcileError> {
-    let ResourceView { status: stored, requests, .. } = bounded(controller.cache.resource(key));
+    let ResourceView { status: stored, requests, asked_at, .. } = bounded(controller.cache.resource(key));
     let mut writes: Vec<Write> = stored.iter().map(|_| Write::delete(Key::Status(key.clone()))).collect();
     writes.extend(requests::ended(key, &requests));
     let refused = requests::refusals(key, Standing::Absent, &requests);
-    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys()));
+    let told = audit::asked(&requests, refused.iter(), &controller.askers(key, requests.keys(), &asked_at));
     let news = refused.into_iter().map(events::News::from).collect();
     writes.extend(controller.events.writes(&controller.store, key, controller.now(), news).await?);
     if !writes.is_empty() {

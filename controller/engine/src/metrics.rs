@@ -112,8 +112,8 @@ impl Default for Metrics {
             metrics.reconciles.get_or_create_owned(&[("kind", Kind::Host.singular()), ("outcome", outcome)]);
         }
         for purpose in [Purpose::Deploy, Purpose::Rollback] {
-            let outcome = state(RolloutState::Succeeded);
-            metrics.rollouts.get_or_create_owned(&[("purpose", purpose_name(purpose)), ("outcome", outcome)]);
+            let outcome = RolloutState::Succeeded.word();
+            metrics.rollouts.get_or_create_owned(&[("purpose", purpose.word()), ("outcome", outcome)]);
         }
         for call in [Call::Range, Call::Txn, Call::LeaseKeepAlive] {
             metrics.store_requests.get_or_create_owned(&[("call", call.as_str())]);
@@ -150,7 +150,7 @@ impl Metrics {
 
     /// A rollout was closed.
     pub fn rolled_out(&self, purpose: Purpose, outcome: RolloutState) {
-        self.rollouts.get_or_create(&[("purpose", purpose_name(purpose)), ("outcome", state(outcome))]).inc();
+        self.rollouts.get_or_create(&[("purpose", purpose.word()), ("outcome", outcome.word())]).inc();
     }
 
     /// A request to the store ended.
@@ -180,29 +180,5 @@ pub fn step_failure(error: &StepError) -> &'static str {
         StepError::Voided { .. } => "voided",
         StepError::StartFailed { .. } => "start_failed",
         StepError::Failed { .. } => "failed",
-    }
-}
-
-/// Why there is a rollout, in one word.
-pub fn purpose_name(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Deploy => "deploy",
-        Purpose::Rollback => "rollback",
-        Purpose::Repair => "repair",
-        Purpose::Undo => "undo",
-        Purpose::Removal => "removal",
-        Purpose::Restart => "restart",
-    }
-}
-
-/// How a rollout stands, in one word.
-pub fn state(state: RolloutState) -> &'static str {
-    match state {
-        RolloutState::Active => "active",
-        RolloutState::Succeeded => "succeeded",
-        RolloutState::Unhealthy => "unhealthy",
-        RolloutState::Halted => "halted",
-        RolloutState::Superseded => "superseded",
-        RolloutState::Aborted => "aborted",
     }
 }

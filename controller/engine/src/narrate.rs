@@ -5,7 +5,7 @@ use windlass_crds::id::ServiceKey;
 use windlass_crds::record::{Revision, Rollout, RolloutState};
 
 use crate::commit::RolloutRecords;
-use crate::metrics::{Metrics, purpose_name, state};
+use crate::metrics::Metrics;
 
 /// Tells what a commit has changed: a revision that was accepted, a rollout that ended, one that began.
 pub fn recorded(
@@ -34,14 +34,14 @@ pub fn recorded(
 pub fn under_way(rollout: Option<&Rollout>) {
     let Some(rollout) = rollout.filter(|rollout| rollout.state == RolloutState::Active) else { return };
     let span = Span::current();
-    span.record("sequence", rollout.sequence.0).record("purpose", purpose_name(rollout.purpose));
+    span.record("sequence", rollout.sequence.0).record("purpose", rollout.purpose.word());
     if let Some(revision) = rollout.revision {
         span.record("revision", revision.0);
     }
 }
 
 fn tell(service: &ServiceKey, rollout: &Rollout, what: &str) {
-    let (sequence, purpose, outcome) = (rollout.sequence.0, purpose_name(rollout.purpose), state(rollout.state));
+    let (sequence, purpose, outcome) = (rollout.sequence.0, rollout.purpose.word(), rollout.state.word());
     let revision = rollout.revision.map(|revision| revision.0);
     let took_ms = rollout.progressed.duration_since(rollout.started).as_millis() as i64;
     match rollout.state {

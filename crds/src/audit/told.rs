@@ -309,14 +309,14 @@ impl fmt::Display for What {
                 commit.iter().try_for_each(|commit| write!(out, " of commit {}", commit.short()))
             }
             Self::Opened { sequence, purpose, from, to, plan, approved } => {
-                write!(out, "began rollout {sequence} ({})", purpose_word(*purpose))?;
+                write!(out, "began rollout {sequence} ({})", purpose.word())?;
                 from.iter().try_for_each(|from| write!(out, " from revision {from}"))?;
                 to.iter().try_for_each(|to| write!(out, " to revision {to}"))?;
                 write!(out, ", plan {}", plan.short())?;
                 approved.iter().try_for_each(|approved| write!(out, ", approved as {}", approved.short()))
             }
             Self::Ended { sequence, state, hosts, more } => {
-                write!(out, "ended rollout {sequence}: {}", state_word(*state))?;
+                write!(out, "ended rollout {sequence}: {}", state.word())?;
                 if !hosts.is_empty() {
                     out.write_str("; ")?;
                 }
@@ -356,28 +356,6 @@ fn asked(request: &Request) -> String {
         text += &format!(" {name}={}", beginning(&value.to_string(), SENTENCE));
     }
     text
-}
-
-fn purpose_word(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Deploy => "deploy",
-        Purpose::Rollback => "rollback",
-        Purpose::Repair => "repair",
-        Purpose::Undo => "undo",
-        Purpose::Removal => "removal",
-        Purpose::Restart => "restart",
-    }
-}
-
-fn state_word(state: RolloutState) -> &'static str {
-    match state {
-        RolloutState::Active => "active",
-        RolloutState::Succeeded => "succeeded",
-        RolloutState::Unhealthy => "unhealthy",
-        RolloutState::Halted => "halted",
-        RolloutState::Superseded => "superseded",
-        RolloutState::Aborted => "aborted",
-    }
 }
 
 #[cfg(test)]

@@ -40,18 +40,22 @@ impl<F: Fleet> Controller<F> {
         }
     }
 
-    /// Who has made the requests for a resource.
-    pub(crate) fn askers<'a>(&self, resource: &ResourceKey, ids: impl Iterator<Item = &'a RequestId>) -> Askers {
+    /// Who has made these requests for a resource, by when each was.
+    pub(crate) fn askers<'a>(
+        &self,
+        resource: &ResourceKey,
+        ids: impl Iterator<Item = &'a RequestId>,
+        asked_at: &BTreeMap<RequestId, StoreRevision>,
+    ) -> Askers {
         let asker = |id: &RequestId| {
-            let at = self.cache.asked_at(resource, id)?;
             let key = Key::Request { target: resource.clone(), id: id.clone() };
-            Some((id.clone(), self.author(&key, at)))
+            Some((id.clone(), self.author(&key, *asked_at.get(id)?)))
         };
         ids.filter_map(asker).collect()
     }
 
     /// Whose certificate stood behind a change.
-    fn author(&self, key: &Key, at: StoreRevision) -> Actor {
+    pub(crate) fn author(&self, key: &Key, at: StoreRevision) -> Actor {
         self.store.author(key, at).map_or(Actor::UNKNOWN, |name| Actor::Certificate { name: name.as_str().to_owned() })
     }
 }

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_crds::actor::Actor;
 use windlass_crds::approval::{LONGEST_SIGNATURE, SIGNED_FOR, Subject};
-use windlass_crds::configrepo::Manager;
 use windlass_crds::digest::ReleaseDigest;
-use windlass_crds::document::Declaration;
 use windlass_crds::id::{HostId, ResourceKey, ServiceKey};
 use windlass_crds::policy::{fingerprint, is_name};
 use windlass_crds::record::{Accepted, Owned, SourceOrigin};
@@ -15,14 +13,12 @@ use windlass_hosts::fleet::Fleet;
 use windlass_hosts::signature;
 use windlass_planner::gate::{Proposal, Rule, is_open, may_be_in_force, rules};
 use windlass_planner::input::Files;
+use windlass_store::embedded::OWN_NAME;
 use windlass_store::{Key, RequestId, StoreRevision};
 
 use super::Turn;
 use crate::cache::{ServiceView, Surroundings};
 use crate::controller::Controller;
-
-/// What the embedded store calls the controller itself: it writes what a ConfigRepo declares.
-const CONTROLLER: &str = "controller";
 
 /// What was declared, and waits.
 #[derive(Debug, Clone)]
@@ -102,20 +98,12 @@ impl<F: Fleet> Turn<'_, F> {
         })
     }
 
-    /// Who has declared it.
+    /// Who has declared it. What the controller itself has written is somebody's commit, and nobody knows whose.
     fn author(&self, view: &ServiceView) -> Actor {
         let Some(read) = &view.declared else { return Actor::UNKNOWN };
-        let declared: Option<&Declaration> = read.parsed.as_deref().ok();
-        if let Some(declared) = declared
-            && let Some(Manager::Repo(repo)) = declared.managed_by()
-            && let Some(author) = self.controller.repos.author(repo, declared)
-        {
-            return author;
-        }
-        let key = Key::Declared(ResourceKey::Service(self.key.clone()));
-        match self.controller.store.author(&key, read.at) {
-            Some(name) if name.as_str() != CONTROLLER => Actor::Certificate { name: name.to_string() },
-            _ => Actor::UNKNOWN,
+        match self.controller.declarer(&ResourceKey::Service(self.key.clone()), read) {
+            Actor::Controller => Actor::UNKNOWN,
+            author => author,
         }
     }
 }
@@ -164,9 +152,8 @@ impl<F: Fleet> Controller<F> {
         let Some(signature) = signature.as_ref().filter(|_| !keys.is_empty()) else {
             let target = ResourceKey::Service(service.clone());
             let key = Key::Request { target, id: id.clone() };
-            let name = at.and_then(|at| self.store.author(&key, at));
-            return Ok(match name {
-                Some(name) if name.as_str() != CONTROLLER => Actor::Certificate { name: name.to_string() },
+            return Ok(match at.map_or(Actor::UNKNOWN, |at| self.author(&key, at)) {
+                Actor::Certificate { name } if name != OWN_NAME => Actor::Certificate { name },
                 _ => Actor::Unverified { says: says.clone() },
             });
         };

@@ -26,7 +26,7 @@ impl<F: Fleet> Turn<'_, F> {
         let told = audit::asked(
             &scene.view.requests,
             refused.iter(),
-            &controller.askers(&resource, scene.view.requests.keys()),
+            &controller.askers(&resource, scene.view.requests.keys(), &scene.view.asked_at),
         );
         let mut news: Vec<News> = refused.into_iter().map(News::from).collect();
         match &scene.complaint {

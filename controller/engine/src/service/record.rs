@@ -122,7 +122,7 @@ impl<F: Fleet> Turn<'_, F> {
 
     /// Who has made the requests; who approves is known by the signature, where there is one.
     fn askers(&self, scene: &Scene, resource: &ResourceKey) -> BTreeMap<RequestId, Actor> {
-        let mut askers = self.controller.askers(resource, scene.view.requests.keys());
+        let mut askers = self.controller.askers(resource, scene.view.requests.keys(), &scene.view.asked_at);
         let approvers = scene.approvers.iter();
         askers.extend(approvers.filter_map(|(id, by)| Some((id.clone(), by.as_ref().ok()?.clone()))));
         askers
