@@ -109,16 +109,30 @@ name() {
 # Makes the records where there are none. Each comes whole or not at all; afterwards they are overwritten in place.
 make_fence() {
     [ -e "$fence/last" ] && return
+    # All of it beside, and one rename: each of them would be a process.
+    if [ ! -e "$fence" ] && new_fence=$dir/fence/.$service.$$ && mkdir -p "$new_fence/steps"; then
+        for record in stage stop activate confirm revert remove; do
+            printf '%s\n' "$nothing none  000 $nothing" >"$new_fence/steps/$record" || exit 1
+        done
+        printf '%s\n' "$nothing" >"$new_fence/seq" && printf '%s\n' 'none    ' >"$new_fence/last" || exit 1
+        # Whoever was there first keeps what is there.
+        mv -T "$new_fence" "$fence" 2>/dev/null || rm -rf "$new_fence"
+    fi
+    # Where a part of it was lost.
+    [ -e "$fence/last" ] || mend_fence
+    (
+        set +f
+        sync "$fence"/steps/* "$fence/seq" "$fence/last" "$fence/steps" "$fence" "$dir/fence" "$dir" 2>/dev/null || sync
+    )
+}
+
+mend_fence() {
     mkdir -p "$fence/steps" || exit 1
     for record in stage stop activate confirm revert remove; do
         [ -e "$fence/steps/$record" ] || put_new "$fence/steps/$record" "$nothing none  000 $nothing"
     done
     [ -e "$fence/seq" ] || put_new "$fence/seq" "$nothing"
     put_new "$fence/last" 'none    '
-    (
-        set +f
-        sync "$fence"/steps/* "$fence/seq" "$fence/last" "$fence/steps" "$fence" "$dir/fence" "$dir" 2>/dev/null || sync
-    )
 }
 
 put_new() {
@@ -891,7 +905,7 @@ keep_link() {
 keep_unit() {
     ready=$unit_dir/.$unit.$1
     if [ -f "$ready" ] && cmp -s "$home/revisions/$1/unit" "$ready"; then return 0; fi
-    cp "$home/revisions/$1/unit" "$ready.new" && chmod 0644 "$ready.new" && mv -f "$ready.new" "$ready"
+    cat "$home/revisions/$1/unit" >"$ready.new" && mv -f "$ready.new" "$ready"
 }
 
 # --- The switch -------------------------------------------------------------------------------------------------
@@ -917,7 +931,10 @@ switch() {
     if is_just_staged; then fresh=1; else fresh=''; fi
     # What was staged under the unit that is installed was compared with it then.
     same=$fresh$staged_under
-    [ "$same" = 1same ] || check_staged
+    if [ "$same" != 1same ]; then
+        # Nor is there anything to compare it with where nothing is installed.
+        if [ -n "$fresh" ] && [ ! -e "$unit_file" ]; then same=''; else check_staged; fi
+    fi
     # Without room for a timer one may go back all the same.
     arm "$9" "$8" || {
         [ "$verb" = revert ] || end_step 1
@@ -925,7 +942,9 @@ switch() {
     }
     # Where systemd has to read the unit again there is more between the switch and the start; and where the last try
     # has failed, a timer may have been what did.
-    if [ -n "$timer" ] && { [ -z "$same" ] || [ "$before" = fail001 ]; }; then
+    again=$same
+    [ -e "$unit_file" ] || again=1
+    if [ -n "$timer" ] && { [ -z "$again" ] || [ "$before" = fail001 ]; }; then
         start_timer || {
             [ "$verb" = revert ] || end_step 1
             timer=''
@@ -977,16 +996,16 @@ put_unit() {
     keep_link "$1" || return 1
     read_slot "$home/revisions/$1/unit"
     [ -n "$slot" ] || return 1
-    [ -n "$same" ] || keep_unit "$1" || return 1
+    ready=$unit_dir/.$unit.$1
+    [ -n "$same" ] || { [ -n "$fresh" ] && [ -f "$ready" ]; } || keep_unit "$1" || return 1
     # The one that was kept ready is for a disk that is full.
     { [ "$ln_renames" = yes ] && ln -sfT "../revisions/$1" "$home/live/$slot" 2>/dev/null; } ||
         mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
     if [ -z "$same" ]; then
-        sync "$home/live" 2>/dev/null || sync
         # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
         # has read, and so tells whoever comes after a switch that was cut off before the reload.
         touch "$ready" || return 1
-        sync "$ready" 2>/dev/null || sync
+        sync "$home/live" "$ready" 2>/dev/null || sync
         mv -f "$ready" "$unit_file" || return 1
     fi
     if ! [ "$wants/$unit" -ef "$unit_file" ]; then
@@ -1202,6 +1221,7 @@ $stamps/stamp-$at.timer"
 # deadman SERVICE TOKEN SECONDS: goes back, unless somebody was faster.
 go_back_unconfirmed() {
     trap '' HUP PIPE
+    fresh=''
     name "$1"
     token=$2
     make_fence
