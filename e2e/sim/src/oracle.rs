@@ -62,10 +62,33 @@ struct Seen {
 #[derive(Debug)]
 struct Approved {
     rules: Canary,
-    /// How often a person has said so, by revision.
-    said: BTreeMap<RevisionNumber, usize>,
-    /// Since when it is placed where it is.
+    /// Each time that a person has said so, by revision: on how few hosts it was placed then, or has been since.
+    said: BTreeMap<RevisionNumber, Vec<usize>>,
+    /// Since when it is placed where it is, and on how many hosts it was before.
     since: Instant,
+    before: usize,
+}
+
+impl Approved {
+    /// How many of so many hosts may run a revision.
+    fn most(&self, revision: RevisionNumber, hosts: usize) -> usize {
+        // A step that brings it to no further host is passed over.
+        let mut counts = self.rules.counts(hosts);
+        counts.dedup();
+        let said = self.said.get(&revision).map(Vec::as_slice).unwrap_or_default();
+        let most = counts.get(said.len()).or(counts.last()).copied().unwrap_or_default();
+        // Where there were fewer, so may have been more of its steps: nobody knows when a controller has heard of it.
+        let mut step = 0;
+        for then in said {
+            let counts = self.rules.counts(*then);
+            let further = (step..counts.len()).find(|at| counts[*at] > counts[step]);
+            match further {
+                Some(further) if counts[further] < *then => step = further,
+                _ => return hosts,
+            }
+        }
+        most.max(self.rules.counts(hosts).get(step).copied().unwrap_or(hosts))
+    }
 }
 
 /// What an older store knows of a host that has been switched since.
@@ -269,11 +292,7 @@ impl Oracle {
             **address == target.address || unit.revision() == Some(revision) && known(address)
         };
         let running = placed.keys().filter(runs).count();
-        // A step that brings it to no further host is passed over.
-        let mut counts = approved.rules.counts(placed.len());
-        counts.dedup();
-        let said = approved.said.get(&revision).copied().unwrap_or_default();
-        let most = counts.get(said).or(counts.last()).copied().unwrap_or_default();
+        let most = approved.most(revision, placed.len());
         drop(seen);
         if running > most {
             let host = &target.id;
@@ -283,15 +302,18 @@ impl Oracle {
 
     /// A person lets the steps of this canary begin.
     pub fn lets_begin(&self, service: &ServiceKey, rules: Canary) {
-        let approved = Approved { rules, said: BTreeMap::new(), since: Instant::now() };
+        let approved = Approved { rules, said: BTreeMap::new(), since: Instant::now(), before: 0 };
         self.seen().approved.insert(service.clone(), approved);
     }
 
     /// A person has let the next one begin.
     pub fn approved(&self, service: &ServiceKey, revision: RevisionNumber) {
-        if let Some(approved) = self.seen().approved.get_mut(service) {
-            *approved.said.entry(revision).or_default() += 1;
-        }
+        let mut seen = self.seen();
+        let Seen { approved, allowed, .. } = &mut *seen;
+        let (Some(approved), Some((_, placed))) = (approved.get_mut(service), allowed.get(service)) else { return };
+        let decided = approved.since.elapsed() >= DECIDED;
+        let fewest = if decided { placed.len() } else { placed.len().min(approved.before) };
+        approved.said.entry(revision).or_default().push(fewest);
     }
 
     /// A program has fallen ill by itself.
@@ -359,6 +381,7 @@ impl Oracle {
         let mut seen = self.seen();
         let (allowed, since) = seen.allowed.entry(service.clone()).or_default();
         let moved = !since.keys().eq(placed.iter());
+        let (before, now) = (since.len(), placed.len());
         *allowed = most;
         since.retain(|address, _| placed.contains(address));
         for address in placed {
@@ -366,6 +389,8 @@ impl Oracle {
         }
         if let Some(approved) = seen.approved.get_mut(service).filter(|_| moved) {
             approved.since = Instant::now();
+            approved.before = before;
+            approved.said.values_mut().flatten().for_each(|then| *then = now.min(*then));
         }
     }
 
