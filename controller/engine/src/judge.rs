@@ -37,6 +37,9 @@ const COURTESY: u32 = 8;
 /// eighth of one late, and each question costs the host a millisecond, and a line in sshd's log.
 const PATIENCE_SHARE: u32 = 16;
 
+/// And at most this part, however long the question took.
+const LATENESS_SHARE: u32 = 10;
+
 /// So long it is only asked, and the host not looked at: a program that ends meanwhile is noticed that much later.
 const KNOCKING: Duration = Duration::from_millis(400);
 
@@ -161,7 +164,7 @@ impl Start {
     /// How long to wait with the next question, where the last one took so long.
     fn pause(&self, took: Duration) -> Duration {
         let starting = self.since.elapsed();
-        let longest = if starting < EAGER_FOR { SLOW_KNOCK } else { PATIENT_PAUSE };
+        let longest = if starting < EAGER_FOR { SLOW_KNOCK } else { PATIENT_PAUSE.min(starting / LATENESS_SHARE) };
         (took * COURTESY).max(starting / PATIENCE_SHARE).clamp(KNOCK, longest)
     }
 }
@@ -218,9 +221,9 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                 None => None,
             };
             let expected = start.hear(answer.as_ref());
-            (look(fleet, &case, expected).await, answer)
+            (look(fleet, &case, expected).await, answer, expected)
         };
-        let (sample, answer) = tokio::select! {
+        let (sample, answer, expected) = tokio::select! {
             looked = looked => looked,
             () = cancel.cancelled() => return Found::Cancelled,
         };
@@ -245,6 +248,7 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                         return Found::Unhealthy(Evidence { summary, answer: last_answer, logs });
                     }
                     Judgement::TakenBack => return Found::TakenBack,
+                    Judgement::Pending(_) if expected == Expected::Silence => start.pause(Duration::ZERO),
                     Judgement::Pending(pause) => {
                         if let Some(HealthAnswer::Unknown { detail }) = &answer
                             && asked.elapsed() > UNASKED
@@ -272,6 +276,15 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use windlass_crds::id::{RevisionNumber, Sequence};
+    use windlass_crds::manifest::Manifest;
+    use windlass_crds::step::Step;
+    use windlass_hosts::fleet::{Material, Order, Stamp};
+    use windlass_hosts::memory::{Behaviour, HostSettings, MemoryFleet};
+
     use super::*;
 
     fn milliseconds(count: u64) -> Duration {
@@ -292,6 +305,8 @@ mod tests {
             (100, 40, 50),
             (900, 1, 50),
             // Later a part of what it has taken so far.
+            (1_200, 1, 75),
+            (1_200, 40, 120),
             (1_600, 1, 100),
             (1_600, 20, 160),
             (10_000, 1, 250),
@@ -326,5 +341,59 @@ mod tests {
             Expected::Anything,
             "good answers are counted, and it has stopped answering"
         );
+    }
+
+    /// A fleet of one host, on which a program was just started that listens after so long.
+    async fn started(listens: Duration) -> (MemoryFleet, ServiceKey, Rules) {
+        let fleet = MemoryFleet::new();
+        fleet.add("a", HostSettings::default());
+        let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
+            "placement": { "hosts": ["a"] },
+            "source": { "path": "/srv/web" },
+            "runtime": { "target": "python", "entryPoint": "server.py" },
+            "network": { "port": 8080 },
+            "health": { "endpoint": "/health", "healthyThreshold": 1 },
+            "rollout": { "minHealthyTime": "0s" },
+        }))
+        .expect("a spec");
+        let manifest = Manifest::default();
+        let (release, revision) = (manifest.digest(), RevisionNumber(1));
+        fleet.set_behaviour(release, Behaviour::healthy_after(listens));
+        let service: ServiceKey = "default/web".parse().expect("a service");
+        let stamp = Stamp { sequence: Sequence(1), cluster: "11111111".parse().expect("a cluster") };
+        let order = |step| Order {
+            service: service.clone(),
+            stamp: stamp.clone(),
+            step,
+            force_after: Duration::from_secs(2),
+            confirm_within: Duration::from_secs(3600),
+        };
+        let material = Material {
+            spec: spec.clone(),
+            manifest: Arc::new(manifest),
+            bases: BTreeMap::new(),
+            contents: Arc::new(|_| PathBuf::new()),
+            seen: None,
+        };
+        let target = fleet.target("a");
+        fleet.stage(&target, &order(Step::Stage { revision, release }), &material).await.expect("a stage");
+        fleet.act(&target, &order(Step::Activate { revision })).await.expect("a start");
+        (fleet, service, Rules { spec, default_transport: Transport::Http })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_starts_slowly_is_noticed_within_a_tenth_of_its_time() {
+        for listens in [300, 1_100, 1_450, 1_900, 2_300] {
+            let (fleet, service, rules) = started(milliseconds(listens)).await;
+            let began = Instant::now();
+            let target = fleet.target("a");
+            let case = Case { target: &target, service: &service, rules: &rules };
+            let found = judge(&fleet, case, &CancellationToken::new()).await;
+            assert!(matches!(found, Found::Healthy(_)), "{found:?}");
+            let late = began.elapsed().saturating_sub(milliseconds(listens));
+            // Besides, one look and one question each way.
+            let most = (milliseconds(listens) / LATENESS_SHARE).max(SLOW_KNOCK) + milliseconds(30);
+            assert!(late <= most, "it listens after {listens} ms, and that was noticed {} ms late", late.as_millis());
+        }
     }
 }
