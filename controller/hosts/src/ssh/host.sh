@@ -620,7 +620,11 @@ verb_stage() {
     end_step "$code"
 }
 
+# What takes the place of files that may be in use is on the disk before it does, and what is large before the lock is
+# taken. Anything else is found torn by its listing and its seal, should a power cut come before the sync that ends the
+# step.
 flush_build() {
+    [ -z "$small" ] || [ -e "$home/releases/$release" ] || [ -e "$home/revisions/$number" ] || return 0
     sync -f "$build" 2>/dev/null || sync
 }
 
@@ -869,11 +873,10 @@ install() {
     prepare_switches || exit 1
 }
 
-# What is switched to, and what is gone back to, must need no room then: the disk may be full. Where both have the unit
-# that is installed, as it was installed, there is none to be put there.
+# What is gone back to must need no room then: the disk may be full. Nor does the unit of what is switched to. Where both
+# have the unit that is installed, as it was installed, there is none to be put there.
 prepare_switches() {
     [ -n "$small" ] || find_good
-    keep_link "$number" || return 1
     [ -z "$good_number" ] || keep_link "$good_number"
     if [ "$good_sum" = "$unit_sum" ] && { [ -n "$same" ] || cmp -s "revisions/$number/unit" "$unit_file"; }; then
         # For the switch that comes next.
@@ -993,14 +996,16 @@ put_unit() {
     known=''
     [ ! -e "$unit_file" ] || known=1
     [ -d "$wants" ] || mkdir -p "$wants" || return 1
-    keep_link "$1" || return 1
     read_slot "$home/revisions/$1/unit"
     [ -n "$slot" ] || return 1
     ready=$unit_dir/.$unit.$1
     [ -n "$same" ] || { [ -n "$fresh" ] && [ -f "$ready" ]; } || keep_unit "$1" || return 1
     # The one that was kept ready is for a disk that is full.
-    { [ "$ln_renames" = yes ] && ln -sfT "../revisions/$1" "$home/live/$slot" 2>/dev/null; } ||
-        mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
+    taken=''
+    { [ "$ln_renames" = yes ] && ln -sfT "../revisions/$1" "$home/live/$slot" 2>/dev/null; } || {
+        taken=1
+        keep_link "$1" && mv -fT "$home/live/.$1" "$home/live/$slot" || return 1
+    }
     if [ -z "$same" ]; then
         # As young as its rename: systemd says that it has to read a unit again only where that is younger than what it
         # has read, and so tells whoever comes after a switch that was cut off before the reload.
@@ -1041,7 +1046,7 @@ reload() {
 
 # For the next switch, and for people, while the program starts. Neither may fail it: the disk may be full.
 after_switch() {
-    keep_link "$number" 2>/dev/null
+    [ -z "$taken" ] || keep_link "$number" 2>/dev/null
     [ -n "$same" ] || keep_unit "$number" 2>/dev/null
     [ "$home/current" -ef "$home/revisions/$number" ] || ln -sfn "live/$slot" "$home/current" 2>/dev/null
 }
@@ -1054,7 +1059,9 @@ start() {
         end_step $code
     }
     after_switch
-    [ $code -ne 0 ] || end_step 0 "$home/live"
+    # What a power cut takes back of a switch that is to be confirmed the confirmation finds: it looks at what is
+    # installed, and puts that on the disk.
+    [ $code -ne 0 ] || { [ -n "$timer" ] && end_step 0 || end_step 0 "$home/live"; }
     tell_said
     [ -z "$timer" ] || must_be_timed "$1"
     [ $code -ne $TIMED_OUT ] || end_step $TIMED_OUT
@@ -1333,11 +1340,14 @@ verb_confirm() {
         printf 'err %s is to be confirmed by a login that was made after its activation\n' "$number"
         end_step $NEEDS_LOGIN
     fi
+    sync "$home/live" 2>/dev/null || sync
     disarm || end_step 1
     cd "$home" || end_step 1
     if ! [ good -ef "revisions/$number" ]; then
         lead "revisions/$number" good || end_step 1
     fi
+    # What may be gone back to on a full disk. Where there is no room now, there may be later.
+    keep_link "$number" 2>/dev/null
     clear_away "$number" "$@"
     clear_timers
     [ ! -e "$fence/armed" ] || sync "$fence/armed" "$home" 2>/dev/null || sync
