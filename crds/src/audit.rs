@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::RecordDigest;
 use crate::id::{ClusterId, Generation, IdError, RecordNumber, ResourceKey};
 
+pub mod bounds;
 pub mod edits;
 mod keys;
 pub mod told;
@@ -161,6 +162,9 @@ pub struct Record {
     /// What happened, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
+    /// So many more happened: there was no room for them.
+    #[serde(default, skip_serializing_if = "told::is_zero")]
+    pub left_out: usize,
     /// How it stands with the declaration by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declared: Option<Standing>,
@@ -290,7 +294,7 @@ pub fn unpadded(text: &str) -> Result<RecordNumber, IdError> {
 }
 
 /// No chain comes as far.
-const MOST_NUMBER: u64 = 100_000_000_000;
+pub const MOST_NUMBER: u64 = 100_000_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bounds::PATH;
 use crate::fields::{self, FieldChange};
 
 /// So many fields are told of one change; a declaration has fewer, but for those with a long environment.
@@ -78,7 +79,10 @@ fn is_hidden(path: &str) -> bool {
 }
 
 fn edit(FieldChange { path, before, after }: FieldChange) -> Edit {
-    if is_hidden(&path) {
+    let is_hidden = is_hidden(&path);
+    // The name of a label may be as long as a declaration.
+    let path = beginning(&path, PATH);
+    if is_hidden {
         let hidden = match (&before, &after) {
             (None, _) => Hidden::Set,
             (Some(_), Some(_)) => Hidden::Changed,
@@ -95,10 +99,26 @@ fn cut(value: Value) -> Value {
     if length <= LONGEST { value } else { Value::String(format!("({length} bytes)")) }
 }
 
-/// The beginning of a text that somebody else wrote, in so many bytes.
+/// The beginning of a text that somebody else wrote, in so many bytes as JSON has it.
 pub(crate) fn beginning(text: &str, bytes: usize) -> String {
-    let end = text.floor_char_boundary(bytes);
-    if end == text.len() { text.to_owned() } else { format!("{}…", &text[..end]) }
+    let mut room = bytes;
+    let end = text.char_indices().find(|(_, letter)| match room.checked_sub(escaped(*letter)) {
+        Some(rest) => {
+            room = rest;
+            false
+        }
+        None => true,
+    });
+    end.map_or_else(|| text.to_owned(), |(end, _)| format!("{}…", &text[..end]))
+}
+
+/// How many bytes a letter has in JSON.
+fn escaped(letter: char) -> usize {
+    match letter {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..' ' => 6,
+        letter => letter.len_utf8(),
+    }
 }
 
 #[cfg(test)]
@@ -137,5 +157,10 @@ mod tests {
         assert!(serde_json::to_vec(&told).expect("JSON").len() < 16_384);
         assert_eq!(beginning("prédictor", 3), "pr…");
         assert_eq!(beginning("abc", 3), "abc");
+        assert_eq!(beginning("a\u{1}b", 7), "a\u{1}…", "six bytes in JSON");
+        assert_eq!(beginning("\n\"", 3), "\n…");
+        let field = format!("spec.labels.{}", "x".repeat(9000));
+        let (told, _) = edits(&Value::Null, &json!({ field: 1 }));
+        assert!(told[0].path.len() < 210 && told[0].path.ends_with('…'), "{}", told[0].path);
     }
 }

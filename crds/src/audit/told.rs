@@ -17,7 +17,7 @@ use crate::record::{Purpose, Rollout, RolloutState, Verdict};
 use crate::request::Request;
 
 /// So many bytes of a sentence are kept for as long as the trail is.
-const SENTENCE: usize = 300;
+pub(super) const SENTENCE: usize = 300;
 
 /// So many hosts are told one by one; of the others, how many there are. A thousand would be a hundred kilobytes.
 pub const MOST_HOSTS: usize = 200;
@@ -69,6 +69,9 @@ pub enum What {
         generation: Generation,
         /// Why, and in which field, of each problem. Messages may quote what was written, and are not kept.
         problems: Vec<Wrong>,
+        /// So many more.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: usize,
     },
     /// Deleted the declaration.
     Deleted,
@@ -76,12 +79,18 @@ pub enum What {
     Asked {
         /// What.
         request: Request,
+        /// So many hosts more are named in it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: usize,
     },
     /// Asked for something that was refused.
     AskedInVain {
         /// What; nothing where nobody can read it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request: Option<Request>,
+        /// So many hosts more are named in it.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: usize,
         /// Why.
         why: String,
     },
@@ -209,6 +218,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether nobody misses it where not all can be told.
+    pub(super) fn is_dull(self) -> bool {
+        matches!(self, Self::Healthy | Self::Untouched)
+    }
+
     /// As it is told.
     pub fn word(self) -> &'static str {
         match self {
@@ -231,9 +245,8 @@ impl What {
         let more = hosts.len().saturating_sub(MOST_HOSTS);
         if more > 0 {
             // Those that are well are the least to be missed.
-            let dull = |outcome: Outcome| matches!(outcome, Outcome::Healthy | Outcome::Untouched);
             let mut ids: Vec<HostId> = hosts.keys().cloned().collect();
-            ids.sort_by_key(|id| dull(hosts[id].outcome));
+            ids.sort_by_key(|id| hosts[id].outcome.is_dull());
             ids.truncate(MOST_HOSTS);
             let kept: BTreeSet<HostId> = ids.into_iter().collect();
             hosts.retain(|id, _| kept.contains(id));
@@ -243,7 +256,7 @@ impl What {
 
     /// A refusal that tells why.
     pub fn asked_in_vain(request: Option<Request>, why: &str) -> Self {
-        Self::AskedInVain { request, why: beginning(why, SENTENCE) }
+        Self::AskedInVain { request, more: 0, why: beginning(why, SENTENCE) }
     }
 
     /// A revision that is blocked for a reason.
@@ -264,7 +277,7 @@ fn outcome(rollout: &Rollout, host: &HostId, is_ready: bool) -> HostOutcome {
     }
 }
 
-fn is_zero(number: &usize) -> bool {
+pub(super) fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
@@ -284,7 +297,7 @@ impl fmt::Display for What {
                 }
                 out.write_str(if *waits { "; it waits for approval" } else { "" })
             }
-            Self::Refused { problems, .. } => {
+            Self::Refused { problems, more, generation: _ } => {
                 out.write_str("declared what was refused: ")?;
                 listed(
                     out,
@@ -292,12 +305,20 @@ impl fmt::Display for What {
                         "" => wrong.reason.to_string(),
                         field => format!("{field} ({})", wrong.reason),
                     }),
-                )
+                )?;
+                rest(out, *more)
             }
             Self::Deleted => out.write_str("deleted the declaration"),
-            Self::Asked { request } => write!(out, "asked: {}", asked(request)),
-            Self::AskedInVain { request, why } => match request {
-                Some(request) => write!(out, "asked: {}; refused: {why}", asked(request)),
+            Self::Asked { request, more } => {
+                write!(out, "asked: {}", asked(request))?;
+                rest(out, *more)
+            }
+            Self::AskedInVain { request, more, why } => match request {
+                Some(request) => {
+                    write!(out, "asked: {}", asked(request))?;
+                    rest(out, *more)?;
+                    write!(out, "; refused: {why}")
+                }
                 None => write!(out, "asked what was refused: {why}"),
             },
             Self::Approved { revision, plan, reason } => {
@@ -423,7 +444,7 @@ mod tests {
     #[test]
     fn requests_are_told_with_what_they_name() {
         let undo = Request::Undo { revision: Some(RevisionNumber(3)), from: None };
-        assert_eq!(What::Asked { request: undo.clone() }.to_string(), "asked: undo revision=3");
+        assert_eq!(What::Asked { request: undo.clone(), more: 0 }.to_string(), "asked: undo revision=3");
         let vain = What::asked_in_vain(Some(undo), "there is no revision 3 any more");
         assert_eq!(vain.to_string(), "asked: undo revision=3; refused: there is no revision 3 any more");
         let json = serde_json::to_string(&vain).expect("JSON");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use windlass_crds::actor::Actor;
+use windlass_crds::audit::bounds::LONGEST_WHOLE;
 use windlass_crds::audit::edits::edits;
 use windlass_crds::audit::told::Wrong;
 use windlass_crds::audit::{Chain, DeclaredState, Entry, Sealed, Standing, What};
@@ -23,9 +24,6 @@ use crate::cache::Read;
 use crate::controller::Controller;
 use crate::requests::Refused;
 use crate::service::ReconcileError;
-
-/// A declaration that is longer is not kept whole in its record: the next change of it tells all of it.
-const LONGEST_WHOLE: usize = 16 * 1024;
 
 /// What is told of a Service's declaration by.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +44,7 @@ pub(crate) fn asked<'a>(
     let entry = |(id, request): (&RequestId, &Result<Request, String>)| {
         let who = askers.get(id).cloned().unwrap_or(Actor::UNKNOWN);
         let what = match (request, refused.get(id)) {
-            (Ok(request), None) => What::Asked { request: request.clone() },
+            (Ok(request), None) => What::Asked { request: request.clone(), more: 0 },
             (Ok(request), Some(why)) => What::asked_in_vain(Some(request.clone()), why),
             (Err(error), why) => What::asked_in_vain(None, why.unwrap_or(&error.as_str())),
         };
@@ -103,7 +101,8 @@ impl<F: Fleet> Controller<F> {
         let before = before.and_then(|entry| whole(&entry.value)).unwrap_or(Value::Null);
         Ok(tell.telling(resource, |declared| {
             let json = declared.to_json();
-            let whole = Some(&json).filter(|json| json.to_string().len() <= LONGEST_WHOLE).cloned();
+            // Of a longer one the next change tells all.
+            let whole = Some(&json).filter(|json| json.to_string().len() < LONGEST_WHOLE).cloned();
             Some((before, json, whole))
         }))
     }
@@ -166,7 +165,7 @@ impl Tell<'_> {
                 What::Declared { generation, changes, more, first, waits: false, whole }
             }),
             Some(Err(problems)) => {
-                Some(What::Refused { generation, problems: problems.iter().map(Wrong::from).collect() })
+                Some(What::Refused { generation, problems: problems.iter().map(Wrong::from).collect(), more: 0 })
             }
             None if is_new && read.is_none() => Some(What::Deleted),
             None => None,

@@ -24,8 +24,15 @@ use crate::goal::chain as reasons;
 /// So many chains are known at once, some two hundred bytes each; beyond that they are read again.
 const MOST_KNOWN: usize = 20_000;
 
-/// So many heads are in one anchor, a hundred and fifty bytes each, and as many that an old one hands on.
+/// So many heads are in one anchor that moved since the last one, and as many that old ones hand on.
+///
+/// What the trail adds to a commit at most: a record of 48 KiB (`bounds::MOST_BYTES`), that this controller leads, 1 KiB,
+/// an anchor of a thousand heads of 250 bytes, and 64 deletions of 600: 340 KiB. Both stores take 1.5 MiB at once, so
+/// that 1.2 MiB are left for what it tells of, of which a spec of 256 KiB is the most that anybody writes at once.
 const MOST_HEADS: usize = 500;
+
+/// So many of its own an anchor has room for, however many old ones hand on: it must come further.
+const LEAST_HEADS: usize = 2;
 
 /// So many anchors may come at once, so that what follows a change is anchored with it.
 const BURST: u32 = 8;
@@ -273,8 +280,7 @@ impl Trail {
         let number = known.next();
         let previous = known.head.map(|head| head.digest);
         let link = Link { chain: chain.clone(), number, previous, pruned, at: now, anchor };
-        let record = Record { link, term: self.term, entries, declared };
-        let text = serde_json::to_string(&record).expect("records are always JSON");
+        let text = Record { link, term: self.term, entries, left_out: 0, declared }.into_text();
         let stored = self.key.seal(&text);
         let head = Head { number, digest: RecordDigest::of(&stored) };
         let write = Write::put(Key::Audit(chain.clone(), number), stored);
@@ -394,27 +400,36 @@ impl<'a> Page<'a> {
             let text = Text { entries: vec![Entry::of_controller(led)], ..Text::default() };
             self.add(&Chain::Leader, leads, text, now);
         }
-        let mut heads: BTreeMap<Chain, Head> =
-            trail.loose().heads.iter().take(MOST_HEADS).map(|(chain, head)| (chain.clone(), *head)).collect();
-        heads.extend(self.heads.iter().filter_map(|(chain, known)| Some((chain.clone(), known.head?))));
-        let mut told = heads.clone();
-        let (mut pruned, mut more) = (None, false);
+        let (mut handed_on, mut pruned, mut more) = (BTreeMap::new(), None, false);
         if (anchors.more || known.next().0.is_multiple_of(LOOK_EVERY))
             && let Some(outdated) = trail.outdated(store, &Chain::Anchors, known, MOST_ANCHORS, now, room).await
         {
             self.writes.extend(outdated.keys.into_iter().map(Write::delete));
-            for (chain, head) in outdated.heads {
-                if !trail.has_anchored_later(&chain, head) {
-                    told.entry(chain).or_insert(head);
-                }
-            }
+            handed_on = outdated.heads;
+            handed_on.retain(|chain, head| !trail.has_anchored_later(chain, *head));
             (pruned, more) = (Some(outdated.last), outdated.more);
         }
+        let heads = self.own_heads(handed_on.len());
+        let told = handed_on.into_iter().chain(heads.clone()).collect();
         let anchor = Some(Anchor { cluster: trail.cluster.clone(), heads: told });
         let text = Text { anchor, pruned, ..Text::default() };
         let (write, known) = trail.seal(&Chain::Anchors, known, text, now);
         self.writes.push(write);
         self.anchors = Some((anchors, Anchored { known, heads, more }));
+    }
+
+    /// What an anchor holds of what no other knows, what this commit tells before all.
+    fn own_heads(&self, handed_on: usize) -> BTreeMap<Chain, Head> {
+        let room = (2 * MOST_HEADS).saturating_sub(handed_on).clamp(LEAST_HEADS, MOST_HEADS);
+        let ours = self.heads.iter().filter_map(|(chain, known)| Some((chain.clone(), known.head?)));
+        let mut heads: BTreeMap<Chain, Head> = ours.collect();
+        for (chain, head) in &self.trail.loose().heads {
+            if heads.len() >= room {
+                break;
+            }
+            heads.entry(chain.clone()).or_insert(*head);
+        }
+        heads
     }
 
     /// Takes in what became of the commit.

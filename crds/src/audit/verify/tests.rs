@@ -61,7 +61,7 @@ impl Trail {
 
     fn seal(&mut self, key: Key, link: Link) {
         let place = (link.chain.clone(), link.number.0);
-        let record = Record { link, term: 1, entries: Vec::new(), declared: None };
+        let record = Record { link, term: 1, entries: Vec::new(), left_out: 0, declared: None };
         let text = serde_json::to_string(&record).expect("JSON");
         let stored = Sealed { text: &text, key: key.public(), signature: key.sign(&text) }.stored();
         self.0.insert(place, stored);

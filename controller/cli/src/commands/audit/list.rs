@@ -264,19 +264,21 @@ fn headings(is_wide: bool) -> Vec<String> {
 fn rows_of(shown: &Shown, is_wide: bool) -> Vec<Vec<String>> {
     let link = &shown.record.link;
     let time = link.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let row = |who: &str, what: &str| {
+        let mut row = vec![time.clone(), cell(&link.chain)];
+        if is_wide {
+            row.extend([link.number.to_string(), shown.sealed.1.clone()]);
+        }
+        let what = printable(what);
+        let what = if is_wide { what } else { cut(&what, LINE) };
+        row.extend([cell(&printable(who)), cell(&what)]);
+        row
+    };
     let entries = shown.record.entries.iter();
-    entries
-        .map(|entry| {
-            let mut row = vec![time.clone(), cell(&link.chain)];
-            if is_wide {
-                row.extend([link.number.to_string(), shown.sealed.1.clone()]);
-            }
-            let what = printable(&entry.what.to_string());
-            let what = if is_wide { what } else { cut(&what, LINE) };
-            row.extend([cell(&printable(&entry.who.to_string())), cell(&what)]);
-            row
-        })
-        .collect()
+    let mut rows: Vec<_> = entries.map(|entry| row(&entry.who.to_string(), &entry.what.to_string())).collect();
+    let left_out = Some(shown.record.left_out).filter(|left_out| *left_out > 0);
+    rows.extend(left_out.map(|left_out| row("", &format!("and {left_out} more, for which the record had no room"))));
+    rows
 }
 
 #[cfg(test)]
