@@ -73,9 +73,10 @@ pub fn edits(before: &Value, after: &Value) -> (Vec<Edit>, usize) {
     (changes.into_iter().map(edit).collect(), more)
 }
 
-/// Whether the values of a field may be secrets that somebody wrote where none belong.
+/// Whether the values of a field may be secrets that somebody wrote where none belong: those of the environment, and
+/// arguments, `--token=…` among them.
 fn is_hidden(path: &str) -> bool {
-    path.split('.').any(|part| part == "env")
+    path.split('.').any(|part| ["env", "args"].contains(&part))
 }
 
 fn edit(FieldChange { path, before, after }: FieldChange) -> Edit {
@@ -128,15 +129,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_the_environment_are_not_told() {
-        let before = json!({"spec": {"runtime": {"env": {"A": "s3cret-one", "B": "s3cret-two"}, "args": ["x"]}}});
-        let after = json!({"spec": {"runtime": {"env": {"A": "s3cret-new", "C": "s3cret-too"}, "args": ["y"]}}});
+    fn values_of_the_environment_and_arguments_are_not_told() {
+        let before = json!({"spec": {"runtime": {"env": {"A": "s3cret-one", "B": "s3cret-two"}, "args": ["s3cret"]}}});
+        let after = json!({"spec": {"runtime": {"env": {"A": "s3cret-new", "C": "s3cret-too"}, "args": ["s3cret-x"]}}});
         let (told, more) = edits(&before, &after);
         let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
         assert_eq!(
             lines,
             [
-                r#"spec.runtime.args: ["x"] -> ["y"]"#,
+                "spec.runtime.args: changed",
                 "spec.runtime.env.A: changed",
                 "spec.runtime.env.B: removed",
                 "spec.runtime.env.C: set",

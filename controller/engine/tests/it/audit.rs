@@ -106,10 +106,10 @@ async fn a_change_is_told_by_its_fields_and_a_bad_one_by_where_it_is_bad() -> an
     let put = async |text: String| world.store.declare(&resource(WEB), text.into()).await;
     let count = async || told(&world, WEB).await.map_or(0, |records| records.len());
 
-    // The value of the environment is nobody's business.
+    // The values of the environment and of arguments are nobody's business.
     let more = "  deletionPolicy: keep\n";
-    let expected = r#"declared spec.deletionPolicy: "remove" -> "keep", spec.runtime.args: (none) -> ["a"], spec.runtime.env.TOKEN: set"#;
-    let changed = text.replace("target: python,", "target: python, env: {TOKEN: s3cr3t-sentinel}, args: [a],");
+    let expected = r#"declared spec.deletionPolicy: "remove" -> "keep", spec.runtime.args: set, spec.runtime.env.TOKEN: set"#;
+    let changed = text.replace("target: python,", "target: python, env: {TOKEN: s3cr3t-sentinel}, args: [--token=s3cr3t-sentinel],");
     put(format!("{changed}{more}")).await?;
     world.settles_at("web", Reason::Converged, 2).await?;
     let entries = whats(&world, WEB).await?;
