@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use windlass_crds::id::Kind;
 use windlass_crds::record::{Purpose, RolloutState};
@@ -84,6 +85,30 @@ pub struct Metrics {
     rollouts: Counters<2>,
     store_requests: Histograms<1>,
     store_errors: Counters<2>,
+    audit_key: Gauge,
+    audit_untold: Counters<1>,
+}
+
+/// What of the audit trail could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untold {
+    /// A record of what was done.
+    Record,
+    /// An anchor of records that are there.
+    Anchor,
+}
+
+impl Untold {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Record, Self::Anchor];
+
+    /// As metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Anchor => "anchor",
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -99,7 +124,13 @@ impl Default for Metrics {
             rollouts: Family::default(),
             store_requests: Family::new_with_constructor(Buckets(&QUICK)),
             store_errors: Family::default(),
+            audit_key: Gauge::default(),
+            audit_untold: Family::default(),
         };
+        metrics.audit_key.set(1);
+        for untold in Untold::ALL {
+            metrics.audit_untold.get_or_create_owned(&[("part", untold.as_str())]);
+        }
         for verb in Verb::ALL {
             metrics.steps.get_or_create_owned(&[("verb", verb.as_str()), ("outcome", "done")]);
             metrics.step_durations.get_or_create_owned(&[("verb", verb.as_str())]);
@@ -151,6 +182,16 @@ impl Metrics {
     /// A rollout was closed.
     pub fn rolled_out(&self, purpose: Purpose, outcome: RolloutState) {
         self.rollouts.get_or_create(&[("purpose", purpose.word()), ("outcome", outcome.word())]).inc();
+    }
+
+    /// The audit trail is signed with a key that is not kept.
+    pub fn signs_for_now(&self) {
+        self.audit_key.set(0);
+    }
+
+    /// Something was done that the audit trail cannot tell.
+    pub fn untold(&self, untold: Untold) {
+        self.audit_untold.get_or_create(&[("part", untold.as_str())]).inc();
     }
 
     /// A request to the store ended.

@@ -1,7 +1,7 @@
 //! The controller's life: connect, follow the store, lead or stand by, work, stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,7 @@ pub enum ServeError {
         #[source]
         error: std::io::Error,
     },
-    /// The audit trail cannot be signed.
+    /// There is nothing to sign the audit trail with, not even for now.
     #[error("cannot sign the audit trail")]
     AuditKey(#[from] KeyError),
     /// This machine has no id.
@@ -115,10 +115,10 @@ pub async fn serve<F: Fleet>(
     let sources = Sources::open(&options.data_dir)
         .map_err(|error| ServeError::Data { directory: options.data_dir.clone(), error })?;
     let machine = machine_id().ok_or(ServeError::Machine)?;
-    let audit = AuditOptions { key: SigningKey::of(&options.data_dir)?, retention: options.audit_retention };
     let health = Arc::new(Health::default());
     let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
     let metrics = Arc::new(Metrics::default());
+    let audit = AuditOptions { key: signing_key(&options.data_dir, &metrics)?, retention: options.audit_retention };
     let hooks = Arc::new(Hooks::default());
     let asked = Arc::clone(&fleet);
     let told = Told {
@@ -237,6 +237,21 @@ async fn terms<F: Fleet>(
         if lead(parts, leadership, health, shutdown).await {
             return Ok(());
         }
+    }
+}
+
+/// What the audit trail is signed with. Hosts matter more than what is told of them: where the key that is kept cannot be
+/// used, it is left as it is, and another one is taken that ends with this process.
+fn signing_key(data_dir: &Path, metrics: &Metrics) -> Result<SigningKey, KeyError> {
+    match SigningKey::of(data_dir) {
+        Err(error @ (KeyError::File { .. } | KeyError::Damaged(_))) => {
+            let key = SigningKey::for_now()?;
+            let (error, public) = (chain(&error), key.public());
+            tracing::error!(error, key = %public, "the audit trail is signed with a key that nobody knows until this controller ends");
+            metrics.signs_for_now();
+            Ok(key)
+        }
+        key => key,
     }
 }
 

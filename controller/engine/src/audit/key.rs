@@ -66,6 +66,14 @@ impl SigningKey {
         Self::new(Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are a seed"))
     }
 
+    /// One that is kept nowhere, and ends with this process.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub fn for_now() -> Result<Self, KeyError> {
+        Ed25519KeyPair::generate().map(Self::new).map_err(|_| KeyError::Making)
+    }
+
     /// The key of a data directory, made where it has none.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ pub fn exposition(metrics: &Metrics, now: &Now<'_>) -> String {
     work(ours, metrics, now);
     hosts(ours, now);
     store(ours, metrics, now);
+    audit(ours, metrics);
     ours.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     process(&mut registry);
     let mut text = String::new();
@@ -95,6 +96,14 @@ fn store(registry: &mut Registry, metrics: &Metrics, now: &Now<'_>) {
     }
     let up = !now.health.store_is_away() && now.health.silence().is_some();
     registry.register("store_up", "1 where etcd is heard, 0 where it is away", gauge(up.into()));
+}
+
+/// The audit trail.
+fn audit(registry: &mut Registry, metrics: &Metrics) {
+    let help = "1 where the audit trail is signed with the key in the data directory, 0 where that cannot be used";
+    registry.register("audit_key", help, metrics.audit_key.clone());
+    let help = "Records and anchors that could not be added to the audit trail, by part; what they tell of was done";
+    registry.register("audit_untold", help, metrics.audit_untold.clone());
 }
 
 /// The process, under the names that every exporter uses.
@@ -160,6 +169,8 @@ mod tests {
         metrics.stepped(Verb::Activate, Err(&StepError::Locked), long);
         metrics.judged(Judged::Unhealthy, long);
         metrics.rolled_out(Purpose::Rollback, RolloutState::Succeeded);
+        metrics.untold(crate::metrics::Untold::Record);
+        metrics.signs_for_now();
         metrics.called(&CallReport { call: Call::Txn, took: short, problem: Some(Problem::NoLeader) });
         let health = Health::default();
         health.heard();
@@ -266,6 +277,9 @@ mod tests {
             ("windlass_ssh_logins_total", &[("outcome", "ok")], 0.0),
             ("windlass_ssh_sessions", &[], 5.0),
             ("windlass_store_errors_total", &[("call", "txn"), ("problem", "no_leader")], 1.0),
+            ("windlass_audit_key", &[], 0.0),
+            ("windlass_audit_untold_total", &[("part", "record")], 1.0),
+            ("windlass_audit_untold_total", &[("part", "anchor")], 0.0),
             ("windlass_hosts", &[("state", "unknown")], 1.0),
             ("windlass_hosts", &[("state", "ready")], 0.0),
             ("windlass_rollouts_active", &[], 1.0),
@@ -305,7 +319,8 @@ mod tests {
     /// Labels come from this program: no host, no Service.
     #[test]
     fn labels_have_few_values() {
-        let known = ["kind", "outcome", "verb", "verdict", "purpose", "call", "problem", "state", "version", "le"];
+        let known =
+            ["kind", "outcome", "verb", "verdict", "purpose", "call", "problem", "state", "part", "version", "le"];
         for (name, told) in families(&everything()) {
             let labels: BTreeSet<&String> = told.samples.iter().flat_map(|sample| sample.labels.keys()).collect();
             assert!(labels.iter().all(|label| known.contains(&label.as_str())), "{name} {labels:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use windlass_crds::actor::Actor;
-use windlass_crds::audit::verify::{Against, Place, Report, Verifier};
+use windlass_crds::audit::verify::{Against, Finding, Place, Report, Verifier};
 use windlass_crds::audit::{Chain, DeclaredState, Outcome, Record, Sealed, What};
 use windlass_crds::condition::Reason;
 use windlass_crds::id::RevisionNumber;
@@ -254,6 +254,35 @@ async fn a_forged_record_is_found_and_holds_nobody_up() -> anyhow::Result<()> {
     world.settles_at("web", Reason::Converged, 2).await?;
     let findings: Vec<String> = verify(&world).await?.findings.iter().map(ToString::to_string).collect();
     assert!(findings[0].starts_with(&format!("service/web, record {next}: it is not a record")), "{findings:#?}");
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_is_left_as_it_is_and_the_controller_goes_on() -> anyhow::Result<()> {
+    let mut world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    is_whole(&world).await?;
+    assert_eq!(world.metric("windlass_audit_key").await?, 1.0);
+    let key = Sealed::of(&stored(&world).await?[0].value)?.key;
+    world.halt().await?;
+    let file = world.data().join("audit.key");
+    std::fs::write(&file, "damaged")?;
+    world.go_on()?;
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    assert_eq!(world.metric("windlass_audit_key").await?, 0.0);
+    assert_eq!(std::fs::read_to_string(&file)?, "damaged");
+    is_whole(&world).await?;
+    // Who knows the key that was is told of another one.
+    let mut verifier = Verifier::new(holds, Against { trusted: [key].into(), ..Against::default() });
+    for entry in stored(&world).await? {
+        let Key::Audit(chain, number) = entry.key else { panic!("{}", entry.key) };
+        verifier.take(Place::Key(chain, number), &entry.value);
+    }
+    let report = verifier.end();
+    assert!(matches!(&report.findings[..], [Finding::Untrusted { .. }]), "{:?}", report.findings);
     world.stop().await
 }
 

@@ -207,6 +207,11 @@ impl World {
         Ok(String::from_utf8(entry.value)?)
     }
 
+    /// Where the controller keeps what is its own.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
     /// Where the source is.
     pub(crate) fn source(&self) -> &std::path::Path {
         self.source.path()
