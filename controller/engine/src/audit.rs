@@ -14,13 +14,16 @@ use std::time::Duration;
 use windlass_crds::audit::{Chain, Entry, Standing, What};
 use windlass_crds::id::ResourceKey;
 use windlass_hosts::fleet::Fleet;
-use windlass_store::{Draw, StoreRevision, Write};
+use windlass_store::{CommitError, Draw, Key, StoreRevision, Write};
 
 pub(crate) use self::decided::{Decided, decided, waits};
 pub(crate) use self::declared::{ServiceDeclaration, asked};
 pub use self::key::{KeyError, SigningKey, holds};
+use self::trail::Page;
 pub use self::trail::Trail;
 use crate::controller::Controller;
+use crate::goal::chain as reasons;
+use crate::metrics::Untold;
 use crate::service::ReconcileError;
 
 /// Records are kept for so long unless told otherwise.
@@ -70,25 +73,86 @@ impl<F: Fleet> Controller<F> {
     /// As [`Controller::commit_drawing`], and tells the trail what happened, in the same transaction. A commit of which
     /// there is nothing to tell is one as any other.
     ///
+    /// Where somebody has written where an anchor comes, or where it is too large, it is made again with less of the trail,
+    /// and in the end with nothing, as where the end of the chain is not found: whoever can damage the trail must not
+    /// thereby keep a Service from being reconciled. What is not told then is in the log, and is counted.
+    ///
     /// # Errors
     /// When the store does not take it, or does not say how far the trail has come.
     pub(crate) async fn commit_telling(
         &self,
-        draw: Option<Draw<'_>>,
+        mut draw: Option<Draw<'_>>,
         mut writes: Vec<Write>,
         telling: Telling,
     ) -> Result<StoreRevision, ReconcileError> {
         let Telling { resource, entries, declared } = telling;
         if entries.is_empty() {
-            return Ok(self.commit_drawing(draw, &writes).await?);
+            return Ok(self.commit_drawing(draw.as_mut(), &writes).await?);
         }
-        let chain = Chain::Resource(resource);
-        let room = windlass_store::MOST_WRITES.saturating_sub(writes.len() + usize::from(draw.is_some()));
-        let page = self.audit.page(&self.store, &chain, entries, declared, self.now(), room).await;
-        let page = page.map_err(ReconcileError::Audit)?;
-        writes.extend(page.writes().cloned());
-        let committed = self.commit_drawing(draw, &writes).await;
-        page.close(&committed);
-        Ok(committed?)
+        let (chain, own) = (Chain::Resource(resource), writes.len());
+        let room = windlass_store::MOST_WRITES.saturating_sub(own + usize::from(draw.is_some()));
+        let page = self.audit.page(&self.store, &chain, &entries, declared, self.now(), room).await;
+        let mut page = page.map_err(ReconcileError::Audit)?;
+        loop {
+            writes.truncate(own);
+            writes.extend(page.iter().flat_map(Page::writes).cloned());
+            let committed = self.commit_drawing(draw.as_mut(), &writes).await;
+            page = match (page, &committed) {
+                (Some(page), Err(error)) if is_of_the_trail(error) => {
+                    tracing::warn!(%chain, error = reasons(error), "made again with less of the audit trail");
+                    page.less()
+                }
+                (page, _) => {
+                    match page {
+                        Some(page) => page.close(&committed),
+                        None if committed.is_ok() => self.untold(&chain, &entries),
+                        None => {}
+                    }
+                    return Ok(committed?);
+                }
+            };
+        }
+    }
+
+    /// Tells by other ways what the trail cannot tell.
+    fn untold(&self, chain: &Chain, entries: &[Entry]) {
+        self.metrics.untold(Untold::Record);
+        for Entry { who, what } in entries {
+            let (who, what) = (who.to_string(), what.to_string());
+            tracing::error!(%chain, who, what, "this is not in the audit trail, which cannot be written here");
+        }
+    }
+}
+
+/// Whether a commit may be made with less of the trail. One whose own record is there already may not: the answer to the
+/// one before may have been lost, and come late, and what was decided is decided anew then.
+fn is_of_the_trail(error: &CommitError) -> bool {
+    match error {
+        CommitError::Conflict { key, .. } => matches!(**key, Key::Audit(Chain::Anchors | Chain::Leader, _)),
+        CommitError::TooLarge { .. } | CommitError::TooMany { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_crds::id::RecordNumber;
+
+    use super::*;
+
+    #[test]
+    fn a_commit_is_made_with_less_of_the_trail_only_where_nothing_else_is_wrong() {
+        let conflict = |key| CommitError::Conflict { key: Box::new(key), found: None };
+        let record = |path| Key::Audit(Chain::from_path(path).expect(path), RecordNumber(7));
+        for (error, expected) in [
+            (conflict(record("anchors")), true),
+            (conflict(record("leader")), true),
+            (conflict(record("services/default/web")), false),
+            (conflict(Key::Owned("default/web".parse().expect("two labels"))), false),
+            (CommitError::TooLarge { bytes: 2_000_000 }, true),
+            (CommitError::LeadershipLost, false),
+        ] {
+            assert_eq!(is_of_the_trail(&error), expected, "{error}");
+        }
     }
 }

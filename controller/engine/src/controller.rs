@@ -192,7 +192,7 @@ impl<F: Fleet> Controller<F> {
         let Parts { store, cache, fleet, sources, identity, queue, metrics, hooks, audit, clock } = parts;
         Self {
             events: Events::default(),
-            audit: Trail::new(audit, identity.name, identity.cluster.clone(), term),
+            audit: Trail::new(audit, identity.name, identity.cluster.clone(), term, Arc::clone(&metrics)),
             metrics,
             complaints: Complaints::default(),
             store,
@@ -237,7 +237,11 @@ impl<F: Fleet> Controller<F> {
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn commit_drawing(&self, draw: Option<Draw<'_>>, writes: &[Write]) -> Result<StoreRevision, CommitError> {
+    pub async fn commit_drawing(
+        &self,
+        draw: Option<&mut Draw<'_>>,
+        writes: &[Write],
+    ) -> Result<StoreRevision, CommitError> {
         let committed = match draw {
             Some(draw) => self.store.commit_drawing(self.leadership(), draw, writes).await,
             None => self.store.commit(self.leadership(), writes).await,

@@ -131,6 +131,26 @@ impl Scope {
         Self { ranges: vec![KeyRange::below(&format!("audit/{}/", chain.path()))] }
     }
 
+    /// What of a chain lies where its records do: their numbers begin with a 0. Stray keys may be among them.
+    pub fn records(chain: &Chain) -> Self {
+        let path = |digit: char| format!("audit/{}/{digit}", chain.path()).into_bytes();
+        Self { ranges: vec![KeyRange { start: path('0'), end: path('1') }] }
+    }
+
+    /// Of its first range what is before a key.
+    #[must_use]
+    pub fn before(mut self, key: &Key) -> Self {
+        self.ranges.first_mut().into_iter().for_each(|range| range.end = key.relative());
+        self
+    }
+
+    /// Of its first range what is behind a key.
+    #[must_use]
+    pub fn behind(mut self, key: &Key) -> Self {
+        self.ranges.first_mut().into_iter().for_each(|range| range.start = [&key.relative()[..], b"\0"].concat());
+        self
+    }
+
     /// A single key.
     pub fn key(key: &Key) -> Self {
         let start = key.relative();
@@ -270,6 +290,26 @@ mod tests {
         ] {
             assert_eq!(scope.contains(path.as_bytes()), inside, "{path}");
         }
+    }
+
+    #[test]
+    fn a_chain_is_gone_through_piece_by_piece() {
+        let chain = Chain::from_path("services/default/web").expect("a chain");
+        let records = Scope::records(&chain);
+        for (path, inside) in [
+            ("audit/services/default/web/000000000001", true),
+            ("audit/services/default/web/099999999999", true),
+            ("audit/services/default/web/0stray", true),
+            ("audit/services/default/web/stray", false),
+            ("audit/services/default/web/999999999999", false),
+            ("audit/services/default/web2/000000000001", false),
+        ] {
+            assert_eq!(records.contains(path.as_bytes()), inside, "{path}");
+        }
+        let key = |number| Key::Audit(chain.clone(), windlass_crds::id::RecordNumber(number));
+        let between = records.behind(&key(3)).before(&key(5));
+        let inside = (1..9).filter(|number| between.contains(&key(*number).relative())).collect::<Vec<_>>();
+        assert_eq!(inside, [4]);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Store {
         Ok(Draw { counter, sequence: known.last.next().max(at_least), expect })
     }
 
-    /// As [`Store::commit`], and draws a sequence in the same transaction.
+    /// As [`Store::commit`], and draws a sequence in the same transaction. A commit that was not made may be made again
+    /// with the same one.
     ///
     /// # Errors
     /// As [`Store::commit`]. A [`CommitError::Conflict`] of the counter says that somebody has put another one there,
@@ -75,14 +76,15 @@ impl Store {
     pub async fn commit_drawing(
         &self,
         leadership: &Leadership,
-        draw: Draw<'_>,
+        draw: &mut Draw<'_>,
         writes: &[Write],
     ) -> Result<StoreRevision, CommitError> {
-        let Draw { mut counter, sequence, expect } = draw;
+        let Draw { counter, sequence, expect } = draw;
+        let (sequence, expect) = (*sequence, *expect);
         let raise = Write::put(Key::Control(Control::SequenceCounter), sequence.to_string()).expecting(expect);
         let writes: Vec<Write> = writes.iter().cloned().chain([raise]).collect();
         let at = self.commit(leadership, &writes).await?;
-        *counter = Some(Counter { last: sequence, at: Some(at) });
+        **counter = Some(Counter { last: sequence, at: Some(at) });
         Ok(at)
     }
 

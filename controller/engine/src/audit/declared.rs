@@ -109,7 +109,7 @@ impl<F: Fleet> Controller<F> {
 
     async fn standing(&self, chain: &Chain) -> Result<Option<Standing>, ReconcileError> {
         let known = self.audit.known(&self.store, chain).await.map_err(ReconcileError::Audit)?;
-        Ok(known.declared)
+        Ok(known.and_then(|known| known.declared))
     }
 
     fn tell<'a>(

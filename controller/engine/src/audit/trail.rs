@@ -4,22 +4,23 @@
 //! whoever finds nobody at it adds one to the commit that it is about to make; who finds somebody goes without.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use windlass_crds::audit::{Anchor, Chain, Entry, Head, Link, Record, Sealed, Standing, What};
+use windlass_crds::audit::{Anchor, Chain, Entry, Head, Link, MOST_NUMBER, Record, Sealed, Standing, What};
 use windlass_crds::digest::RecordDigest;
 use windlass_crds::id::{ClusterId, RecordNumber};
 use windlass_hosts::fleet::Fleet;
-use windlass_store::{CommitError, Key, ReadError, Scope, Store, StoreRevision, Write};
+use windlass_store::{CommitError, Key, Problem, ReadError, Scope, Store, StoreRevision, Write};
 
-use super::{AuditOptions, SigningKey};
+use super::{AuditOptions, SigningKey, holds};
 use crate::controller::Controller;
 use crate::goal::chain as reasons;
+use crate::metrics::{Metrics, Untold};
 
 /// So many chains are known at once, some two hundred bytes each; beyond that they are read again.
 const MOST_KNOWN: usize = 20_000;
@@ -49,27 +50,62 @@ const LOOK_EVERY: u64 = 16;
 /// So many are read, and at most deleted, in one such look: as many again as come until the next.
 const MOST_PRUNED: u32 = 32;
 
-/// So many records a chain has at most: an index of the embedded store keeps a hundred bytes for each in memory.
-const MOST_RECORDS: u64 = 500;
+/// How many records a chain has at most. An index of the embedded store keeps a hundred bytes for each in memory: fifty
+/// kilobytes for five hundred. Whoever asks often shall not push out by that what he did an hour ago, so that of the last
+/// day there are ten times as many: half a megabyte for a resource of which something is told every 17 seconds all day.
+const MOST_RECORDS: Most = Most { of_old: 500, at_all: 5_000 };
 
-/// So many anchors there are at most: what an old one knows later ones know better, or it hands that on.
-const MOST_ANCHORS: u64 = 1000;
+/// How many anchors there are at most: what an old one knows later ones know better, or it hands that on.
+const MOST_ANCHORS: Most = Most { of_old: 1000, at_all: 1000 };
 
-/// Where the last key of a chain is none of ours, it is looked for among so many.
+/// What is younger, or younger than the retention, does not go because there are many.
+const YOUNG: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the last key of a chain is none of ours, the last record is looked for among so many before it, and then again.
 const AMONG: u32 = 100;
 
+/// So often: two thousand keys in twenty answers, a few milliseconds each.
+const LOOKS: u32 = 20;
+
+/// Where the first keys of a chain are none of ours, what is old is looked for so often behind them.
+const LOOKS_BEHIND: u32 = 8;
+
+/// How many records there are at most.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    /// Those that are not young among them.
+    of_old: u64,
+    /// However young they are.
+    at_all: u64,
+}
+
 /// What is known of a chain.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     /// Its last record; none where it has none.
     head: Option<Head>,
+    /// The number of the next one.
+    next: RecordNumber,
     /// What it last told of the declaration.
     pub(crate) declared: Option<Standing>,
 }
 
 impl Known {
-    fn next(&self) -> RecordNumber {
-        self.head.map_or(RecordNumber(1), |head| head.number.next())
+    /// A chain that has nothing.
+    const EMPTY: Self = Self { head: None, next: RecordNumber(1), declared: None };
+
+    /// Passes over the numbers that somebody else has taken.
+    fn behind(self, taken: &BTreeSet<RecordNumber>) -> Self {
+        let mut next = self.next;
+        while taken.contains(&next) {
+            next = next.next();
+        }
+        Self { next, ..self }
+    }
+
+    /// Whether a record may follow: none has a number from [`MOST_NUMBER`] on.
+    fn may_go_on(&self) -> bool {
+        self.next.0 < MOST_NUMBER
     }
 }
 
@@ -85,6 +121,7 @@ pub struct Trail {
     loose: Mutex<Loose>,
     anchors: tokio::sync::Mutex<Anchors>,
     told: Notify,
+    metrics: Arc<Metrics>,
 }
 
 /// What no anchor knows yet.
@@ -95,6 +132,8 @@ struct Loose {
     doubtful: BTreeSet<Chain>,
     /// When something was last told.
     since: Option<Instant>,
+    /// Chains of which it was said that they cannot be written.
+    lost: BTreeSet<Chain>,
 }
 
 impl Loose {
@@ -144,6 +183,8 @@ struct Text {
 pub(crate) struct Page<'a> {
     trail: &'a Trail,
     writes: Vec<Write>,
+    /// So many of them are of the chain that is told.
+    own: usize,
     heads: Vec<(Chain, Known)>,
     /// Held while the commit is made that adds one.
     anchors: Option<(tokio::sync::MutexGuard<'a, Anchors>, Anchored)>,
@@ -169,7 +210,7 @@ struct Outdated {
 
 impl Trail {
     /// The trail of a term.
-    pub fn new(options: AuditOptions, name: String, cluster: ClusterId, term: u64) -> Self {
+    pub fn new(options: AuditOptions, name: String, cluster: ClusterId, term: u64, metrics: Arc<Metrics>) -> Self {
         let AuditOptions { key, retention } = options;
         let anchors = Anchors { known: None, allowed: BURST, counted: Instant::now(), led: false, more: false };
         Self {
@@ -182,6 +223,7 @@ impl Trail {
             loose: Mutex::default(),
             anchors: tokio::sync::Mutex::new(anchors),
             told: Notify::new(),
+            metrics,
         }
     }
 
@@ -193,18 +235,28 @@ impl Trail {
         self.loose.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a chain. Two round trips the first time in a term, and after a commit that failed.
-    pub(crate) async fn known(&self, store: &Store, chain: &Chain) -> Result<Known, ReadError> {
-        if let Some(known) = self.chains().get(chain) {
-            return Ok(*known);
+    /// What is known of a chain, where its end can be found. Two round trips the first time in a term, and after a commit
+    /// that failed.
+    pub(crate) async fn known(&self, store: &Store, chain: &Chain) -> Result<Option<Known>, ReadError> {
+        let known = self.chains().get(chain).copied();
+        if let Some(known) = known {
+            return Ok(Some(known).filter(Known::may_go_on));
         }
-        let known = read_end(store, chain).await?;
+        let Some(known) = read_end(store, chain).await? else { return Ok(None) };
         let mut chains = self.chains();
         if chains.len() >= MOST_KNOWN {
             chains.clear();
         }
         // Whoever has told something meanwhile knows better.
-        Ok(*chains.entry(chain.clone()).or_insert(known))
+        Ok(Some(*chains.entry(chain.clone()).or_insert(known)))
+    }
+
+    /// Says once that a chain of the trail's own cannot be written.
+    fn lost(&self, chain: &Chain) {
+        self.metrics.untold(Untold::Anchor);
+        if self.loose().lost.insert(chain.clone()) {
+            tracing::error!(%chain, "the end of this chain of the audit trail is not found: too much that is no record lies there; `windlass audit verify` says what");
+        }
     }
 
     /// Whether an anchor of this term surely knows a later record of a chain than this one.
@@ -213,27 +265,28 @@ impl Trail {
         known.is_some_and(|known| known.number > head.number) && !self.loose().heads.contains_key(chain)
     }
 
-    /// What a commit adds that tells `entries`, in at most `room` writes beside those three that it may always make.
+    /// What a commit adds that tells `entries`, in at most `room` writes beside those three that it may always make;
+    /// nothing where the chain's end cannot be found.
     pub(crate) async fn page(
         &self,
         store: &Store,
         chain: &Chain,
-        entries: Vec<Entry>,
+        entries: &[Entry],
         declared: Option<Standing>,
         now: Timestamp,
         room: usize,
-    ) -> Result<Page<'_>, ReadError> {
-        let known = self.known(store, chain).await?;
+    ) -> Result<Option<Page<'_>>, ReadError> {
+        let Some(known) = self.known(store, chain).await? else { return Ok(None) };
         // Whoever is stopped in the middle of the commit leaves nothing behind that may be out of date.
         self.chains().remove(chain);
-        let mut page = Page { trail: self, writes: Vec::new(), heads: Vec::new(), anchors: None };
+        let mut page = Page { trail: self, writes: Vec::new(), own: 0, heads: Vec::new(), anchors: None };
         let mut room = room.saturating_sub(ALWAYS);
         let told = known.declared.and_then(|standing| standing.told);
         let tells = entries.iter().any(|entry| matches!(entry.what, What::Declared { whole: Some(_), .. }));
-        let told = if tells { Some(known.next()) } else { told };
+        let told = if tells { Some(known.next) } else { told };
         let declared = declared.or(known.declared).map(|standing| Standing { told, ..standing });
         let mut pruned = None;
-        if known.next().0.is_multiple_of(LOOK_EVERY) {
+        if known.next.0.is_multiple_of(LOOK_EVERY) {
             let outdated = self.outdated(store, chain, known, MOST_RECORDS, now, room).await;
             pruned = outdated.map(|outdated| {
                 room = room.saturating_sub(outdated.keys.len());
@@ -241,11 +294,12 @@ impl Trail {
                 outdated.last
             });
         }
-        page.add(chain, known, Text { entries, declared, pruned, anchor: None }, now);
+        page.add(chain, known, Text { entries: entries.to_vec(), declared, pruned, anchor: None }, now);
+        page.own = page.writes.len();
         if let Ok(anchors) = self.anchors.try_lock() {
             page.anchor(anchors, store, now, room).await;
         }
-        Ok(page)
+        Ok(Some(page))
     }
 
     /// What a commit adds that anchors what no anchor knows yet; nothing where all is anchored.
@@ -254,7 +308,7 @@ impl Trail {
         for chain in doubtful {
             match self.known(store, &chain).await {
                 Ok(known) => {
-                    if let Some(head) = known.head {
+                    if let Some(head) = known.and_then(|known| known.head) {
                         self.loose().heads.entry(chain).or_insert(head);
                     }
                 }
@@ -264,7 +318,7 @@ impl Trail {
                 }
             }
         }
-        let mut page = Page { trail: self, writes: Vec::new(), heads: Vec::new(), anchors: None };
+        let mut page = Page { trail: self, writes: Vec::new(), own: 0, heads: Vec::new(), anchors: None };
         let mut anchors = self.anchors.lock().await;
         if self.loose().heads.is_empty() {
             return Ok(None);
@@ -277,24 +331,28 @@ impl Trail {
     /// A record as it is written.
     fn seal(&self, chain: &Chain, known: Known, text: Text, now: Timestamp) -> (Write, Known) {
         let Text { entries, declared, anchor, pruned } = text;
-        let number = known.next();
+        let number = known.next;
         let previous = known.head.map(|head| head.digest);
         let link = Link { chain: chain.clone(), number, previous, pruned, at: now, anchor };
         let text = Record { link, term: self.term, entries, left_out: 0, declared }.into_text();
         let stored = self.key.seal(&text);
         let head = Head { number, digest: RecordDigest::of(&stored) };
         let write = Write::put(Key::Audit(chain.clone(), number), stored);
-        (write.expecting(windlass_store::Expectation::Absent), Known { head: Some(head), declared })
+        (
+            write.expecting(windlass_store::Expectation::Absent),
+            Known { head: Some(head), next: number.next(), declared },
+        )
     }
 
-    /// The oldest records of a chain that are older than they need to be, or too many. What cannot be read stays, and
-    /// all after it; so does the record by which the next change is told, unless there are too many.
+    /// The oldest records of a chain that are older than they need to be, or too many. What cannot be read as ours stays,
+    /// and holds nothing up: whoever looks finds it. So does the record by which the next change is told, unless there
+    /// are too many.
     async fn outdated(
         &self,
         store: &Store,
         chain: &Chain,
         known: Known,
-        most: u64,
+        most: Most,
         now: Timestamp,
         room: usize,
     ) -> Option<Outdated> {
@@ -302,65 +360,150 @@ impl Trail {
         if count == 0 {
             return None;
         }
-        let first = match store.first(&Scope::chain(chain), count).await {
-            Ok(first) => first,
-            Err(error) => {
-                tracing::debug!(%chain, error = reasons(&error), "old records are left for now");
-                return None;
+        let limits = Limits::new(now, self.retention, most, known)?;
+        let mut scope = Scope::records(chain);
+        for _ in 0..LOOKS_BEHIND {
+            let first = match store.first(&scope, count).await {
+                Ok(first) => first,
+                Err(error) => {
+                    tracing::debug!(%chain, error = reasons(&error), "old records are left for now");
+                    return None;
+                }
+            };
+            let last = first.last().filter(|_| first.len() == count as usize).map(|last| last.key.clone());
+            match limits.oldest(chain, first) {
+                Oldest { last: Some(last), keys, heads, ended } => {
+                    return Some(Outdated { keys, last, heads, more: !ended });
+                }
+                Oldest { ended: true, .. } => return None,
+                Oldest { .. } => scope = scope.behind(&last?),
             }
-        };
-        let end = known.head?;
-        let before = now.checked_sub(jiff::SignedDuration::try_from(self.retention).ok()?).ok()?;
+        }
+        tracing::warn!(%chain, "old records of the audit trail stay: too much that is no record lies before them");
+        None
+    }
+}
+
+/// Which records may go.
+struct Limits {
+    /// Those from before go for their age.
+    retained: Timestamp,
+    /// Those from before go for their number.
+    young: Timestamp,
+    most: Most,
+    end: RecordNumber,
+    /// By which the next change is told.
+    told: Option<RecordNumber>,
+}
+
+/// The oldest of some records.
+#[derive(Default)]
+struct Oldest {
+    keys: Vec<Key>,
+    last: Option<Head>,
+    heads: BTreeMap<Chain, Head>,
+    /// The next one stays for now.
+    ended: bool,
+}
+
+impl Limits {
+    fn new(now: Timestamp, retention: Duration, most: Most, known: Known) -> Option<Self> {
+        let ago = |age: Duration| now.checked_sub(jiff::SignedDuration::try_from(age).ok()?).ok();
         let told = known.declared.and_then(|standing| standing.told);
-        let (read, mut found, mut full) = (first.len(), Vec::new(), false);
-        let mut heads: BTreeMap<Chain, Head> = BTreeMap::new();
-        for entry in first {
-            let Key::Audit(_, number) = entry.key else { break };
-            let Ok(link) = Sealed::of(&entry.value).and_then(|sealed| sealed.link()) else { break };
-            let many = end.number.0.saturating_sub(number.0) >= most;
-            let old = link.at < before && told.is_none_or(|told| number < told);
+        let (retained, young) = (ago(retention)?, ago(retention.min(YOUNG))?);
+        Some(Self { retained, young, most, end: known.head?.number, told })
+    }
+
+    /// Whether a record of this time may go.
+    fn let_go(&self, number: RecordNumber, at: Timestamp) -> bool {
+        let behind = self.end.0.saturating_sub(number.0);
+        let many = behind >= self.most.at_all || behind >= self.most.of_old && at < self.young;
+        let old = at < self.retained && self.told.is_none_or(|told| number < told);
+        number < self.end && (many || old)
+    }
+
+    fn oldest(&self, chain: &Chain, entries: Vec<windlass_store::Entry>) -> Oldest {
+        let mut oldest = Oldest::default();
+        for entry in entries {
+            let Some(link) = ours(chain, &entry) else { continue };
             let handed_on = link.anchor.map(|anchor| anchor.heads).unwrap_or_default();
-            if number >= end.number || !(many || old) {
+            if !self.let_go(link.number, link.at) {
+                oldest.ended = true;
                 break;
             }
-            if !found.is_empty() && heads.len() + handed_on.len() > MOST_HEADS {
-                full = true;
+            if !oldest.keys.is_empty() && oldest.heads.len() + handed_on.len() > MOST_HEADS {
                 break;
             }
             for (chain, head) in handed_on {
-                let known = heads.entry(chain).or_insert(head);
+                let known = oldest.heads.entry(chain).or_insert(head);
                 *known = if head.number > known.number { head } else { *known };
             }
-            found.push((entry.key, Head { number, digest: RecordDigest::of(&entry.value) }));
+            oldest.last = Some(Head { number: link.number, digest: RecordDigest::of(&entry.value) });
+            oldest.keys.push(entry.key);
         }
-        let last = found.last()?.1;
-        let more = full || found.len() == read;
-        Some(Outdated { keys: found.into_iter().map(|(key, _)| key).collect(), last, heads, more })
+        oldest
     }
 }
 
 /// Writes that a page may always make: a record, that this controller leads, and an anchor.
 const ALWAYS: usize = 3;
 
-/// The end of a chain, as the store has it.
-async fn read_end(store: &Store, chain: &Chain) -> Result<Known, ReadError> {
-    let scope = Scope::chain(chain);
-    let mut last = store.last(&scope, 1).await?;
-    if last.first().is_some_and(|key| !matches!(key, Key::Audit(..))) {
-        // Somebody has put something there that is none of ours.
-        last = store.last(&scope, AMONG).await?;
+/// A record where it belongs, and whose key has signed it. Which keys are a controller's nobody knows here.
+fn ours(chain: &Chain, entry: &windlass_store::Entry) -> Option<Link> {
+    let Key::Audit(_, number) = &entry.key else { return None };
+    let sealed = Sealed::of(&entry.value).ok()?;
+    let link = sealed.link().ok().filter(|link| link.chain == *chain && link.number == *number)?;
+    holds(&sealed.key, &Sealed::signed(sealed.text), &sealed.signature).then_some(link)
+}
+
+/// The end of a chain, as the store has it; nothing where somebody has put so much there that it is not found.
+async fn read_end(store: &Store, chain: &Chain) -> Result<Option<Known>, ReadError> {
+    match find_end(store, chain).await {
+        // A few keys are that long: nobody's records.
+        Err(ReadError::Call(error)) if error.problem == Problem::AnswerTooLarge => Ok(None),
+        found => found.map(|found| found.filter(Known::may_go_on)),
     }
-    let Some(key) = last.into_iter().find(|key| matches!(key, Key::Audit(..))) else { return Ok(Known::default()) };
-    let (Key::Audit(_, number), Some(entry)) = (&key, store.get(&key).await?) else { return Ok(Known::default()) };
-    let record = Sealed::of(&entry.value).and_then(|sealed| sealed.record()).ok();
-    let head = Head { number: *number, digest: RecordDigest::of(&entry.value) };
-    Ok(Known { head: Some(head), declared: record.and_then(|record| record.declared) })
+}
+
+async fn find_end(store: &Store, chain: &Chain) -> Result<Option<Known>, ReadError> {
+    let mut scope = Scope::records(chain);
+    // Numbers under which something else lies.
+    let mut taken = BTreeSet::new();
+    let mut keys = store.last(&scope, 1).await?;
+    for _ in 0..LOOKS {
+        let Some(last) = keys.last().cloned() else { return Ok(Some(Known::EMPTY.behind(&taken))) };
+        for key in keys {
+            let Key::Audit(_, number) = key else { continue };
+            let Some(entry) = store.get(&key).await? else { continue };
+            if ours(chain, &entry).is_some() {
+                let head = Head { number, digest: RecordDigest::of(&entry.value) };
+                let record = Sealed::of(&entry.value).and_then(|sealed| sealed.record()).ok();
+                let declared = record.and_then(|record| record.declared);
+                return Ok(Some(Known { head: Some(head), next: number.next(), declared }.behind(&taken)));
+            }
+            taken.insert(number);
+            if taken.len() >= AMONG as usize {
+                return Ok(None);
+            }
+        }
+        scope = scope.before(&last);
+        keys = store.last(&scope, AMONG).await?;
+    }
+    Ok(None)
 }
 
 impl<'a> Page<'a> {
     /// What the commit has to write.
     pub(crate) fn writes(&self) -> impl Iterator<Item = &Write> {
         self.writes.iter()
+    }
+
+    /// The same without an anchor, as it was signed; nothing where it has none.
+    pub(crate) fn less(mut self) -> Option<Self> {
+        drop(self.anchors.take()?);
+        self.writes.truncate(self.own);
+        self.heads.truncate(1);
+        Some(self)
     }
 
     fn add(&mut self, chain: &Chain, known: Known, text: Text, now: Timestamp) {
@@ -383,25 +526,30 @@ impl<'a> Page<'a> {
         }
         let trail = self.trail;
         let known = match anchors.known.take() {
-            Some(known) => Ok(known),
+            Some(known) => Ok(Some(known).filter(Known::may_go_on)),
             None => read_end(store, &Chain::Anchors).await,
         };
         let leads = if anchors.led { Ok(None) } else { trail.known(store, &Chain::Leader).await.map(Some) };
         let (known, leads) = match (known, leads) {
-            (Ok(known), Ok(leads)) => (known, leads),
+            (Ok(Some(known)), Ok(leads)) => (known, leads),
+            (Ok(None), Ok(_)) => return trail.lost(&Chain::Anchors),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::debug!(error = reasons(&error), "no anchor for now");
                 return;
             }
         };
-        if let Some(leads) = leads {
-            trail.chains().remove(&Chain::Leader);
-            let led = What::Led { name: trail.name.clone(), key: trail.key.public() };
-            let text = Text { entries: vec![Entry::of_controller(led)], ..Text::default() };
-            self.add(&Chain::Leader, leads, text, now);
+        match leads {
+            Some(Some(leads)) => {
+                trail.chains().remove(&Chain::Leader);
+                let led = What::Led { name: trail.name.clone(), key: trail.key.public() };
+                let text = Text { entries: vec![Entry::of_controller(led)], ..Text::default() };
+                self.add(&Chain::Leader, leads, text, now);
+            }
+            Some(None) => trail.lost(&Chain::Leader),
+            None => {}
         }
         let (mut handed_on, mut pruned, mut more) = (BTreeMap::new(), None, false);
-        if (anchors.more || known.next().0.is_multiple_of(LOOK_EVERY))
+        if (anchors.more || known.next.0.is_multiple_of(LOOK_EVERY))
             && let Some(outdated) = trail.outdated(store, &Chain::Anchors, known, MOST_ANCHORS, now, room).await
         {
             self.writes.extend(outdated.keys.into_iter().map(Write::delete));
@@ -434,7 +582,7 @@ impl<'a> Page<'a> {
 
     /// Takes in what became of the commit.
     pub(crate) fn close(self, committed: &Result<StoreRevision, CommitError>) {
-        let Self { trail, writes: _, heads, anchors } = self;
+        let Self { trail, writes: _, own: _, heads, anchors } = self;
         let mut loose = trail.loose();
         match committed {
             Ok(_) => {
@@ -519,6 +667,47 @@ impl<F: Fleet> Controller<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How many are behind it, and how many hours old it is.
+    #[test]
+    fn what_is_young_goes_only_where_there_are_very_many() {
+        let now: Timestamp = "2026-12-01T00:00:00Z".parse().expect("a time");
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let goes = |behind: u64, age: u64, retention: u64| {
+            let number = RecordNumber(7);
+            let head = Head { number: RecordNumber(number.0 + behind), digest: RecordDigest::of(b"") };
+            let known = Known { head: Some(head), next: head.number.next(), declared: None };
+            let limits = Limits::new(now, hours(retention), MOST_RECORDS, known).expect("times");
+            limits.let_go(number, now - jiff::SignedDuration::try_from(hours(age)).expect("a time"))
+        };
+        for (behind, age, retention, expected) in [
+            (499, 25, 90 * 24, false),
+            (500, 25, 90 * 24, true),
+            (500, 23, 90 * 24, false),
+            (4999, 23, 90 * 24, false),
+            (5000, 0, 90 * 24, true),
+            (1, 91 * 24, 90 * 24, true),
+            (0, 91 * 24, 90 * 24, false),
+            (500, 2, 1, true),
+            (500, 0, 1, false),
+        ] {
+            assert_eq!(goes(behind, age, retention), expected, "{behind} behind it, {age} hours, kept for {retention}");
+        }
+    }
+
+    /// However much old anchors hand on, one has room for some of its own, and never for more than the store takes.
+    #[test]
+    fn an_anchor_holds_so_many_heads() {
+        let options = AuditOptions { key: SigningKey::from_seed([1; 32]), retention: YOUNG };
+        let cluster = "0123456789abcdef".parse().expect("an id");
+        let trail = Trail::new(options, "test".to_owned(), cluster, 1, Arc::default());
+        let head = Head { number: RecordNumber(1), digest: RecordDigest::of(b"") };
+        let chain = |number| Chain::from_path(&format!("hosts/h{number}")).expect("a label");
+        trail.loose().heads.extend((0..2000).map(|number| (chain(number), head)));
+        let page = Page { trail: &trail, writes: Vec::new(), own: 0, heads: Vec::new(), anchors: None };
+        let own = [0, 500, 700, 1000, 3000].map(|handed_on| page.own_heads(handed_on).len());
+        assert_eq!(own, [500, 500, 300, 2, 2]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_few_anchors_may_come_at_once_and_then_one_a_second() {

@@ -27,7 +27,22 @@ async fn stored(world: &World) -> anyhow::Result<Vec<Entry>> {
 async fn told(world: &World, path: &str) -> anyhow::Result<Vec<Record>> {
     let chain = Chain::from_path(path)?;
     let entries = world.store.list(&Scope::chain(&chain)).await?.entries;
-    entries.iter().map(|entry| Ok(Sealed::of(&entry.value)?.record()?)).collect()
+    let records = entries.iter().filter(|entry| entry.value != STRAY);
+    records.map(|entry| Ok(Sealed::of(&entry.value)?.record()?)).collect()
+}
+
+/// What somebody else puts into the trail.
+const STRAY: &[u8] = b"stray";
+
+/// Puts a stray key into a chain.
+fn put_stray(world: &World, path: &str, name: &str) -> anyhow::Result<()> {
+    world.etcd.etcdctl(&["put", &format!("/windlass/audit/{path}/{name}"), "stray"])?;
+    Ok(())
+}
+
+/// What is found, in words.
+async fn findings(world: &World) -> anyhow::Result<Vec<String>> {
+    Ok(verify(world).await?.findings.iter().map(ToString::to_string).collect())
 }
 
 /// The same without what links it.
@@ -108,8 +123,10 @@ async fn a_change_is_told_by_its_fields_and_a_bad_one_by_where_it_is_bad() -> an
 
     // The values of the environment and of arguments are nobody's business.
     let more = "  deletionPolicy: keep\n";
-    let expected = r#"declared spec.deletionPolicy: "remove" -> "keep", spec.runtime.args: set, spec.runtime.env.TOKEN: set"#;
-    let changed = text.replace("target: python,", "target: python, env: {TOKEN: s3cr3t-sentinel}, args: [--token=s3cr3t-sentinel],");
+    let expected =
+        r#"declared spec.deletionPolicy: "remove" -> "keep", spec.runtime.args: set, spec.runtime.env.TOKEN: set"#;
+    let changed = text
+        .replace("target: python,", "target: python, env: {TOKEN: s3cr3t-sentinel}, args: [--token=s3cr3t-sentinel],");
     put(format!("{changed}{more}")).await?;
     world.settles_at("web", Reason::Converged, 2).await?;
     let entries = whats(&world, WEB).await?;
@@ -257,6 +274,80 @@ async fn a_forged_record_is_found_and_holds_nobody_up() -> anyhow::Result<()> {
     world.stop().await
 }
 
+/// The end of a chain is found behind what lies there, by whoever leads next too.
+#[tokio::test(flavor = "multi_thread")]
+async fn stray_keys_at_the_end_of_a_chain_hold_nobody_up() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    is_whole(&world).await?;
+    let before = told(&world, WEB).await?.len();
+    for number in 0..150 {
+        put_stray(&world, WEB, &format!("0stray{number:03}"))?;
+    }
+    // The last number that a record may have, too.
+    put_stray(&world, WEB, "099999999999")?;
+    let world = world.restart().await?;
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    let records = told(&world, WEB).await?;
+    assert!(records.len() > before, "{before} and {}", records.len());
+    assert_eq!(records[before].link.number.0, before as u64 + 1);
+    assert_eq!(world.metric(r#"windlass_audit_untold_total{part="record"}"#).await?, 0.0);
+    world.stop().await
+}
+
+/// Where nobody can tell any more where a chain ends, what is done is done all the same, and said elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_cannot_be_written_holds_nobody_up() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    is_whole(&world).await?;
+    for number in 0..100 {
+        put_stray(&world, WEB, &format!("0777777777{number:02}"))?;
+    }
+    let world = world.restart().await?;
+    let before = told(&world, WEB).await?.len();
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    assert_eq!(told(&world, WEB).await?.len(), before);
+    assert!(world.metric(r#"windlass_audit_untold_total{part="record"}"#).await? > 0.0);
+    // Once that was put away, it is told again.
+    world.etcd.etcdctl(&["del", "--prefix", &format!("/windlass/audit/{WEB}/07")])?;
+    world.write("server.py", "print(3)");
+    world.settles_at("web", Reason::Converged, 3).await?;
+    assert!(told(&world, WEB).await?.len() > before);
+    is_whole(&world).await?;
+    world.stop().await
+}
+
+/// Somebody who writes where the next anchor comes is no reason to reconcile a Service once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_anchor_is_no_conflict_of_a_service() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.apply("web", "").await?;
+    world.settles("web", Reason::Converged).await?;
+    is_whole(&world).await?;
+    let next = told(&world, "anchors").await?.len() + 1;
+    put_stray(&world, "anchors", &format!("{next:012}"))?;
+    world.write("server.py", "print(2)");
+    world.settles_at("web", Reason::Converged, 2).await?;
+    let failed = r#"windlass_reconcile_duration_seconds_count{kind="service",outcome="failed"}"#;
+    assert_eq!(world.metric(failed).await?, 0.0);
+    world
+        .until("everything to be anchored", async || verify(&world).await.is_ok_and(|report| report.unanchored == 0))
+        .await?;
+    let found = findings(&world).await?;
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with(&format!("anchors, record {next}: it is not a record")), "{found:#?}");
+    assert_eq!(found[1], format!("anchors: record {next} is missing"));
+    world.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_key_is_left_as_it_is_and_the_controller_goes_on() -> anyhow::Result<()> {
     let mut world = World::start(&["web1"]).await?;
@@ -292,6 +383,10 @@ async fn old_records_go_and_the_rest_is_whole() -> anyhow::Result<()> {
     world.write("server.py", "print(1)");
     world.apply("web", "").await?;
     world.settles("web", Reason::Converged).await?;
+    // What somebody puts before all of it stays, and keeps nothing from going.
+    for number in 0..40 {
+        put_stray(&world, WEB, &format!("00000000000-{number}"))?;
+    }
     for round in 0..80_u32 {
         let request = if round % 2 == 0 { Request::Pause } else { Request::Resume };
         world.ask(WEB, &request).await?;
@@ -306,6 +401,9 @@ async fn old_records_go_and_the_rest_is_whole() -> anyhow::Result<()> {
     // What the next change of a Host is told by is kept.
     let hosts = told(&world, "hosts/web1").await?;
     assert!(matches!(hosts[0].entries[0].what, What::Declared { whole: Some(_), .. }), "{hosts:?}");
+    let stray = findings(&world).await?;
+    assert_eq!(stray.len(), 40, "{stray:#?}");
+    world.etcd.etcdctl(&["del", "--prefix", &format!("/windlass/audit/{WEB}/00000000000-")])?;
     is_whole(&world).await?;
     // Anchors are old too, and what they knew is handed on.
     let anchors = told(&world, "anchors").await?;

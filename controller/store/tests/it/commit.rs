@@ -91,10 +91,11 @@ fn sequences_only_grow() {
         ensure!(draw(&store, &leadership, Sequence(7)).await? == Sequence(41));
         // Somebody raises it by hand: who draws then is told, and reads it again.
         etcd.etcdctl(&["put", "/windlass/control/sequence", "100"])?;
-        let raised = store.draw(&leadership, zero).await?;
-        let outcome = store.commit_drawing(&leadership, raised, &[]).await;
+        let mut raised = store.draw(&leadership, zero).await?;
+        let outcome = store.commit_drawing(&leadership, &mut raised, &[]).await;
         let counter = Key::Control(Control::SequenceCounter);
         ensure!(matches!(&outcome, Err(CommitError::Conflict { key, .. }) if **key == counter), "{outcome:?}");
+        drop(raised);
         ensure!(draw(&store, &leadership, zero).await? == Sequence(101));
         let drawn = futures_join(&store, &leadership).await?;
         ensure!(drawn == (102..112).map(Sequence).collect::<Vec<_>>(), "{drawn:?}");
@@ -116,9 +117,9 @@ async fn draw(
     leadership: &windlass_store::Leadership,
     at_least: Sequence,
 ) -> Result<Sequence> {
-    let draw = store.draw(leadership, at_least).await?;
+    let mut draw = store.draw(leadership, at_least).await?;
     let sequence = draw.sequence();
-    store.commit_drawing(leadership, draw, &[]).await?;
+    store.commit_drawing(leadership, &mut draw, &[]).await?;
     Ok(sequence)
 }
 

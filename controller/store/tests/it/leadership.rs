@@ -105,8 +105,8 @@ fn etcd_refuses_an_ex_leader_that_does_not_know_yet() {
         etcd.etcdctl(&["del", "/windlass/control/leader"])?;
         etcd.etcdctl(&["put", "--lease", &lease(&etcd)?, "/windlass/control/leader", own.trim()])?;
         ensure!(second.is_valid(), "it noticed, so this shows nothing");
-        let draw = store.draw(&second, Sequence(0)).await?;
-        let outcome = store.commit_drawing(&second, draw, &[]).await;
+        let mut draw = store.draw(&second, Sequence(0)).await?;
+        let outcome = store.commit_drawing(&second, &mut draw, &[]).await;
         ensure!(matches!(outcome, Err(CommitError::LeadershipLost)), "{outcome:?}");
         ensure!(store.get(&status("a")).await?.is_none());
         Ok(())
