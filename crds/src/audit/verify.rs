@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::keys::{PublicKey, Signature};
 use super::{Chain, ExportedHead, Head, Link, Sealed};
 use crate::digest::RecordDigest;
-use crate::id::RecordNumber;
+use crate::id::{ClusterId, RecordNumber};
 
 /// So many findings are kept: who has read those knows that the trail was tampered with. The others are counted.
 const MOST: usize = 100;
@@ -139,6 +139,24 @@ pub enum Finding {
         /// The exported one.
         exported: RecordNumber,
     },
+    /// Anchors are of another store than the trail.
+    Foreign {
+        /// Of which.
+        cluster: ClusterId,
+        /// Of which they should be.
+        expected: ClusterId,
+        /// The first of them.
+        number: RecordNumber,
+        /// How many they are.
+        count: usize,
+    },
+    /// The exported head is of another store than the trail.
+    HeadForeign {
+        /// Of which.
+        cluster: ClusterId,
+        /// Of which it should be.
+        expected: ClusterId,
+    },
     /// The exported head's signature does not hold.
     HeadChanged,
 }
@@ -186,6 +204,14 @@ impl fmt::Display for Finding {
                     "anchors: the trail ends with {last}, before the exported head, which is anchor {exported}: it was cut back, or an older copy of the store was put in its place"
                 )
             }
+            Self::Foreign { cluster, expected, number, count } => write!(
+                out,
+                "anchors: record {number} is of the store {cluster}, and this is {expected}; so are {} more",
+                count.saturating_sub(1)
+            ),
+            Self::HeadForeign { cluster, expected } => {
+                write!(out, "the exported head is of the store {cluster}, and this is {expected}")
+            }
             Self::HeadChanged => out.write_str("the exported head was changed: its signature does not hold"),
         }
     }
@@ -196,6 +222,8 @@ impl fmt::Display for Finding {
 pub struct Against {
     /// Keys that are trusted; where there is none, any that has signed.
     pub trusted: BTreeSet<PublicKey>,
+    /// The store that the trail is of; where that is not known, that of the exported head, or of the first anchor.
+    pub cluster: Option<ClusterId>,
     /// A head that was exported before.
     pub head: Option<ExportedHead>,
     /// Only a part of the trail is there, picked from it: what is before and after it, and anchors, may be missing.
@@ -237,6 +265,8 @@ pub struct Verifier<'a> {
     /// Every head of each chain that an anchor knows: a chain that was cut off and has grown since is told by the earlier
     /// ones.
     anchored: BTreeMap<Chain, BTreeMap<RecordNumber, RecordDigest>>,
+    /// Anchors of other stores: the first, and how many.
+    foreign: BTreeMap<ClusterId, (RecordNumber, usize)>,
     seen: BTreeSet<Chain>,
     following: Option<Following>,
 }
@@ -261,6 +291,7 @@ impl<'a> Verifier<'a> {
             report: Report::default(),
             untrusted: BTreeMap::new(),
             anchored: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             seen: BTreeSet::new(),
             following: None,
         };
@@ -289,6 +320,11 @@ impl<'a> Verifier<'a> {
         self.follow(&link, head, holds);
         if let Some(anchor) = link.anchor.filter(|_| holds && link.chain == Chain::Anchors) {
             self.report.last = Some((link.number, link.at));
+            if *self.against.cluster.get_or_insert_with(|| anchor.cluster.clone()) != anchor.cluster {
+                // What it knows is of other chains.
+                self.foreign.entry(anchor.cluster).or_insert((link.number, 0)).1 += 1;
+                return;
+            }
             for (chain, head) in anchor.heads {
                 let known = self.anchored.entry(chain.clone()).or_default();
                 if *known.entry(head.number).or_insert(head.digest) != head.digest {
@@ -319,6 +355,10 @@ impl<'a> Verifier<'a> {
         if let Some(ExportedHead { head, .. }) = self.against.head.as_ref().filter(|_| self.is_behind()) {
             let (last, exported) = (self.report.last.map(|(number, _)| number), head.number);
             self.find(Finding::BehindHead { last, exported });
+        }
+        for (cluster, (number, count)) in std::mem::take(&mut self.foreign) {
+            let expected = self.against.cluster.clone().unwrap_or_else(|| cluster.clone());
+            self.find(Finding::Foreign { cluster, expected, number, count });
         }
         for (key, (chain, number, count)) in std::mem::take(&mut self.untrusted) {
             self.find(Finding::Untrusted { key, chain, number, count });
@@ -352,6 +392,12 @@ impl<'a> Verifier<'a> {
         }
         if !self.is_trusted(&head.key) {
             self.untrusted.insert(head.key, (Chain::Anchors, head.head.number, 1));
+        }
+        let cluster = head.anchor.cluster.clone();
+        let expected = self.against.cluster.get_or_insert_with(|| cluster.clone()).clone();
+        if cluster != expected {
+            self.against.head = None;
+            self.find(Finding::HeadForeign { cluster, expected });
         }
     }
 

@@ -35,6 +35,7 @@ fn chain(path: &str) -> Chain {
     Chain::from_path(path).expect(path)
 }
 
+const STORE: &str = "0123456789abcdef";
 const WEB: &str = "services/default/web";
 const API: &str = "services/default/api";
 
@@ -72,8 +73,12 @@ impl Trail {
     }
 
     fn anchor(&mut self, paths: &[&str]) {
+        self.anchor_of(STORE, paths);
+    }
+
+    fn anchor_of(&mut self, store: &str, paths: &[&str]) {
         let heads = paths.iter().map(|path| (chain(path), self.last(&chain(path)).expect(path))).collect();
-        let cluster: ClusterId = "0123456789abcdef".parse().expect("an id");
+        let cluster: ClusterId = store.parse().expect("an id");
         self.put(OURS, Chain::Anchors, Some(Anchor { cluster, heads }), None);
     }
 
@@ -367,4 +372,30 @@ fn findings_are_bounded() {
     }
     let report = trail.verify(trusting_us());
     assert_eq!((report.findings.len(), report.more), (MOST, 201));
+}
+
+#[test]
+fn anchors_and_heads_of_another_store_are_found() {
+    const OTHER: &str = "fedcba9876543210";
+    let of = |store: &str| Some(store.parse::<ClusterId>().expect("an id"));
+    let ours = Trail::whole();
+    for known in [None, of(STORE)] {
+        let against = Against { cluster: known, head: Some(ours.head()), ..trusting_us() };
+        assert_eq!(told(&ours.verify(against)), Vec::<String>::new());
+    }
+    // All of it is another's.
+    let report = ours.verify(Against { cluster: of(OTHER), ..trusting_us() });
+    let expected = format!("anchors: record 1 is of the store {STORE}, and this is {OTHER}; so are 1 more");
+    assert_eq!(told(&report), [expected]);
+    // One anchor is, whatever the store calls itself.
+    let mut mixed = ours.clone();
+    mixed.anchor_of(OTHER, &[WEB]);
+    let expected = format!("anchors: record 3 is of the store {OTHER}, and this is {STORE}; so are 0 more");
+    assert_eq!(told(&mixed.verify(trusting_us())), [expected]);
+    // The head is, and what it knows is of other chains.
+    let mut other = Trail::default();
+    other.record(WEB);
+    other.anchor_of(OTHER, &[WEB]);
+    let report = ours.verify(Against { cluster: of(STORE), head: Some(other.head()), ..trusting_us() });
+    assert_eq!(told(&report), [format!("the exported head is of the store {OTHER}, and this is {STORE}")]);
 }

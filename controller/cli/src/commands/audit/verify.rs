@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use clap::Args;
 use windlass_crds::audit::verify::{Against, Place, Report, Verifier};
 use windlass_crds::audit::{ExportedHead, PublicKey};
-use windlass_engine::audit::{SigningKey, holds};
-use windlass_store::{Scope, Section};
+use windlass_crds::id::ClusterId;
+use windlass_engine::audit::{KeyError, SigningKey, holds};
+use windlass_store::{Control, Key, Scope, Section, Store};
 
 use super::place;
 use crate::commands::ClientArgs;
@@ -61,20 +62,32 @@ pub(super) async fn run(args: &VerifyArgs, client: &ClientArgs) -> anyhow::Resul
             "`windlass audit key` prints the key where the controller runs; --trust FILE names it",
         );
     }
-    let mut verifier = Verifier::new(holds, Against { trusted: trusted.clone(), head, part: args.part });
-    match &args.file {
-        Some(file) => read_lines(file, &mut verifier)?,
+    let against = Against { trusted: trusted.clone(), cluster: None, head, part: args.part };
+    let verifier = match &args.file {
+        Some(file) => {
+            let mut verifier = Verifier::new(holds, against);
+            read_lines(file, &mut verifier)?;
+            verifier
+        }
         None => {
             let store = client.connection.connect().await?;
+            let mut verifier = Verifier::new(holds, Against { cluster: cluster(&store).await, ..against });
             store
                 .each_page(&Scope::section(Section::Audit), |entries| {
                     entries.iter().for_each(|entry| verifier.take(place(entry), &entry.value));
                     anyhow::Ok(())
                 })
                 .await?;
+            verifier
         }
-    }
+    };
     tell(&verifier.end(), &trusted)
+}
+
+/// What the store calls itself, where it says so, and to us. A copy of it, and one that it was moved to, say the same.
+async fn cluster(store: &Store) -> Option<ClusterId> {
+    let entry = store.get(&Key::Control(Control::ClusterId)).await.ok()??;
+    std::str::from_utf8(&entry.value).ok()?.trim().parse().ok()
 }
 
 /// The keys that were named; or that of this machine's controller, where there is one and we may read it.
@@ -90,10 +103,13 @@ fn trusted(args: &VerifyArgs, client: &ClientArgs) -> anyhow::Result<BTreeSet<Pu
     }
     if args.keys.is_empty()
         && let Ok(data_dir) = client.connection.data_dir()
-        // Who may not look into it is told below that no key is known.
-        && let Ok(Some(key)) = SigningKey::found(&data_dir)
     {
-        trusted.insert(key.public());
+        match SigningKey::found(&data_dir) {
+            Ok(key) => trusted.extend(key.map(|key| key.public())),
+            Err(error @ KeyError::Damaged(_)) => output::labelled(Label::Warning, error),
+            // Who may not look into it is told below that no key is known.
+            Err(KeyError::File { .. } | KeyError::Making) => {}
+        }
     }
     Ok(trusted)
 }
