@@ -546,12 +546,15 @@ impl<F: Fleet> Turn<'_, F> {
         for (key, news) in std::mem::take(happened) {
             writes.extend(controller.events.writes(&controller.store, &key, controller.now(), vec![news]).await?);
         }
-        let revision = controller.commit(&writes).await?;
-        let deleted = writes.iter().filter_map(|write| match (&write.key, &write.act) {
-            (Key::Declared(key), windlass_store::Act::Delete) => Some(key),
+        let deletes = writes.iter().filter_map(|write| match (&write.key, &write.act) {
+            (Key::Declared(key), windlass_store::Act::Delete) => Some(key.clone()),
             _ => None,
         });
-        controller.repos.note_deleted(deleted, revision, &taken.actor(self.name));
+        let deletes: Vec<ResourceKey> = deletes.collect();
+        controller.repos.note_deleting(&deletes, &taken.actor(self.name));
+        let committed = controller.commit(&writes).await;
+        controller.repos.note_deleted(&deletes, committed.as_ref().ok().copied());
+        let revision = committed?;
         controller.reach(revision).await;
         reached(Checkpoint::DeclarationsWritten);
         Ok(true)
