@@ -23,7 +23,7 @@ const fn second(seed: u64, found: &'static str) -> Kept {
 }
 
 /// All of them.
-pub const KEPT: [Kept; 30] = [
+pub const KEPT: [Kept; 32] = [
     first(23100, "what the records called unconfirmed was forgotten to be down after a takeover"),
     first(20406, "the oracle: an older store does not know of a host that was cut off"),
     first(25537, "the oracle: the same"),
@@ -42,6 +42,7 @@ pub const KEPT: [Kept; 30] = [
     second(34269, "what was held back with nothing that the records know to go back to was followed by others"),
     second(35287, "the same"),
     second(46814, "what was unhealthy on one host alone was called unconfirmed, and another one waited for it"),
+    second(81998, "what somebody had stopped on a host whose fence was lost was never started again"),
     second(61783, "an abort that was asked before another version was found aborted that one"),
     second(64695, "the same"),
     second(2298, "the oracle: events that are over are nobody's writes"),
@@ -51,6 +52,7 @@ pub const KEPT: [Kept; 30] = [
     second(36151, "the oracle: what serves where it shall not be goes on while it serves nowhere where it shall"),
     second(20467, "the oracle: nor is one of what was stopped, since it does not work there"),
     second(50907, "the oracle: that a host goes back by itself where a service leaves it is nobody's write"),
+    second(77182, "the oracle: an approval of a fleet that was smaller was of more of its steps"),
     second(51225, "the oracle: an older store has other hosts declared, of which a share is another number"),
     second(52985, "the oracle: an older store does not know that a host out of reach is a canary"),
     second(20285, "the oracle: what had fallen ill did not get well where its unit file was gone"),

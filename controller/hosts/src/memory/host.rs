@@ -515,7 +515,7 @@ impl Held {
             Run::Idle { .. } => true,
             Run::Alive(life) => matches!(life.phase(now), Phase::GivenUp { .. }),
         };
-        if ended && matches!(self.last, Some(Verb::Activate | Verb::Revert)) {
+        if ended && !matches!(self.last, Some(Verb::Stop | Verb::Remove)) {
             drift.insert(Drift::Stopped);
         }
         drift

@@ -600,6 +600,17 @@ async fn edits_show_as_drift_and_are_put_right() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stopped_where_the_fence_was_lost_was_stopped_by_somebody() {
+    let bench = Bench::new();
+    bench.deployed(HOST).await;
+    bench.fleet.edit(HOST, &service(), Edit::LoseFence);
+    bench.fleet.edit(HOST, &service(), Edit::Stop);
+    check("lost", &bench, &[("look", "@0 unit 1 good 1 has 1 inactive enabled drift: stopped")]).await;
+    let by_us = &[("stop @2", "ok"), ("look", "@2 unit 1 good 1 has 1 inactive enabled")];
+    check("by us", &bench, by_us).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drop_in_outlives_an_activation() {
     let bench = Bench::new();
     bench.deployed(HOST).await;

@@ -195,7 +195,8 @@ pub(crate) fn observation(answer: &Answer, hello: &Hello, folder: &str) -> Resul
         if !run.enabled {
             service.drift.insert(Drift::NotEnabled);
         }
-        let by_us = !matches!(last.as_str(), "activate" | "revert");
+        // Where the fence was lost, there is no record that we did.
+        let by_us = matches!(last.as_str(), "stop" | "remove");
         if matches!(run.active, ActiveState::Inactive | ActiveState::Failed) && !by_us {
             service.drift.insert(Drift::Stopped);
         }

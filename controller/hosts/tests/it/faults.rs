@@ -354,6 +354,7 @@ async fn connections_break_and_nothing_is_left_half() {
     an_upload_is_resumed(&login).await;
     an_activation_goes_on_without_us(&login).await;
     what_had_only_begun_is_run_again(&login).await;
+    what_is_stopped_where_the_fence_was_lost_was_stopped_by_somebody(&login).await;
     an_upload_holds_no_sample_up(&login).await;
     a_reboot_starts_the_service(&login).await;
     packets_that_vanish_are_noticed(&login).await;
@@ -446,6 +447,23 @@ async fn what_had_only_begun_is_run_again(login: &Login<'_>) {
     case.activate(2, 1).await.expect("activate");
     assert_ne!(case.pid().await, before);
     case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+async fn what_is_stopped_where_the_fence_was_lost_was_stopped_by_somebody(login: &Login<'_>) {
+    let case = Case::new(login, "lost");
+    case.deploy(1, 1, &case.releases.server("1", 0)).await;
+    login.run(&format!("rm -r {}/fence/default.lost; systemctl stop windlass-default.lost.service", login.dir()));
+    for _ in 0..2 {
+        let seen = case.look(Scrutiny::Quick).await;
+        assert!(seen.drift.contains(&Drift::Stopped), "{seen:?}");
+        // It is the same once the records were made anew.
+        case.stamp(2).await.expect("stamp");
+    }
+    case.activate(3, 1).await.expect("activate");
+    case.act(4, Step::Stop).await.expect("stop");
+    let seen = case.look(Scrutiny::Quick).await;
+    assert!(!seen.drift.contains(&Drift::Stopped), "{seen:?}");
+    case.remove(5, DataFate::Purge).await.expect("remove");
 }
 
 async fn an_upload_holds_no_sample_up(login: &Login<'_>) {
