@@ -111,19 +111,26 @@ make_fence() {
     [ -e "$fence/last" ] && return
     # All of it beside, and one rename: each of them would be a process.
     if [ ! -e "$fence" ] && new_fence=$dir/fence/.$service.$$ && mkdir -p "$new_fence/steps"; then
-        for record in stage stop activate confirm revert remove; do
-            printf '%s\n' "$nothing none  000 $nothing" >"$new_fence/steps/$record" || exit 1
-        done
-        printf '%s\n' "$nothing" >"$new_fence/seq" && printf '%s\n' 'none    ' >"$new_fence/last" || exit 1
+        fill_fence "$new_fence" || {
+            rm -rf "$new_fence"
+            exit 1
+        }
+        # Before it has its name: a record without a text would be there for ever.
+        (set +f && sync "$new_fence"/steps/* "$new_fence/seq" "$new_fence/last" "$new_fence/steps" "$new_fence") \
+            2>/dev/null || sync
         # Whoever was there first keeps what is there.
         mv -T "$new_fence" "$fence" 2>/dev/null || rm -rf "$new_fence"
     fi
     # Where a part of it was lost.
     [ -e "$fence/last" ] || mend_fence
-    (
-        set +f
-        sync "$fence"/steps/* "$fence/seq" "$fence/last" "$fence/steps" "$fence" "$dir/fence" "$dir" 2>/dev/null || sync
-    )
+    sync "$fence" "$dir/fence" "$dir" 2>/dev/null || sync
+}
+
+fill_fence() {
+    for record in stage stop activate confirm revert remove; do
+        printf '%s\n' "$nothing none  000 $nothing" >"$1/steps/$record" || return 1
+    done
+    printf '%s\n' "$nothing" >"$1/seq" && printf '%s\n' 'none    ' >"$1/last"
 }
 
 mend_fence() {
@@ -133,6 +140,7 @@ mend_fence() {
     done
     [ -e "$fence/seq" ] || put_new "$fence/seq" "$nothing"
     put_new "$fence/last" 'none    '
+    (set +f && sync "$fence"/steps/* "$fence/seq" "$fence/last" "$fence/steps") 2>/dev/null || sync
 }
 
 put_new() {
@@ -620,11 +628,8 @@ verb_stage() {
     end_step "$code"
 }
 
-# What takes the place of files that may be in use is on the disk before it does, and what is large before the lock is
-# taken. Anything else is found torn by its listing and its seal, should a power cut come before the sync that ends the
-# step.
+# On the disk before it has a name: what a power cut tears would have one otherwise.
 flush_build() {
-    [ -z "$small" ] || [ -e "$home/releases/$release" ] || [ -e "$home/revisions/$number" ] || return 0
     sync -f "$build" 2>/dev/null || sync
 }
 
@@ -1753,6 +1758,8 @@ remember() {
     stage,0)
         staged="$1 $3 $4" staged_under=
         case $said in
+        # What was staged some time ago is not what was checked just now.
+        *replayed*) staged='' ;;
         *same*) staged_under=same ;;
         esac
         tell_uptime
