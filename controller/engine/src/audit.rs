@@ -96,7 +96,7 @@ impl<F: Fleet> Controller<F> {
         loop {
             writes.truncate(own);
             writes.extend(page.iter().flat_map(Page::writes).cloned());
-            let committed = self.commit_drawing(draw.as_mut(), &writes).await;
+            let committed = self.try_to_commit(draw.as_mut(), &writes).await;
             page = match (page, &committed) {
                 (Some(page), Err(error)) if is_of_the_trail(error) => {
                     tracing::warn!(%chain, error = reasons(error), "made again with less of the audit trail");
@@ -107,6 +107,9 @@ impl<F: Fleet> Controller<F> {
                         Some(page) => page.close(&committed),
                         None if committed.is_ok() => self.untold(&chain, &entries),
                         None => {}
+                    }
+                    if committed.is_err() {
+                        self.events.not_written(&writes);
                     }
                     return Ok(committed?);
                 }

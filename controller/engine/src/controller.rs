@@ -242,15 +242,25 @@ impl<F: Fleet> Controller<F> {
         draw: Option<&mut Draw<'_>>,
         writes: &[Write],
     ) -> Result<StoreRevision, CommitError> {
+        let committed = self.try_to_commit(draw, writes).await;
+        if committed.is_err() {
+            self.events.not_written(writes);
+        }
+        committed
+    }
+
+    /// The same for whoever may make it once more: its events count as written until then.
+    pub(crate) async fn try_to_commit(
+        &self,
+        draw: Option<&mut Draw<'_>>,
+        writes: &[Write],
+    ) -> Result<StoreRevision, CommitError> {
         let committed = match draw {
             Some(draw) => self.store.commit_drawing(self.leadership(), draw, writes).await,
             None => self.store.commit(self.leadership(), writes).await,
         };
         if let Err(CommitError::LeaseGone(_)) = &committed {
             self.events.forget_lease().await;
-        }
-        if committed.is_err() {
-            self.events.not_written(writes);
         }
         committed
     }

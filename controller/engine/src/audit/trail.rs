@@ -61,6 +61,10 @@ const MOST_ANCHORS: Most = Most { of_old: 1000, at_all: 1000 };
 /// What is younger, or younger than the retention, does not go because there are many.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
+/// A chain whose end is not found is looked through again after so long: that is up to a hundred round trips, some of them
+/// while a sequence is drawn, for which every Service waits.
+const LOOKED_FOR_AGAIN: Duration = Duration::from_secs(30);
+
 /// Where the last key of a chain is none of ours, the last record is looked for among so many before it, and then again.
 const AMONG: u32 = 100;
 
@@ -118,6 +122,8 @@ pub struct Trail {
     cluster: ClusterId,
     term: u64,
     chains: Mutex<BTreeMap<Chain, Known>>,
+    /// Chains whose end was looked for and not found, and when.
+    unfound: Mutex<BTreeMap<Chain, Instant>>,
     loose: Mutex<Loose>,
     anchors: tokio::sync::Mutex<Anchors>,
     told: Notify,
@@ -220,6 +226,7 @@ impl Trail {
             cluster,
             term,
             chains: Mutex::default(),
+            unfound: Mutex::default(),
             loose: Mutex::default(),
             anchors: tokio::sync::Mutex::new(anchors),
             told: Notify::new(),
@@ -229,6 +236,10 @@ impl Trail {
 
     fn chains(&self) -> MutexGuard<'_, BTreeMap<Chain, Known>> {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfound(&self) -> MutexGuard<'_, BTreeMap<Chain, Instant>> {
+        self.unfound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn loose(&self) -> MutexGuard<'_, Loose> {
@@ -242,7 +253,15 @@ impl Trail {
         if let Some(known) = known {
             return Ok(Some(known).filter(Known::may_go_on));
         }
-        let Some(known) = read_end(store, chain).await? else { return Ok(None) };
+        if self.unfound().get(chain).is_some_and(|since| since.elapsed() < LOOKED_FOR_AGAIN) {
+            return Ok(None);
+        }
+        let Some(known) = read_end(store, chain).await? else {
+            let mut unfound = self.unfound();
+            unfound.retain(|_, since| since.elapsed() < LOOKED_FOR_AGAIN);
+            unfound.insert(chain.clone(), Instant::now());
+            return Ok(None);
+        };
         let mut chains = self.chains();
         if chains.len() >= MOST_KNOWN {
             chains.clear();
@@ -362,6 +381,7 @@ impl Trail {
         }
         let limits = Limits::new(now, self.retention, most, known)?;
         let mut scope = Scope::records(chain);
+        let mut oldest = Oldest::default();
         for _ in 0..LOOKS_BEHIND {
             let first = match store.first(&scope, count).await {
                 Ok(first) => first,
@@ -371,16 +391,16 @@ impl Trail {
                 }
             };
             let last = first.last().filter(|_| first.len() == count as usize).map(|last| last.key.clone());
-            match limits.oldest(chain, first) {
-                Oldest { last: Some(last), keys, heads, ended } => {
-                    return Some(Outdated { keys, last, heads, more: !ended });
-                }
-                Oldest { ended: true, .. } => return None,
-                Oldest { .. } => scope = scope.behind(&last?),
+            let goes_on = limits.add_oldest(chain, first, count as usize, &mut oldest);
+            match last.filter(|_| goes_on) {
+                Some(last) => scope = scope.behind(&last),
+                None => return oldest.into_outdated(),
             }
         }
-        tracing::warn!(%chain, "old records of the audit trail stay: too much that is no record lies before them");
-        None
+        if oldest.keys.is_empty() {
+            tracing::warn!(%chain, "old records of the audit trail stay: too much that is no record lies before them");
+        }
+        oldest.into_outdated()
     }
 }
 
@@ -406,6 +426,13 @@ struct Oldest {
     ended: bool,
 }
 
+impl Oldest {
+    fn into_outdated(self) -> Option<Outdated> {
+        let Self { keys, last, heads, ended } = self;
+        last.map(|last| Outdated { keys, last, heads, more: !ended })
+    }
+}
+
 impl Limits {
     fn new(now: Timestamp, retention: Duration, most: Most, known: Known) -> Option<Self> {
         let ago = |age: Duration| now.checked_sub(jiff::SignedDuration::try_from(age).ok()?).ok();
@@ -422,17 +449,18 @@ impl Limits {
         number < self.end && (many || old)
     }
 
-    fn oldest(&self, chain: &Chain, entries: Vec<windlass_store::Entry>) -> Oldest {
-        let mut oldest = Oldest::default();
+    /// Adds those of `entries` that may go, up to so many in all; says whether there may be more behind them.
+    fn add_oldest(&self, chain: &Chain, entries: Vec<windlass_store::Entry>, most: usize, oldest: &mut Oldest) -> bool {
         for entry in entries {
             let Some(link) = ours(chain, &entry) else { continue };
             let handed_on = link.anchor.map(|anchor| anchor.heads).unwrap_or_default();
             if !self.let_go(link.number, link.at) {
                 oldest.ended = true;
-                break;
+                return false;
             }
-            if !oldest.keys.is_empty() && oldest.heads.len() + handed_on.len() > MOST_HEADS {
-                break;
+            let full = oldest.keys.len() >= most || oldest.heads.len() + handed_on.len() > MOST_HEADS;
+            if full && !oldest.keys.is_empty() {
+                return false;
             }
             for (chain, head) in handed_on {
                 let known = oldest.heads.entry(chain).or_insert(head);
@@ -441,7 +469,7 @@ impl Limits {
             oldest.last = Some(Head { number: link.number, digest: RecordDigest::of(&entry.value) });
             oldest.keys.push(entry.key);
         }
-        oldest
+        oldest.keys.len() < most
     }
 }
 
