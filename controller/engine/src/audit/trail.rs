@@ -61,9 +61,9 @@ const MOST_ANCHORS: Most = Most { of_old: 1000, at_all: 1000 };
 /// What is younger, or younger than the retention, does not go because there are many.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
-/// A chain whose end is not found is looked through again after so long: that is up to a hundred round trips, some of them
-/// while a sequence is drawn, for which every Service waits.
-const LOOKED_FOR_AGAIN: Duration = Duration::from_secs(30);
+/// A chain whose end is not found is looked through again after so long, and so once for a commit, which asks twice or
+/// more: that is up to a hundred round trips, some of them while a sequence is drawn, for which every Service waits.
+const LOOKED_FOR_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the last key of a chain is none of ours, the last record is looked for among so many before it, and then again.
 const AMONG: u32 = 100;
