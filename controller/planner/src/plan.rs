@@ -524,6 +524,9 @@ impl Context<'_> {
         match self.active {
             // What is under way belongs to another rollout: it ends first.
             None if busy => RolloutChange::Keep,
+            // What can be gone back to depends on what each host calls good under its number: the records of an older store
+            // may be of other files.
+            None if self.blind() && matches!(self.aim, Aim::Back { .. }) => RolloutChange::Keep,
             // Everything waits for hosts that are down: a new number would change nothing.
             None if allowed.is_empty() && last.is_none() && self.canary.is_none() => RolloutChange::Keep,
             None => self.open(highest),

@@ -23,7 +23,7 @@ const fn second(seed: u64, found: &'static str) -> Kept {
 }
 
 /// All of them.
-pub const KEPT: [Kept; 32] = [
+pub const KEPT: [Kept; 33] = [
     first(23100, "what the records called unconfirmed was forgotten to be down after a takeover"),
     first(20406, "the oracle: an older store does not know of a host that was cut off"),
     first(25537, "the oracle: the same"),
@@ -43,6 +43,10 @@ pub const KEPT: [Kept; 32] = [
     second(35287, "the same"),
     second(46814, "what was unhealthy on one host alone was called unconfirmed, and another one waited for it"),
     second(81998, "what somebody had stopped on a host whose fence was lost was never started again"),
+    second(
+        91417,
+        "an older store's revision was gone back to, each minute, until the host that contradicts it was seen",
+    ),
     second(61783, "an abort that was asked before another version was found aborted that one"),
     second(64695, "the same"),
     second(2298, "the oracle: events that are over are nobody's writes"),
