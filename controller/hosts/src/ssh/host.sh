@@ -950,9 +950,7 @@ switch() {
     }
     # Where systemd has to read the unit again there is more between the switch and the start; and where the last try
     # has failed, a timer may have been what did.
-    again=$same
-    [ -e "$unit_file" ] || again=1
-    if [ -n "$timer" ] && { [ -z "$again" ] || [ "$before" = fail001 ]; }; then
+    if [ -n "$timer" ] && { [ -z "$same" ] && [ -e "$unit_file" ] || [ "$before" = fail001 ]; }; then
         start_timer || {
             [ "$verb" = revert ] || end_step 1
             timer=''
