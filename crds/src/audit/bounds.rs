@@ -92,8 +92,10 @@ impl Record {
     pub fn into_text(mut self) -> String {
         let text = |record: &Self| serde_json::to_string(record).expect("a record is always JSON");
         self.entries.iter_mut().for_each(|entry| entry.cut(USUAL));
-        if size(&self.entries) <= MOST_BYTES - FRAME {
-            return text(&self);
+        // Most are short, and are written out once. An anchor is long, but not by its entries.
+        let whole = text(&self);
+        if whole.len() <= MOST_BYTES - FRAME || size(&self.entries) <= MOST_BYTES - FRAME {
+            return whole;
         }
         for weight in Weight::ALL {
             let light = self.entries.iter_mut().filter(|entry| Weight::of(&entry.what) == weight);
