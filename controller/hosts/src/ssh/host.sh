@@ -4,7 +4,7 @@
 #   sh FILE serve SCOPE DIR SHELL  looks whether the host will do, and goes on as
 #   sh FILE loop SCOPE DIR SHELL   in a unit of its own: reads requests from standard input until it ends
 #   sh FILE once SCOPE DIR SHELL   the same, in the session of a login: for a confirmation, which shows that one can log in
-#   sh FILE deadman SCOPE DIR SHELL SERVICE TOKEN SECONDS
+#   sh FILE deadman SCOPE DIR SHELL SERVICE DUE SECONDS
 #                                  what a timer starts where an activation was not confirmed in time
 #
 # A request is a line `<id> <verb> <count>` and <count> lines, an argument each; a payload follows the arguments of
@@ -100,8 +100,7 @@ name() {
     fence=$dir/fence/$service
     unit=windlass-$service.service
     unit_file=$unit_dir/$unit
-    # A service's name has one dot in it, so that no other's begins with this.
-    deadman=windlass-revert-$service.
+    deadman=windlass-revert-$service
 }
 
 # --- The fence --------------------------------------------------------------------------------------------------
@@ -1109,8 +1108,9 @@ tell_said() {
 # stopped: one that finds another record, or none, only clears itself away.
 #
 # The timer outlives a boot: it is enabled, and goes off at once where its time went by meanwhile (Persistent). Its other
-# time counts from the boot, for clocks that are wrong then. Each has a name of its own, so systemd never has to read one
-# again, and starts what is there without a reload.
+# time counts from the boot, for clocks that are wrong then. Each is an instance of the service's template, named by when
+# it is due: so systemd never has to read one again, and starts what is there without a reload. And since no unit file is
+# new, it does not read all of its folders to find it either.
 
 # What `armed` says where nothing is: a sequence and a time. Then come the revision, what is gone back to, and in which
 # boot, how long after its beginning and for how many seconds it was armed.
@@ -1129,38 +1129,41 @@ arm() {
     # A second more, since the calendar may go off up to one early, and one for what was rounded.
     tell_uptime
     [ $((uptime - booted_at)) -le $STILL_RIGHT ] || booted=$(($(date +%s) - uptime / 100))
-    due=000000000000$((booted + uptime / 100 + $1 + 2))
-    due=${due#"${due%????????????}"}
-    token=$sequence-$due
-    write_timer "$1" "$2" || return 1
+    due=$((booted + uptime / 100 + $1 + 2))
+    timer=$deadman@$due.timer timers=$unit_dir/timers.target.wants written=''
+    [ -d "$timers" ] || mkdir -p "$timers" || return 1
+    write_template "$1" "$2" && ln -sf "../$deadman@.timer" "$timers/$timer" || return 1
     read -r boot </proc/sys/kernel/random/boot_id
-    printf '%s %s %020d %s %012d %06d\n' "$token" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
+    printf '%s-%012d %s %020d %s %012d %06d\n' "$sequence" "$due" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
         1<>"$fence/armed" || return 1
-    sync "$unit_dir/$deadman$token.service" "$unit_dir/$deadman$token.timer" "$fence/armed" "$timers" "$unit_dir" \
-        2>/dev/null || sync
-    timer=$deadman$token.timer waiting=$deadman$token.timer
+    # shellcheck disable=SC2086
+    sync "$fence/armed" "$timers" ${written:+"$unit_dir"} 2>/dev/null || sync
+    waiting=$timer
 }
 
-# Writes the units, and enables the timer.
-write_timer() {
-    timers=$unit_dir/timers.target.wants
-    [ -d "$timers" ] || mkdir -p "$timers" || return 1
+# Writes the units of which every timer of the service is an instance, where they are not there as they should be.
+write_template() {
     program=${shell%% *}
     [ "$program" = sh ] && program=/bin/sh || program=$(command -v "$program")
     program=$program${shell#"${shell%% *}"}
-    {
-        printf '%s\n' '[Unit]' "Description=Goes back to what was confirmed last of $service" '[Service]' Type=exec
-        quote "$script"
-        printf 'ExecStart=%s "%s" deadman %s' "$program" "$quoted" "$scope"
-        quote "$dir"
-        printf ' "%s" "%s" %s %s %s\n' "$quoted" "$shell" "$service" "$token" "$2"
-        if [ -n "${XDG_CONFIG_HOME-}" ]; then
-            quote "$XDG_CONFIG_HOME" '\$'
-            printf 'Environment="XDG_CONFIG_HOME=%s"\n' "$quoted"
-        fi
-        # It fails where it could not have the lock, or not go back.
-        printf '%s\n' Restart=on-failure RestartSec=10
-    } >"$unit_dir/$deadman$token.service" || return 1
+    quote "$script"
+    start="$program \"$quoted\" deadman $scope"
+    quote "$dir"
+    start="$start \"$quoted\" \"$shell\" $service %i $2"
+    environment=
+    if [ -n "${XDG_CONFIG_HOME-}" ]; then
+        quote "$XDG_CONFIG_HOME" '\$'
+        environment="Environment=\"XDG_CONFIG_HOME=$quoted\""
+    fi
+    # It fails where it could not have the lock, or not go back.
+    keep_text "$unit_dir/$deadman@.service" "[Unit]
+Description=Goes back to what was confirmed last of $service
+[Service]
+Type=exec
+ExecStart=$start
+$environment
+Restart=on-failure
+RestartSec=10" || return
     # The system's timers with a time of day wait by default for clocks to be set by the network, which may be what is
     # broken.
     waits=
@@ -1169,10 +1172,34 @@ Requires=sysinit.target
 After=sysinit.target
 Conflicts=shutdown.target
 Before=timers.target shutdown.target'
-    printf '%s\n' '[Unit]' "Description=Whether the activation of $service is confirmed in time" "$waits" '[Timer]' \
-        "OnCalendar=@${due#"${due%%[!0]*}"}" "OnActiveSec=$(($1 + 1))" AccuracySec=100ms Persistent=yes \
-        '[Install]' WantedBy=timers.target >"$unit_dir/$deadman$token.timer" || return 1
-    ln -sf "../$deadman$token.timer" "$timers/$deadman$token.timer"
+    keep_text "$unit_dir/$deadman@.timer" "[Unit]
+Description=Whether the activation of $service is confirmed in time
+$waits
+[Timer]
+OnCalendar=@%i
+OnActiveSec=$(($1 + 1))
+AccuracySec=100ms
+Persistent=yes
+[Install]
+WantedBy=timers.target"
+}
+
+# keep_text PATH TEXT: has the text in that file, whole at any time. Says so in `written` where it was not there.
+keep_text() {
+    is=
+    # Without a process.
+    if [ -f "$1" ]; then
+        while IFS= read -r line; do
+            is=$is$line'
+'
+        done <"$1"
+        [ "$is" != "$2
+" ] || return 0
+    fi
+    beside=${1%/*}/.${1##*/}.new written=1
+    printf '%s\n' "$2" >"$beside" || return 1
+    sync "$beside" 2>/dev/null || sync
+    mv -fT "$beside" "$1"
 }
 
 # A path as it is written in a unit between double quotes: a dollar is doubled in a command, and $2 elsewhere. Sets
@@ -1192,17 +1219,28 @@ disarm() {
     printf '%s\n' "$unarmed_record" 1<>"$fence/armed"
 }
 
-# Stops this service's timers, and takes them away with all that belongs to them.
+# Stops this service's timers, and takes them away with all that belongs to them. What they are made of stays, for the
+# next one.
 clear_timers() {
     set --
     set +f
-    # One that a full disk has cut short may have no timer.
-    for at in "$unit_dir/$deadman"*.service; do
-        at=${at##*/}
-        [ ! -e "$unit_dir/$at" ] || set -- "$@" "${at%.service}"
+    # The second are those that older versions made, with units of their own; one that a full disk has cut short may have
+    # no timer.
+    for at in "$unit_dir/timers.target.wants/$deadman"@*.timer "$unit_dir/$deadman."*.service; do
+        [ ! -L "$at" ] && [ ! -e "$at" ] || {
+            at=${at##*/}
+            set -- "$@" "${at%.*}"
+        }
     done
     set -f
     [ $# -eq 0 ] || put_away "$@"
+}
+
+# Takes away what they are made of as well: no service is left to guard.
+clear_template() {
+    clear_timers
+    rm -f "$unit_dir/$deadman@.timer" "$unit_dir/$deadman@.service" "$unit_dir/.$deadman@.timer.new" \
+        "$unit_dir/.$deadman@.service.new"
 }
 
 # put_away NAME...: timers of these names.
@@ -1212,9 +1250,13 @@ put_away() {
         names="$names $at.timer"
         files="$files
 $unit_dir/timers.target.wants/$at.timer
-$unit_dir/$at.timer
-$unit_dir/$at.service
 $stamps/stamp-$at.timer"
+        case $at in
+        *@*) ;;
+        *) files="$files
+$unit_dir/$at.timer
+$unit_dir/$at.service" ;;
+        esac
     done
     # Before the files go: one that goes off without them would be a failed unit for ever.
     # shellcheck disable=SC2086
@@ -1228,19 +1270,19 @@ $stamps/stamp-$at.timer"
     IFS=$old
 }
 
-# deadman SERVICE TOKEN SECONDS: goes back, unless somebody was faster.
+# deadman SERVICE DUE SECONDS: goes back, unless somebody was faster.
 go_back_unconfirmed() {
     trap '' HUP PIPE
     fresh=''
     name "$1"
-    token=$2
     make_fence
     # A step that holds it has an end of its own, and is tried for again.
     take_lock 60
     # Where somebody has lost the records, what is not what was confirmed last is not confirmed.
-    at=$token back=$nothing boot='' since=0 seconds=0
+    at=-$2 back=$nothing boot='' since=0 seconds=0
     [ ! -e "$fence/armed" ] || read -r at _ back boot since seconds <"$fence/armed" || exit 1
-    if [ "$at" = "$token" ]; then
+    # Two that are due in the same second are one timer, and what it guards is what was switched last.
+    if [ "$(plain "${at#*-}")" = "$2" ]; then
         is_due || exit 1
         if is_unconfirmed; then
             void
@@ -1250,7 +1292,7 @@ go_back_unconfirmed() {
         disarm
         sync "$fence/armed" "$fence/last" "$wants" 2>/dev/null || sync
     fi
-    put_away "$deadman$token"
+    put_away "$deadman@$2"
     # Since the last boot, or reload, systemd may hold on to what it was told to start.
     reload
 }
@@ -1423,7 +1465,7 @@ verb_remove() {
     decides remove
     stop_unit "$5" || end_step $?
     disarm
-    clear_timers
+    clear_template
     rm -f "$wants/$unit" "$unit_file"
     (
         set +f

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use windlass_crds::observation::{ActiveState, ServiceObservation, StepState, UnitFile};
-use windlass_crds::step::{StepError, Verb};
+use windlass_crds::step::{DataFate, StepError, Verb};
 use windlass_hosts::fleet::Scrutiny;
 use windlass_testbed::Testbed;
 
@@ -24,11 +24,14 @@ const WITHIN: Duration = Duration::from_secs(4);
 /// How often they race.
 const ROUNDS: u64 = 4;
 
-/// Everything of a dead man's switch that is on a host, and does anything there. systemd keeps the names of what it was
-/// told to start at its last reload until its next one.
+/// Everything of a dead man's switch that is on a host, and does anything there: the templates do nothing. systemd keeps
+/// the names of what it was told to start at its last reload until its next one.
 const TRACES: &str = "ls -d /etc/systemd/system/windlass-revert-* /etc/systemd/system/timers.target.wants/windlass-* \
-     /var/lib/systemd/timers/stamp-windlass-* 2>/dev/null; \
+     /var/lib/systemd/timers/stamp-windlass-* 2>/dev/null | grep -v '@[.]timer$' | grep -v '@[.]service$'; \
      systemctl list-units --plain --no-legend 'windlass-revert-*'";
+
+/// What timers are made of.
+const TEMPLATES: &str = "ls /etc/systemd/system/ | grep windlass-revert-; true";
 
 fn is_voided(seen: &ServiceObservation) -> bool {
     seen.steps.get(&Verb::Activate).is_some_and(|record| record.state == StepState::Voided)
@@ -110,6 +113,37 @@ async fn a_host_goes_back_by_itself_after_a_boot_too() {
     boot_again(&login).await;
     let seen = case.look(Scrutiny::Quick).await;
     assert_eq!((seen.unit, is_voided(&seen)), (UnitFile::Revision(revision(2)), false));
+
+    // Each switch was timed by the same two files, and they go with the service.
+    let templates = "windlass-revert-default.booted@.service\nwindlass-revert-default.booted@.timer";
+    assert_eq!(login.run(TEMPLATES).trim(), templates);
+    case.remove(4, DataFate::Keep).await.expect("remove");
+    assert_eq!(login.run(TEMPLATES).trim(), "");
+}
+
+/// What earlier versions wrote for each switch goes with the next confirmation; what somebody has edited is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_of_earlier_versions_and_edited_templates_do_no_harm() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = two_revisions(&login, "older").await;
+    login.run(
+        "cd /etc/systemd/system && old=windlass-revert-default.older.00000000000000000001-001700000000 && mkdir -p timers.target.wants \
+         && printf '[Service]\\nExecStart=/bin/false\\n' >$old.service && printf '[Timer]\\nOnActiveSec=600\\n' >$old.timer \
+         && ln -s ../$old.timer timers.target.wants/ && systemctl start $old.timer",
+    );
+    assert!(login.run(TRACES).contains("00000000000000000001-001700000000.timer"), "it was planted");
+    case.confirm_within = Duration::from_secs(3);
+    for name in ["service", "timer"] {
+        login.run(&format!("printf '[Unit]\n' >/etc/systemd/system/windlass-revert-default.older@.{name}"));
+    }
+    case.activate(2, 2).await.expect("activate");
+    until("it goes back", async || is_voided(&case.look(Scrutiny::Quick).await)).await;
+    case.confirm_within = Duration::from_secs(600);
+    case.activate(3, 2).await.expect("activate");
+    case.confirm(3, 2, &[1]).await.expect("confirm");
+    until_clean(&login).await;
 }
 
 /// Each is confirmed or voided, and never both.
