@@ -356,6 +356,22 @@ impl<F: Fleet> Controller<F> {
         whole
     }
 
+    /// What was sent is not what arrived: reads the files of a release that are here, and gives up those that a power cut,
+    /// or somebody, has changed. They are brought again then, from where they came from.
+    pub async fn doubt(&self, manifest: &Arc<Manifest>) {
+        match self.sources.verify(manifest).await {
+            Ok(0) => {}
+            Ok(damaged) => {
+                let digest = manifest.digest();
+                tracing::warn!(%digest, damaged, "files of this release were damaged in the data directory; they are read again");
+                self.whole().remove(&digest);
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot look for damaged files");
+            }
+        }
+    }
+
     fn whole(&self) -> MutexGuard<'_, BTreeMap<ReleaseDigest, Instant>> {
         self.whole.lock().expect("no panic happens under this lock")
     }

@@ -250,6 +250,9 @@ impl<F: Fleet> Controller<F> {
             return None;
         }
         let done = self.fleet.stage(&errand.target, &order, &material).await;
+        if let Err(StepError::Damaged { .. }) = done {
+            self.doubt(&material.manifest).await;
+        }
         Some(self.heard(errand, done))
     }
 

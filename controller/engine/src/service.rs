@@ -242,8 +242,17 @@ impl<'a, F: Fleet> Turn<'a, F> {
             }
             self.catch_up().await;
             if held {
-                // What halted is tried again after a wait that grows.
-                return Ok(self.retry());
+                // What halted is tried again after a wait that grows. A look at the source takes a second or more until
+                // the source has settled, and may bring what ends that.
+                if !self.scanning || self.stop.is_cancelled() {
+                    return Ok(self.retry());
+                }
+                let stop = self.stop;
+                tokio::select! {
+                    () = self.wait(&fingerprint) => {}
+                    () = stop.cancelled() => {}
+                }
+                continue;
             }
             if plan.granted {
                 // What was approved is in force from here on.

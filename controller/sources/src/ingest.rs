@@ -45,10 +45,33 @@ impl Ingest<'_> {
     /// Its stamp must be the same before and after, under the same name. A file so young that a write could hide from
     /// its stamp is read a second time, with the same result.
     ///
+    /// What is `likely` in it is in the store, and not written again: to read a file is much less than to make one, and
+    /// after a fresh checkout all of them are to be read.
+    ///
     /// # Errors
     /// [`SourceError::Unsettled`] when it changed, [`SourceError::Unreadable`], [`SourceError::Contents`].
-    pub(crate) fn read(&mut self, path: &ReleasePath) -> Result<Reading, SourceError> {
-        self.read_with(path, |_| ())
+    pub(crate) fn read(&mut self, path: &ReleasePath, likely: Option<FileDigest>) -> Result<Reading, SourceError> {
+        match likely {
+            Some(likely) => match self.compare(path, likely)? {
+                Some(reading) => Ok(reading),
+                None => self.read_with(path, |_| ()),
+            },
+            None => self.read_with(path, |_| ()),
+        }
+    }
+
+    /// Reads the file, without storing it; nothing where it is not what is likely.
+    fn compare(&mut self, path: &ReleasePath, likely: FileDigest) -> Result<Option<Reading>, SourceError> {
+        let started = (self.clock)();
+        let (file, stamp, executable) = self.open(path)?;
+        if self.digest(path, &file, stamp, &mut |_| ())? != likely {
+            return Ok(None);
+        }
+        let settled = stamp.is_settled(started);
+        if !settled && self.read_again(path, stamp, &mut |_| ())? != likely {
+            return Err(self.unsettled(path));
+        }
+        Ok(Some(Reading { digest: likely, stamp, executable, settled }))
     }
 
     /// [`Ingest::read`], which calls `during` with the number of bytes each time that it has read some.
@@ -77,7 +100,18 @@ impl Ingest<'_> {
         during: &mut dyn FnMut(u64),
     ) -> Result<FileDigest, SourceError> {
         let (file, _, _) = self.open(path)?;
-        let mut source = Watched { reader: (&file).take(stamp.size + 1), seen: 0, during };
+        self.digest(path, &file, stamp, during)
+    }
+
+    /// The digest of an open file, which had this stamp, and has it afterwards.
+    fn digest(
+        &mut self,
+        path: &ReleasePath,
+        file: &File,
+        stamp: Stamp,
+        during: &mut dyn FnMut(u64),
+    ) -> Result<FileDigest, SourceError> {
+        let mut source = Watched { reader: file.take(stamp.size + 1), seen: 0, during };
         let digest = digest_of(&mut source).map_err(|error| self.root.unreadable(path.as_str().as_bytes(), error))?;
         self.stats.bytes_hashed += source.seen;
         self.check_unchanged(path, source.seen, stamp)?;
@@ -242,7 +276,7 @@ mod tests {
         std::os::unix::fs::symlink("real", tree.join("swapped")).expect("a link");
         let root = Root::open(&tree).expect("a root");
         let mut ingest = Ingest { root: &root, contents: &contents, clock: later, stats: ScanStats::default() };
-        let through = ingest.read(&"swapped/secret".parse().expect("a path"));
+        let through = ingest.read(&"swapped/secret".parse().expect("a path"), None);
         assert!(
             matches!(&through, Err(SourceError::Unsettled { path, .. }) if path == "swapped/secret"),
             "{through:?}"
@@ -252,8 +286,8 @@ mod tests {
         // Nor is a pipe that took a file's place waited for.
         let made = std::process::Command::new("mkfifo").arg(tree.join("pipe")).status().expect("mkfifo");
         assert!(made.success());
-        let pipe = ingest.read(&"pipe".parse().expect("a path"));
+        let pipe = ingest.read(&"pipe".parse().expect("a path"), None);
         assert!(matches!(&pipe, Err(SourceError::Unsettled { path, .. }) if path == "pipe"), "{pipe:?}");
-        ingest.read(&"real/secret".parse().expect("a path")).expect("a reading");
+        ingest.read(&"real/secret".parse().expect("a path"), None).expect("a reading");
     }
 }

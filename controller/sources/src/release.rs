@@ -44,7 +44,8 @@ pub enum ScanMode {
 pub struct ScanStats {
     /// Files in the release.
     pub files: usize,
-    /// How often a file was opened to be read. An unchanged tree has 0; a file younger than 2 s counts twice.
+    /// How often a file was opened to be read. An unchanged tree has 0; a file younger than 2 s counts twice, and so does
+    /// one that holds something else than before and is as long.
     pub hashed: usize,
     /// How much was read, in bytes.
     pub bytes_hashed: u64,
@@ -176,6 +177,22 @@ impl Sources {
                 blocking(move || inner.contents.missing(&manifest).is_empty()).await.unwrap_or(false)
             }
             Kept::Memory(trees) => trees.has(manifest),
+        }
+    }
+
+    /// Reads all files that a manifest names, as far as they are here, and removes those that are damaged. How many are not
+    /// here then.
+    ///
+    /// # Errors
+    /// [`ContentsError::Store`].
+    pub async fn verify(&self, manifest: &Arc<Manifest>) -> Result<usize, ContentsError> {
+        match &self.kept {
+            Kept::Disk(inner) => {
+                let (inner, manifest) = (Arc::clone(inner), Arc::clone(manifest));
+                let missing = blocking(move || inner.contents.verify(&manifest)).await;
+                missing.map_or(Ok(0), |missing| missing.map(|missing| missing.len()))
+            }
+            Kept::Memory(_) => Ok(0),
         }
     }
 
@@ -369,16 +386,23 @@ impl Look {
             let entry = match self.known(hashes, path, found) {
                 Some(entry) => entry,
                 None => {
-                    let reading = ingest.read(path)?;
-                    if reading.settled {
-                        learned.insert(path.clone(), (reading.stamp, reading.digest));
-                    }
+                    let reading = ingest.read(path, self.likely(hashes, path, found))?;
+                    // What is too young to stand for its contents only says what is likely there.
+                    let stamp = if reading.settled { reading.stamp } else { Stamp::OF_NOTHING };
+                    learned.insert(path.clone(), (stamp, reading.digest));
                     Entry::File { digest: reading.digest, size: reading.stamp.size, executable: reading.executable }
                 }
             };
             entries.push((path.clone(), entry));
         }
         Ok(entries)
+    }
+
+    /// What a file held when it was read last, where the store has it and it is as long.
+    fn likely(&self, hashes: &Hashes, path: &ReleasePath, found: &Found) -> Option<FileDigest> {
+        let Found::File { stamp, .. } = found else { return None };
+        let digest = hashes.get(path).map(|(_, digest)| *digest)?;
+        self.inner.contents.has_sized(&digest, stamp.size).then_some(digest)
     }
 
     /// What is at a path, if that can be told without reading it and the store has it.

@@ -48,6 +48,9 @@ impl Stamp {
         }
     }
 
+    /// No file has it.
+    pub(crate) const OF_NOTHING: Self = Self { device: 0, inode: 0, size: 0, modified: 0, changed: 0 };
+
     /// Whether the file is old enough at `now` for its stamp to stand for its contents.
     ///
     /// A modification time far in the future is one that somebody set, and says nothing; a change time in the future

@@ -211,3 +211,34 @@ fn a_port_that_is_taken(world: &World) -> Result<()> {
     }
     Ok(())
 }
+
+/// As a power cut of the controller's machine may leave it: a file of the data directory has its length, and is empty
+/// otherwise. The host refuses what comes of it, and it is read again from the source, without anybody's help.
+#[test]
+fn what_was_damaged_on_the_controllers_machine_is_read_again() -> Result<()> {
+    let world = World::new(2)?;
+    let controller = world.serve()?;
+    world.declare_hosts()?;
+    let program = world.program("web", "v1")?;
+    let generation = world.put(&service("web", PORT, program.dir(), &["web1"]))?;
+    world.wait_ready("web", generation)?;
+
+    let server = fs::read(program.dir().join("server.py"))?;
+    let mut damaged = 0;
+    for folder in fs::read_dir(world.dir().join("serve/contents/files"))? {
+        for file in fs::read_dir(folder?.path())? {
+            let path = file?.path();
+            if fs::read(&path)? == server {
+                fs::OpenOptions::new().write(true).open(&path)?.write_all(&vec![0; server.len()])?;
+                damaged += 1;
+            }
+        }
+    }
+    ensure!(damaged == 1, "{damaged} files hold the program");
+    let generation = world.put(&service("web", PORT, program.dir(), &["web1", "web2"]))?;
+    world.wait_ready("web", generation)?;
+    world.expect_version(&world.hosts, PORT, "v1")?;
+    let log = controller.log();
+    ensure!(log.contains("were damaged in the data directory"), "{log}");
+    world.passed()
+}

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use windlass_crds::digest::FileDigest;
-use windlass_sources::{ScanMode, ScanStats, SourceError, Sweep};
+use windlass_crds::manifest::Entry;
+use windlass_sources::{Clock, ScanMode, ScanStats, SourceError, Sweep};
 
 use crate::fixture::{Fixture, later};
 
@@ -57,7 +58,7 @@ async fn only_what_changed_is_read() {
             fixture.set_modified("twin", times);
             fs::rename(fixture.path("twin"), fixture.path("a")).expect("renamed");
         },
-        (1, 2),
+        (2, 4),
     )
     .await;
     check(
@@ -74,7 +75,7 @@ async fn only_what_changed_is_read() {
                 }
             }
         },
-        (1, 2),
+        (2, 4),
     )
     .await;
     check("a new file", |fixture| fixture.write("new", "1"), (1, 1)).await;
@@ -86,6 +87,34 @@ async fn a_young_file_is_read_again_next_time() {
     let fixture = Fixture::with_clock("a=12", SystemTime::now);
     for _ in 0..2 {
         assert_eq!(cost(fixture.ask().await.stats), (2, 4));
+    }
+}
+
+/// Every file of a fresh checkout is another one, of another time: it is read, and only what is new is written.
+#[tokio::test]
+async fn a_fresh_checkout_writes_only_what_changed() {
+    for (young, clock) in [(false, later as Clock), (true, SystemTime::now)] {
+        let fixture = Fixture::with_clock("a=12 b/c=345 d=6", clock);
+        let stored = |text: &str| {
+            let path = fixture.contents().path(&FileDigest::of(text.as_bytes()));
+            fs::metadata(path).map(|metadata| metadata.ino()).ok()
+        };
+        fixture.ask().await;
+        let before = [stored("12"), stored("345"), stored("6")];
+        for (path, text) in [("a", "12"), ("b/c", "543"), ("d", "67")] {
+            fixture.write("checked-out", text);
+            fs::rename(fixture.path("checked-out"), fixture.path(path)).expect("renamed");
+        }
+        let release = fixture.ask().await;
+        assert_eq!([stored("12"), stored("345"), stored("6")], before, "young: {young}");
+        assert!(stored("543").is_some() && stored("67").is_some(), "young: {young}");
+        let digest = |path: &str| match &release.manifest.entries[&path.parse().expect("a path")] {
+            Entry::File { digest, .. } => *digest,
+            Entry::Link { .. } => panic!("{path} is a file"),
+        };
+        for (path, text) in [("a", "12"), ("b/c", "543"), ("d", "67")] {
+            assert_eq!(digest(path), FileDigest::of(text.as_bytes()), "young: {young}, {path}");
+        }
     }
 }
 
