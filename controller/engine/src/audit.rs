@@ -19,8 +19,8 @@ use windlass_store::{CommitError, Draw, Key, StoreRevision, Write};
 pub(crate) use self::decided::{Decided, decided, waits};
 pub(crate) use self::declared::{ServiceDeclaration, asked};
 pub use self::key::{KeyError, SigningKey, holds};
-use self::trail::Page;
 pub use self::trail::Trail;
+use self::trail::{Occasion, Page};
 use crate::controller::Controller;
 use crate::goal::chain as reasons;
 use crate::metrics::Untold;
@@ -91,7 +91,8 @@ impl<F: Fleet> Controller<F> {
         }
         let (chain, own) = (Chain::Resource(resource), writes.len());
         let room = windlass_store::MOST_WRITES.saturating_sub(own + usize::from(draw.is_some()));
-        let page = self.audit.page(&self.store, &chain, &entries, declared, self.now(), room).await;
+        let occasion = Occasion { now: self.now(), room, quiet: self.queue.rests_otherwise() };
+        let page = self.audit.page(&self.store, &chain, &entries, declared, occasion).await;
         let mut page = page.map_err(ReconcileError::Audit)?;
         loop {
             writes.truncate(own);

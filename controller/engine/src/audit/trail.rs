@@ -38,7 +38,8 @@ const LEAST_HEADS: usize = 2;
 /// So many anchors may come at once, so that what follows a change is anchored with it.
 const BURST: u32 = 8;
 
-/// In a stream of changes one comes so often.
+/// In a stream of changes one comes so often; and with each commit beside which nothing else is under way, so that the
+/// last one of the stream needs none after it.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 
 /// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
@@ -163,14 +164,14 @@ struct Anchors {
 }
 
 impl Anchors {
-    /// Whether another one may come, which then has come.
-    fn take(&mut self) -> bool {
+    /// Whether another one may come, which then has come. While it is quiet it always may.
+    fn take(&mut self, quiet: bool) -> bool {
         let passed = self.counted.elapsed().as_secs() / ANCHOR_EVERY.as_secs();
         if passed > 0 {
             self.counted += ANCHOR_EVERY * u32::try_from(passed).unwrap_or(u32::MAX);
             self.allowed = self.allowed.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX)).min(BURST);
         }
-        let may = self.allowed > 0;
+        let may = self.allowed > 0 || quiet;
         self.allowed = self.allowed.saturating_sub(1);
         may
     }
@@ -183,6 +184,17 @@ struct Text {
     declared: Option<Standing>,
     anchor: Option<Anchor>,
     pruned: Option<Head>,
+}
+
+/// When a commit is made that tells something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Occasion {
+    /// The time.
+    pub(crate) now: Timestamp,
+    /// So many writes there is room for.
+    pub(crate) room: usize,
+    /// Nothing else is under way, so that no other commit may come for long.
+    pub(crate) quiet: bool,
 }
 
 /// What a commit adds to the trail. Nothing of it counts before the commit is made.
@@ -284,17 +296,16 @@ impl Trail {
         known.is_some_and(|known| known.number > head.number) && !self.loose().heads.contains_key(chain)
     }
 
-    /// What a commit adds that tells `entries`, in at most `room` writes beside those three that it may always make;
-    /// nothing where the chain's end cannot be found.
+    /// What a commit adds that tells `entries`; nothing where the chain's end cannot be found.
     pub(crate) async fn page(
         &self,
         store: &Store,
         chain: &Chain,
         entries: &[Entry],
         declared: Option<Standing>,
-        now: Timestamp,
-        room: usize,
+        occasion: Occasion,
     ) -> Result<Option<Page<'_>>, ReadError> {
+        let Occasion { now, room, quiet } = occasion;
         let Some(known) = self.known(store, chain).await? else { return Ok(None) };
         // Whoever is stopped in the middle of the commit leaves nothing behind that may be out of date.
         self.chains().remove(chain);
@@ -316,7 +327,7 @@ impl Trail {
         page.add(chain, known, Text { entries: entries.to_vec(), declared, pruned, anchor: None }, now);
         page.own = page.writes.len();
         if let Ok(anchors) = self.anchors.try_lock() {
-            page.anchor(anchors, store, now, room).await;
+            page.anchor(anchors, store, Occasion { now, room, quiet }).await;
         }
         Ok(Some(page))
     }
@@ -338,12 +349,11 @@ impl Trail {
             }
         }
         let mut page = Page { trail: self, writes: Vec::new(), own: 0, heads: Vec::new(), anchors: None };
-        let mut anchors = self.anchors.lock().await;
+        let anchors = self.anchors.lock().await;
         if self.loose().heads.is_empty() {
             return Ok(None);
         }
-        anchors.allowed = anchors.allowed.max(1);
-        page.anchor(anchors, store, now, MOST_PRUNED as usize).await;
+        page.anchor(anchors, store, Occasion { now, room: MOST_PRUNED as usize, quiet: true }).await;
         Ok(Some(page).filter(|page| page.anchors.is_some()))
     }
 
@@ -542,14 +552,9 @@ impl<'a> Page<'a> {
 
     /// Adds an anchor where one may come; and the first time in a term, that this controller leads. Where that cannot be
     /// read which it needs, it goes without: the next commit has one.
-    async fn anchor(
-        &mut self,
-        mut anchors: tokio::sync::MutexGuard<'a, Anchors>,
-        store: &Store,
-        now: Timestamp,
-        room: usize,
-    ) {
-        if !anchors.take() {
+    async fn anchor(&mut self, mut anchors: tokio::sync::MutexGuard<'a, Anchors>, store: &Store, occasion: Occasion) {
+        let Occasion { now, room, quiet } = occasion;
+        if !anchors.take(quiet) {
             return;
         }
         let trail = self.trail;
@@ -740,7 +745,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_few_anchors_may_come_at_once_and_then_one_a_second() {
         let mut anchors = Anchors { known: None, allowed: BURST, counted: Instant::now(), led: false, more: false };
-        let mut come = || (0..20).filter(|_| anchors.take()).count();
+        let mut come = || (0..20).filter(|_| anchors.take(false)).count();
         assert_eq!(come(), BURST as usize);
         tokio::time::advance(Duration::from_millis(2500)).await;
         assert_eq!(come(), 2);
@@ -748,5 +753,6 @@ mod tests {
         assert_eq!(come(), 1, "half seconds are not lost");
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         assert_eq!(come(), BURST as usize);
+        assert!(anchors.take(true), "nothing else is under way");
     }
 }
