@@ -1089,7 +1089,8 @@ must_be_timed() {
 # Starts the timer alone.
 start_timer() {
     waiting=''
-    said=$(control 20 start "$timer" 2>&1) || {
+    # systemd may have looked for it just before it was there.
+    said=$(control 20 start "$timer" 2>&1) || { reload && said=$(control 20 start "$timer" 2>&1); } || {
         tell_said
         return 1
     }
@@ -1130,19 +1131,24 @@ arm() {
     tell_uptime
     [ $((uptime - booted_at)) -le $STILL_RIGHT ] || booted=$(($(date +%s) - uptime / 100))
     due=$((booted + uptime / 100 + $1 + 2))
-    timer=$deadman@$due.timer timers=$unit_dir/timers.target.wants written=''
+    timers=$unit_dir/timers.target.wants
     [ -d "$timers" ] || mkdir -p "$timers" || return 1
-    write_template "$1" "$2" && ln -sf "../$deadman@.timer" "$timers/$timer" || return 1
+    # One that is due in the same second has the name; both are told apart by it.
+    while [ -L "$timers/$deadman@$due.timer" ]; do due=$((due + 1)); done
+    timer=$deadman@$due.timer
+    keep_template "$1" "$2" && ln -s "../$deadman@.timer" "$timers/$timer" || return 1
     read -r boot </proc/sys/kernel/random/boot_id
     printf '%s-%012d %s %020d %s %012d %06d\n' "$sequence" "$due" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
         1<>"$fence/armed" || return 1
-    # shellcheck disable=SC2086
-    sync "$fence/armed" "$timers" ${written:+"$unit_dir"} 2>/dev/null || sync
+    # Those that were there already may have been left by one who did not come this far.
+    sync "$fence/armed" "$unit_dir/$deadman@.service" "$unit_dir/$deadman@.timer" "$timers" "$unit_dir" 2>/dev/null ||
+        sync
     waiting=$timer
 }
 
-# Writes the units of which every timer of the service is an instance, where they are not there as they should be.
-write_template() {
+# Writes the units of which every timer of the service is an instance, where they are not there as they should be. They
+# are compared without a process, a byte at a time, so they hold nothing that is not needed.
+keep_template() {
     program=${shell%% *}
     [ "$program" = sh ] && program=/bin/sh || program=$(command -v "$program")
     program=$program${shell#"${shell%% *}"}
@@ -1153,53 +1159,58 @@ write_template() {
     environment=
     if [ -n "${XDG_CONFIG_HOME-}" ]; then
         quote "$XDG_CONFIG_HOME" '\$'
-        environment="Environment=\"XDG_CONFIG_HOME=$quoted\""
+        environment="
+Environment=\"XDG_CONFIG_HOME=$quoted\""
     fi
-    # It fails where it could not have the lock, or not go back.
-    keep_text "$unit_dir/$deadman@.service" "[Unit]
-Description=Goes back to what was confirmed last of $service
-[Service]
-Type=exec
-ExecStart=$start
-$environment
-Restart=on-failure
-RestartSec=10" || return
     # The system's timers with a time of day wait by default for clocks to be set by the network, which may be what is
-    # broken.
-    waits=
-    [ "$scope" != system ] || waits='DefaultDependencies=no
+    # broken. An instance has a slice of its own unless told otherwise, which stays, and whose name may be too long.
+    if [ "$scope" = system ]; then
+        slice=system.slice waits='
+[Unit]
+DefaultDependencies=no
 Requires=sysinit.target
 After=sysinit.target
 Conflicts=shutdown.target
 Before=timers.target shutdown.target'
-    keep_text "$unit_dir/$deadman@.timer" "[Unit]
-Description=Whether the activation of $service is confirmed in time
-$waits
-[Timer]
+    else
+        slice=-.slice waits=''
+    fi
+    # It fails where it could not have the lock, or not go back.
+    goes_back="[Service]
+Type=exec
+ExecStart=$start$environment
+Slice=$slice
+Restart=on-failure
+RestartSec=10
+"
+    times="[Timer]
 OnCalendar=@%i
 OnActiveSec=$(($1 + 1))
 AccuracySec=100ms
-Persistent=yes
-[Install]
-WantedBy=timers.target"
+Persistent=yes$waits
+"
+    { is_text "$unit_dir/$deadman@.service" "$goes_back" && is_text "$unit_dir/$deadman@.timer" "$times"; } || put_template
 }
 
-# keep_text PATH TEXT: has the text in that file, whole at any time. Says so in `written` where it was not there.
-keep_text() {
-    is=
-    # Without a process.
-    if [ -f "$1" ]; then
-        while IFS= read -r line; do
-            is=$is$line'
+# Where there are any, somebody may be about to read them.
+put_template() {
+    at=$unit_dir/$deadman@ beside=$unit_dir/.$deadman@
+    [ -e "$at.service" ] || [ -e "$at.timer" ] || beside=$at
+    printf '%s' "$goes_back" >"$beside.service" && printf '%s' "$times" >"$beside.timer" || return 1
+    [ "$beside" != "$at" ] || return 0
+    sync "$beside.service" "$beside.timer" 2>/dev/null || sync
+    mv -fT "$beside.service" "$at.service" && mv -fT "$beside.timer" "$at.timer"
+}
+
+# is_text PATH TEXT: whether a file holds just this.
+is_text() {
+    [ -f "$1" ] || return 1
+    text=
+    while IFS= read -r line; do
+        text=$text$line'
 '
-        done <"$1"
-        [ "$is" != "$2
-" ] || return 0
-    fi
-    beside=${1%/*}/.${1##*/}.new written=1
-    printf '%s\n' "$2" >"$beside" || return 1
-    sync "$beside" 2>/dev/null || sync
-    mv -fT "$beside" "$1"
+    done <"$1"
+    [ "$text" = "$2" ]
 }
 
 # A path as it is written in a unit between double quotes: a dollar is doubled in a command, and $2 elsewhere. Sets
@@ -1239,8 +1250,10 @@ clear_timers() {
 # Takes away what they are made of as well: no service is left to guard.
 clear_template() {
     clear_timers
-    rm -f "$unit_dir/$deadman@.timer" "$unit_dir/$deadman@.service" "$unit_dir/.$deadman@.timer.new" \
-        "$unit_dir/.$deadman@.service.new"
+    # One that could not go back just now would be tried again without its unit.
+    control 20 stop "$deadman@*.service" 2>/dev/null
+    rm -f "$unit_dir/$deadman@.timer" "$unit_dir/$deadman@.service" "$unit_dir/.$deadman@.timer" \
+        "$unit_dir/.$deadman@.service"
 }
 
 # put_away NAME...: timers of these names.
@@ -1281,7 +1294,6 @@ go_back_unconfirmed() {
     # Where somebody has lost the records, what is not what was confirmed last is not confirmed.
     at=-$2 back=$nothing boot='' since=0 seconds=0
     [ ! -e "$fence/armed" ] || read -r at _ back boot since seconds <"$fence/armed" || exit 1
-    # Two that are due in the same second are one timer, and what it guards is what was switched last.
     if [ "$(plain "${at#*-}")" = "$2" ]; then
         is_due || exit 1
         if is_unconfirmed; then

@@ -27,8 +27,9 @@ const ROUNDS: u64 = 4;
 /// Everything of a dead man's switch that is on a host, and does anything there: the templates do nothing. systemd keeps
 /// the names of what it was told to start at its last reload until its next one.
 const TRACES: &str = "ls -d /etc/systemd/system/windlass-revert-* /etc/systemd/system/timers.target.wants/windlass-* \
-     /var/lib/systemd/timers/stamp-windlass-* 2>/dev/null | grep -v '@[.]timer$' | grep -v '@[.]service$'; \
-     systemctl list-units --plain --no-legend 'windlass-revert-*'";
+     /etc/systemd/system/.windlass-revert-* /var/lib/systemd/timers/stamp-windlass-* 2>/dev/null \
+     | grep -v '@[.]timer$' | grep -v '@[.]service$'; \
+     systemctl list-units --plain --no-legend 'windlass-revert-*' 'system-windlass*.slice'";
 
 /// What timers are made of.
 const TEMPLATES: &str = "ls /etc/systemd/system/ | grep windlass-revert-; true";
@@ -72,7 +73,10 @@ async fn boot_again(login: &Login<'_>) {
 
 /// A service whose revision 1 is confirmed, and revision 2 staged.
 async fn two_revisions<'a, 'b>(login: &'a Login<'b>, name: &str) -> Case<'a, Login<'b>> {
-    let mut case = Case::new(login, name);
+    two_revisions_of(Case::new(login, name)).await
+}
+
+async fn two_revisions_of<'a, 'b>(mut case: Case<'a, Login<'b>>) -> Case<'a, Login<'b>> {
     let release = case.releases.server("1", 3);
     for number in [1, 2] {
         case.spec.runtime.args = vec![number.to_string()];
@@ -135,10 +139,15 @@ async fn timers_of_earlier_versions_and_edited_templates_do_no_harm() {
     );
     assert!(login.run(TRACES).contains("00000000000000000001-001700000000.timer"), "it was planted");
     case.confirm_within = Duration::from_secs(3);
+    let text = |name| login.run(&format!("cat /etc/systemd/system/windlass-revert-default.older@.{name}"));
+    let written = ["service", "timer"].map(text);
     for name in ["service", "timer"] {
         login.run(&format!("printf '[Unit]\n' >/etc/systemd/system/windlass-revert-default.older@.{name}"));
     }
     case.activate(2, 2).await.expect("activate");
+    let again = ["service", "timer"].map(text);
+    assert_eq!(again[0], written[0]);
+    assert!(written[1].contains("OnActiveSec=601") && again[1].contains("OnActiveSec=4"), "{again:?}");
     until("it goes back", async || is_voided(&case.look(Scrutiny::Quick).await)).await;
     case.confirm_within = Duration::from_secs(600);
     case.activate(3, 2).await.expect("activate");
@@ -183,6 +192,56 @@ async fn a_confirmation_at_the_last_moment_wins_or_loses() {
     });
     let won: u64 = futures::future::join_all(racers).await.into_iter().sum();
     assert!((1..RACERS as u64 * ROUNDS).contains(&won), "{won} of them were confirmed, so it was no race");
+    until_clean(&login).await;
+}
+
+/// One service's timers are its own, however much its name looks like another's; and the longest name has one, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_with_names_alike_have_timers_of_their_own() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let longest = format!("{}a", "a-".repeat(31));
+    let mut long = Case::new(&login, "long");
+    long.service = format!("{longest}/{longest}").parse().expect("63 letters each");
+    long.spec.network = None;
+    long.spec.health = None;
+    let mut first = two_revisions(&login, "web").await;
+    let mut second = two_revisions(&login, "web-b").await;
+    let mut long = two_revisions_of(long).await;
+    for case in [&mut first, &mut second, &mut long] {
+        case.confirm_within = Duration::from_secs(20);
+        case.activate(2, 2).await.expect("activate");
+    }
+    first.confirm(2, 2, &[1]).await.expect("confirm");
+    let waits = login.run("ls /etc/systemd/system/timers.target.wants | grep windlass-revert- | sed 's/@.*//'");
+    let expected = [format!("windlass-revert-{longest}.{longest}"), "windlass-revert-default.web-b".to_owned()];
+    assert_eq!(waits.lines().collect::<Vec<_>>(), expected, "those of the others stay");
+    first.remove(3, DataFate::Keep).await.expect("remove");
+    for case in [&second, &long] {
+        until("it goes back", async || is_voided(&case.look(Scrutiny::Quick).await)).await;
+    }
+    until_clean(&login).await;
+}
+
+/// One that is overtaken by a later switch does nothing, and the later one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_that_was_overtaken_takes_nothing_back() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = two_revisions(&login, "overtaken").await;
+    case.confirm_within = Duration::from_secs(3);
+    case.activate(2, 2).await.expect("activate");
+    case.activate(3, 2).await.expect("activate");
+    let waits = "ls /etc/systemd/system/timers.target.wants | grep -c windlass-revert-";
+    assert_eq!(login.run(waits).trim(), "2", "each has a name of its own");
+    case.confirm_within = Duration::from_secs(20);
+    case.activate(4, 2).await.expect("activate");
+    until("the first two have gone off", async || login.run(waits).trim() == "1").await;
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, is_voided(&seen)), (UnitFile::Revision(revision(2)), false));
+    until("the third takes it back", async || is_voided(&case.look(Scrutiny::Quick).await)).await;
     until_clean(&login).await;
 }
 
