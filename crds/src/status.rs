@@ -247,6 +247,10 @@ pub struct ConfigRepoStatus {
     /// Who signed the commit that is in force, where that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
+    /// How far it has come: the newest commit that was in force. What neither comes after it nor is younger is not its
+    /// signer's doing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub furthest: Option<Furthest>,
     /// What is wrong in which file; the first of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FileError>,
@@ -259,6 +263,16 @@ pub struct ConfigRepoStatus {
     /// What it owns, and no file declares any more.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub left: BTreeSet<ResourceKey>,
+}
+
+/// A commit, and when it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Furthest {
+    /// Which.
+    pub commit: CommitId,
+    /// When, as it says itself and its signature covers: seconds since 1970.
+    pub at: i64,
 }
 
 fn is_zero(number: &usize) -> bool {

@@ -14,7 +14,7 @@ use windlass_crds::configrepo::{CommitId, ConfigRepoSpec};
 use windlass_crds::document::Declaration;
 use windlass_crds::id::{Generation, RepoName, ResourceKey};
 use windlass_crds::request::Request;
-use windlass_crds::status::{ConfigRepoStatus, FileError, Finding, conditions};
+use windlass_crds::status::{ConfigRepoStatus, FileError, Finding, Furthest, conditions};
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::configrepo::{Cause, Inputs, MOST_DELETES, Plan, Stored, Wanted, plan};
 use windlass_sources::git::{Commit, GitError, Remote, Signer, Succession, Tip};
@@ -74,6 +74,8 @@ struct Taken {
     reference: Option<String>,
     /// It does not come after the one before.
     rewritten: bool,
+    /// The newest commit that was in force, this one among them.
+    furthest: Furthest,
 }
 
 impl Memory {
@@ -93,9 +95,9 @@ impl Memory {
 impl Taken {
     /// Whose it is.
     fn actor(&self, repo: &RepoName) -> Actor {
-        let Self { commit, signer, rewritten, .. } = self;
-        // Whoever leads a branch back to an older commit is not who has signed that.
-        let signer = signer.clone().filter(|_| !rewritten);
+        let Self { commit, signer, .. } = self;
+        // Whoever leads a branch back to an older commit, or on from there, is not who has signed that.
+        let signer = signer.clone().filter(|_| self.furthest.commit == commit.id);
         let (signer, key) = signer.map(|Signer { name, key }| (name, key)).unzip();
         Actor::Git { repo: repo.clone(), commit: commit.id.clone(), author: commit.author.clone(), signer, key }
     }
@@ -304,7 +306,7 @@ impl<F: Fleet> Turn<'_, F> {
         if same && let Some((trouble, _)) = memory.trouble.as_ref().filter(|(trouble, _)| stays(trouble)) {
             return Err(Box::new(trouble.clone()));
         }
-        let taken = self.take(&remote, spec, &tip, before.applied.as_ref()).await;
+        let taken = self.take(&remote, spec, &tip, &before).await;
         if taken.is_err() {
             self.recover(memory, spec, &before).await;
         }
@@ -334,13 +336,14 @@ impl<F: Fleet> Turn<'_, F> {
         remote: &Remote,
         spec: &ConfigRepoSpec,
         tip: &Tip,
-        before: Option<&CommitId>,
+        before: &ConfigRepoStatus,
     ) -> Result<Taken, Box<Trouble>> {
         let wrong = |error: GitError| Box::new(Trouble::of(&error, Some(&tip.commit)));
         let repos = self.controller.sources.repos().map_err(wrong)?;
         let mut rewritten = false;
-        if before != Some(&tip.commit) || !repos.has(self.name, &tip.commit).await {
-            rewritten = repos.fetch(remote, tip, before).await.map_err(wrong)? == Succession::Unrelated;
+        let applied = before.applied.as_ref();
+        if applied != Some(&tip.commit) || !repos.has(self.name, &tip.commit).await {
+            rewritten = repos.fetch(remote, tip, applied).await.map_err(wrong)? == Succession::Unrelated;
         }
         reached(Checkpoint::CommitFetched);
         let (commit, signer) = self.read(spec, &tip.commit).await.map_err(wrong)?;
@@ -359,7 +362,18 @@ impl<F: Fleet> Turn<'_, F> {
             let message = format!("nothing is declared in {}{place}; what is in force stays", tip.commit.short());
             return refused(Reason::EmptyTree, message, Vec::new());
         }
-        Ok(Taken { commit: Arc::new(commit), signer, reference: Some(tip.reference.clone()), rewritten })
+        let mut furthest = furthest(&commit, before);
+        if furthest.commit != commit.id && applied == Some(&furthest.commit) && !rewritten {
+            furthest = Furthest { commit: commit.id.clone(), at: commit.at };
+        }
+        if furthest.commit != commit.id && applied != Some(&furthest.commit) {
+            // Clocks differ: what comes after it may be older by its own.
+            let follows = repos.fetch(remote, tip, Some(&furthest.commit)).await.map_err(wrong)? == Succession::Follows;
+            if follows {
+                furthest = Furthest { commit: commit.id.clone(), at: commit.at };
+            }
+        }
+        Ok(Taken { commit: Arc::new(commit), signer, reference: Some(tip.reference.clone()), rewritten, furthest })
     }
 
     async fn read(&self, spec: &ConfigRepoSpec, id: &CommitId) -> Result<(Commit, Option<Signer>), GitError> {
@@ -378,8 +392,9 @@ impl<F: Fleet> Turn<'_, F> {
         let Some(applied) = before.applied.as_ref().filter(|_| memory.taken.is_none() && same) else { return };
         match self.read(spec, applied).await {
             Ok((commit, signer)) => {
-                let (commit, reference) = (Arc::new(commit), before.reference.clone());
-                memory.taken = Some(Taken { commit, signer, reference, rewritten: false });
+                let (furthest, reference) = (furthest(&commit, before), before.reference.clone());
+                let commit = Arc::new(commit);
+                memory.taken = Some(Taken { commit, signer, reference, rewritten: false, furthest });
             }
             Err(error) => {
                 let error = chain(&error);
@@ -598,6 +613,7 @@ impl<F: Fleet> Turn<'_, F> {
             status.source = self.spec().map(source_of);
             status.reference = taken.reference.clone();
             status.signer = taken.signer.as_ref().map(|signer| signer.name.clone());
+            status.furthest = Some(taken.furthest.clone());
             status.inventory = plan.inventory;
             status.left = plan.left;
         }
@@ -674,6 +690,13 @@ impl<F: Fleet> Turn<'_, F> {
         controller.reach(revision).await;
         Ok(())
     }
+}
+
+/// The newest commit that was in force, by what the commits say: it has come further where it is younger. A signature
+/// covers its time, so that whoever only moves the branch can make none younger.
+fn furthest(commit: &Commit, before: &ConfigRepoStatus) -> Furthest {
+    let ours = Furthest { commit: commit.id.clone(), at: commit.at };
+    before.furthest.clone().filter(|before| before.at >= ours.at).unwrap_or(ours)
 }
 
 /// Where a ConfigRepo is taken from, in words that are the same while it is the same place.

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use windlass_e2e::{Controller, PATIENCE, Repository, Serve, World, config_repo, eventually, service};
+use windlass_e2e::{Controller, PATIENCE, Repository, Serve, World, config_repo, eventually, holds, service};
 
 use super::gitops::wait_applied;
 use crate::PORT;
@@ -141,6 +142,106 @@ fn key(dir: &Path, name: &str) -> Result<(PathBuf, String)> {
     Ok((file, public.trim().to_owned()))
 }
 
+/// Commits what is there, signed, and pushes it.
+fn publish_signed(repository: &Repository, key: &Path) -> Result<String> {
+    repository.git(&["add", "--all"])?;
+    let key = format!("user.signingkey={}", key.display());
+    repository.git(&["-c", "gpg.format=ssh", "-c", &key, "commit", "--quiet", "-S", "-m", "a version"])?;
+    repository.push()?;
+    repository.git(&["rev-parse", "HEAD"])
+}
+
+/// Approves a revision, and waits until it is in force.
+fn approve(world: &World, revision: u64, key: Option<&Path>) -> Result<windlass_e2e::Ran> {
+    let (revision, key) = (revision.to_string(), key.map(|key| key.display().to_string()));
+    let mut arguments =
+        vec!["rollout", "approve", "service/web", "--revision", &revision, "--wait", "--timeout", "60s"];
+    arguments.extend(WHY);
+    arguments.extend(key.iter().flat_map(|key| ["--sign", key.as_str()]));
+    world.windlass(&arguments)
+}
+
+/// Somebody who may push, and not sign, leads the branch back to what Ana signed once: she has not declared it now, not
+/// after another start either, nor what she signed on the way from there. What she signs next is hers.
+#[test]
+fn who_leads_a_branch_back_has_declared_nothing() -> Result<()> {
+    let world = World::new(1)?;
+    let (ana, ana_public) = key(world.dir(), "ana")?;
+    let (bo, bo_public) = key(world.dir(), "bo")?;
+    let members = json!([
+        {"name": "Ana", "sshKeys": [ana_public]},
+        {"name": "Bo", "sshKeys": [bo_public]},
+    ]);
+    world.put_text("declared/policies/two", &policy(&members))?;
+    let signers = world.dir().join("signers");
+    fs::write(&signers, format!("ana@example.com {ana_public}\n"))?;
+    world.declare_hosts()?;
+    let repository = Repository::create(world.dir(), "fleet")?;
+    let program = world.program_at(&repository.work().join("apps/web"), "v1")?;
+    let web = service("web", PORT, Path::new("../apps/web"), &world.host_names());
+    repository.declare("production/web.yaml", &web)?;
+    let first = publish_signed(&repository, &ana)?;
+    let allowed = signers.to_string_lossy().into_owned();
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", allowed.as_str()))?;
+    let mut controller = world.serve()?;
+    let mut commits = vec![first];
+    for (revision, version) in [(1, "v1"), (2, "v2"), (3, "v3")] {
+        if revision > 1 {
+            program.good(version)?;
+            commits.push(publish_signed(&repository, &ana)?);
+        }
+        waits(&world, revision, 1)?;
+        approve(&world, revision, Some(&bo))?.expect(0)?;
+        world.expect_version(&world.hosts, PORT, version)?;
+    }
+
+    let lead_to = |commit: &str, missing: u64| -> Result<()> {
+        repository.git(&["push", "--quiet", "--force", "origin", &format!("{commit}:main")])?;
+        wait_applied(&world, "fleet", commit)?;
+        people_missing(&world, missing)
+    };
+    lead_to(&commits[0], 2)?;
+    controller.kill9()?;
+    controller = world.start(&Serve { name: "serve", ..Serve::default() })?;
+    controller.wait_until_up()?;
+    world.expire_leader()?;
+    controller.wait_until_leading(PATIENCE)?;
+    world.windlass(&["reconcile", "configrepo/fleet", "--wait"])?.expect(0)?;
+    holds(STILL, "it is nobody's after another start", || people_missing(&world, 2))?;
+    lead_to(&commits[1], 2)?;
+    // On from where it was, and on from somewhere else: signed since.
+    program.good("v4")?;
+    let fourth = publish_signed(&repository, &ana)?;
+    lead_to(&fourth, 1)?;
+    eventually("another second begins", || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let before: u64 = repository.git(&["show", "--no-patch", "--format=%ct", "HEAD"])?.parse()?;
+        ensure!(now > before, "{now}");
+        Ok(())
+    })?;
+    repository.git(&["reset", "--quiet", "--hard", &commits[0]])?;
+    program.good("v5")?;
+    let fifth = publish_signed(&repository, &ana)?;
+    lead_to(&fifth, 1)?;
+    world.expect_version(&world.hosts, PORT, "v3")?;
+    controller.check_alive()?;
+    world.passed()
+}
+
+/// How long nothing may change that should not.
+const STILL: Duration = Duration::from_secs(3);
+
+/// Waits until what is declared last waits for so many people.
+fn people_missing(world: &World, missing: u64) -> Result<()> {
+    eventually(format_args!("{missing} people are missing"), || {
+        let status = world.service("web")?;
+        status.expect("Reconciling", "True", "WaitingForApproval")?;
+        let waiting = &status.0["approval"];
+        ensure!(waiting["missing"] == missing, "{waiting}");
+        Ok(())
+    })
+}
+
 /// Who has signed the commit has declared what is in it; what merely says that it comes from there has not.
 #[test]
 fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> Result<()> {
@@ -159,13 +260,7 @@ fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> 
     let program = world.program_at(&repository.work().join("apps/web"), "v1")?;
     let web = service("web", PORT, Path::new("../apps/web"), &world.host_names());
     repository.declare("production/web.yaml", &web)?;
-    let publish = || -> Result<String> {
-        repository.git(&["add", "--all"])?;
-        let key = format!("user.signingkey={}", ana.display());
-        repository.git(&["-c", "gpg.format=ssh", "-c", &key, "commit", "--quiet", "-S", "-m", "a version"])?;
-        repository.push()?;
-        repository.git(&["rev-parse", "HEAD"])
-    };
+    let publish = || publish_signed(&repository, &ana);
     let first = publish()?;
     let allowed = signers.to_string_lossy().into_owned();
     world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", allowed.as_str()))?;
@@ -174,20 +269,20 @@ fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> 
     waits(&world, 1, 1)?;
     let status = world.service("web")?;
     ensure!(status.0["approval"]["author"]["signer"] == "ana@example.com", "{}", status.0);
-    let approve = |revision: u64, key: Option<&Path>| -> Result<windlass_e2e::Ran> {
-        let (revision, key) = (revision.to_string(), key.map(|key| key.display().to_string()));
-        let mut arguments =
-            vec!["rollout", "approve", "service/web", "--revision", &revision, "--wait", "--timeout", "60s"];
-        arguments.extend(WHY);
-        arguments.extend(key.iter().flat_map(|key| ["--sign", key.as_str()]));
-        world.windlass(&arguments)
-    };
+    let approve = |revision, key| approve(&world, revision, key);
     let own = approve(1, Some(&ana))?.expect_error(1)?;
     ensure!(own.contains("Ana has declared it"), "{own}");
     let unsigned = approve(1, None)?.expect_error(1)?;
     ensure!(unsigned.contains("nobody knows who asks"), "{unsigned}");
     approve(1, Some(&bo))?.expect(0)?;
     world.expect_version(&world.hosts, PORT, "v1")?;
+    // The trail has who signed the commit, who signed the approval, and what nobody can know.
+    let told = world.windlass(&["audit", "--service", "web"])?.expect(0)?;
+    let in_line = |words: &[&str]| told.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    ensure!(in_line(&["ana@example.com", "declared"]), "{told}");
+    ensure!(in_line(&["Bo (SSH key SHA256:", "approved revision 1"]), "{told}");
+    ensure!(in_line(&["(unverified)", "nobody knows who asks"]), "{told}");
+    world.windlass(&["audit", "verify"])?.expect(0)?;
 
     // The revision of a commit waits as well, and its revert.
     program.good("v2")?;

@@ -37,6 +37,8 @@ pub struct Commit {
     pub id: CommitId,
     /// Who has made it, as it says itself: anybody can say so.
     pub author: String,
+    /// When it was committed, as it says itself: seconds since 1970. Whoever has signed it has signed that.
+    pub at: i64,
     /// What it declares.
     pub declarations: BTreeMap<ResourceKey, Wanted>,
     /// What is wrong with it, by file and line.
@@ -105,6 +107,7 @@ pub(super) fn read(name: &RepoName, id: &CommitId, listing: &Listing, files: Vec
     let mut commit = Commit {
         id: id.clone(),
         author: String::new(),
+        at: 0,
         declarations: BTreeMap::new(),
         errors: Vec::new(),
         broken: BTreeSet::new(),

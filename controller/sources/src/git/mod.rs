@@ -120,7 +120,7 @@ impl Repos {
         copy.is_dir() && Git::reading(&copy).run(&["cat-file", "-e", &format!("{commit}^{{tree}}")], READ).await.is_ok()
     }
 
-    /// Fetches a commit, and as little as possible beside it. Tells how it stands to `before`, the one that is in force.
+    /// Fetches a commit, and as little as possible beside it. Tells how it stands to `before`, an earlier one.
     ///
     /// A copy that turns out to be damaged is thrown away and made anew.
     ///
@@ -278,13 +278,16 @@ impl Repos {
         }
     }
 
-    /// Who has made a commit, as it says itself.
-    async fn author(&self, name: &RepoName, commit: &CommitId) -> Result<String, GitError> {
+    /// Who has made a commit, and when, as it says itself.
+    async fn author(&self, name: &RepoName, commit: &CommitId) -> Result<(String, i64), GitError> {
         let copy = self.copy_of(name);
         let git = Git::reading(&copy);
-        let shown = git.run(&["show", "--no-patch", "--no-notes", "--format=%an <%ae>", commit.as_str()], READ).await?;
-        let plain = shown.text_lossy().trim().chars().filter(|c| !c.is_control()).take(LONGEST_AUTHOR).collect();
-        Ok(plain)
+        let format = "--format=%ct %an <%ae>";
+        let shown = git.run(&["show", "--no-patch", "--no-notes", format, commit.as_str()], READ).await?.text_lossy();
+        let (at, author) = shown.trim().split_once(' ').unwrap_or_default();
+        let plain = author.trim().chars().filter(|c| !c.is_control()).take(LONGEST_AUTHOR).collect();
+        // A time that makes no sense is younger than none.
+        Ok((plain, at.parse().unwrap_or(i64::MIN)))
     }
 
     /// Reads what a commit declares below a directory.
@@ -301,8 +304,8 @@ impl Repos {
         let listing = Listing::of(&copy, commit.as_str()).await?;
         let files = declarations::candidates(&listing, path)?;
         let blobs = tree::blobs(&copy, &files).await?;
-        let author = self.author(name, commit).await?;
-        Ok(Commit { author, ..declarations::read(name, commit, &listing, blobs) })
+        let (author, at) = self.author(name, commit).await?;
+        Ok(Commit { author, at, ..declarations::read(name, commit, &listing, blobs) })
     }
 
     /// Our copy, for reading a release.
