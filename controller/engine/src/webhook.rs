@@ -122,16 +122,14 @@ fn secret(cache: &Cache, name: &RepoName) -> Option<Vec<u8>> {
 
 /// Reads a call.
 pub async fn read(cache: &Cache, request: Request<Incoming>) -> Call {
-    let name = request.uri().path().strip_prefix(PATH).and_then(|name| name.parse::<RepoName>().ok());
-    // Whoever guesses names is not told which there are, nor which have a secret.
-    let (name, secret) = match name.map(|name| (secret(cache, &name), name)) {
-        Some((Some(secret), name)) => (name, secret),
-        _ => return Call::Refused(StatusCode::FORBIDDEN, "no such hook, or the signature does not fit"),
-    };
-    let proof = Proof::of(request.headers());
     if request.body().size_hint().lower() > MOST {
         return Call::Refused(StatusCode::PAYLOAD_TOO_LARGE, "too much");
     }
+    let name = request.uri().path().strip_prefix(PATH).and_then(|name| name.parse::<RepoName>().ok());
+    // Whoever guesses names is not told which there are, nor which have a secret.
+    let refused = Call::Refused(StatusCode::FORBIDDEN, "no such hook, or the signature does not fit");
+    let Some((secret, name)) = name.and_then(|name| Some((secret(cache, &name)?, name))) else { return refused };
+    let proof = Proof::of(request.headers());
     let mut hmac = Hmac::new(&secret);
     let mut body = request.into_body();
     let mut length = 0;
@@ -143,15 +141,11 @@ pub async fn read(cache: &Cache, request: Request<Incoming>) -> Call {
         };
         length += piece.len() as u64;
         if length > MOST {
-            return Call::Refused(StatusCode::PAYLOAD_TOO_LARGE, "too much");
+            return refused;
         }
         hmac.update(piece);
     }
-    if proof.fits(&secret, &hmac.finish()) {
-        Call::Rings(name)
-    } else {
-        Call::Refused(StatusCode::FORBIDDEN, "no such hook, or the signature does not fit")
-    }
+    if proof.fits(&secret, &hmac.finish()) { Call::Rings(name) } else { refused }
 }
 
 #[cfg(test)]

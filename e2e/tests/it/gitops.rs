@@ -153,6 +153,30 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
         ensure!(answer.status == 403, "{path} {name}: {answer:?}");
     }
     ensure!(controller.get("/hooks/git/fleet")?.status == 405);
+    // What is too large is told before anything else, so that nobody learns by it which names there are.
+    let much = vec![b'x'; 26 << 20];
+    for path in ["/hooks/git/fleet", "/hooks/git/other"] {
+        // It may be cut off before all of it is sent.
+        let answer = controller.post(path, &[], &much).map(|answer| answer.status);
+        ensure!(answer.as_ref().map_or(true, |status| *status == 413), "{path}: {answer:?}");
+    }
+    // A flood of calls that nobody has signed, many at once, asks nothing, and keeps nobody out.
+    let before = server.asked();
+    std::thread::scope(|scope| {
+        let floods = (0..8).map(|_| {
+            scope.spawn(|| -> Result<()> {
+                for _ in 0..50 {
+                    let answer = call("/hooks/git/fleet", "X-Hub-Signature-256", "sha256=00")?;
+                    ensure!(answer.status == 403, "{answer:?}");
+                }
+                Ok(())
+            })
+        });
+        let floods: Vec<_> = floods.collect();
+        ensure!(controller.get("/readyz")?.status == 200, "it is not ready any more");
+        floods.into_iter().try_for_each(|flood| flood.join().expect("no panic"))
+    })?;
+    ensure!(server.asked() == before, "a flood that nobody has signed asked the server");
     let status = world.status("configrepos/fleet")?;
     ensure!(status.0["applied"] == first, "a call that was refused has had it asked: {}", status.0);
     let begun = Instant::now();
@@ -172,7 +196,7 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
     // The password is nowhere.
     let log = controller.log();
     ensure!(!log.contains("sesame") && !log.contains(SECRET), "a secret is in the log");
-    for path in ["declared/", "status/", "events/"] {
+    for path in ["declared/", "status/", "events/", "audit/", "requests/"] {
         for key in world.keys(path)? {
             let value = world.value(&key)?.unwrap_or_default();
             ensure!(!value.contains("sesame") && !value.contains(SECRET), "a secret is in {key}");

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{Controller, Repository, World, config_repo, eventually, zone};
+use windlass_e2e::{Controller, PATIENCE, Repository, World, config_repo, eventually, holds, zone};
 
 use crate::gitops::wait_applied;
 
@@ -40,6 +41,19 @@ impl Followed {
         Ok(())
     }
 
+    /// Adds a good file.
+    fn good_beside(&self, name: &str) -> Result<()> {
+        let good = zone("198.18.7.0/24").with("/metadata/name", format!("beside-{name}"));
+        self.repository.declare(&format!("production/beside-{name}.yaml"), &good)
+    }
+
+    /// Whether a good file is in force, whatever is beside it.
+    fn is_in_force(&self, name: &str) -> Result<()> {
+        let declared = self.world.value(&format!("declared/networkzones/beside-{name}"))?;
+        ensure!(declared.is_some(), "what is good beside {name} is not in force");
+        Ok(())
+    }
+
     /// Goes back to the good commit, with a new one on top.
     fn mend(&self) -> Result<()> {
         self.repository.git(&["reset", "--quiet", "--hard", &self.good])?;
@@ -60,25 +74,33 @@ fn bad_commits_are_told_and_harm_nothing() -> Result<()> {
         "production/bad.yaml",
         "apiVersion: windlass/v1\nkind: NetworkZone\nmetadata: {name: x}\nspec: {a: 1}\n",
     )?;
+    followed.good_beside("unknown-field")?;
     repository.publish("an unknown field")?;
     followed.told("an unknown field", "UnknownField")?;
+    followed.is_in_force("unknown-field")?;
     followed.mend()?;
 
     symlink("/etc/passwd", path("out.yaml"))?;
+    followed.good_beside("link")?;
     repository.publish("a link")?;
     followed.told("a link out of the tree", "LeavesTree")?;
+    followed.is_in_force("link")?;
     followed.mend()?;
 
     let web = windlass_e2e::service("web", 8080, std::path::Path::new("../../../etc"), &["web1"]);
     repository.declare("production/web.yaml", &web)?;
+    followed.good_beside("path")?;
     repository.publish("a path out of the tree")?;
     followed.told("a path with ..", "LeavesTree")?;
+    followed.is_in_force("path")?;
     ensure!(world.value("declared/services/default/web")?.is_none(), "it was declared all the same");
     followed.mend()?;
 
     repository.declare("production/twin.yaml", &zone("198.18.5.0/24"))?;
+    followed.good_beside("twice")?;
     repository.publish("twice")?;
     followed.told("two files that declare the same", "DeclaredTwice")?;
+    followed.is_in_force("twice")?;
     followed.mend()?;
 
     for number in 0..10_000 {
@@ -89,8 +111,10 @@ fn bad_commits_are_told_and_harm_nothing() -> Result<()> {
     followed.mend()?;
 
     fs::write(path("large.yaml"), vec![b'#'; 100 << 20])?;
+    followed.good_beside("large")?;
     repository.publish("a large file")?;
     followed.told("a file of 100 MB", "TooLarge")?;
+    followed.is_in_force("large")?;
     followed.mend()?;
 
     // Not all of it is good, so nothing of it is taken.
@@ -153,6 +177,54 @@ fn a_repository_that_is_not_as_it_was_is_told_and_harms_nothing() -> Result<()> 
     }
     followed.mend()?;
     followed.world.passed()
+}
+
+/// What is in force is known after another start, too, while the server is away or has nothing that can be taken; and what
+/// another place had is not taken for it.
+#[test]
+fn what_is_in_force_outlives_another_start() -> Result<()> {
+    let Followed { world, repository, _controller: controller, .. } = Followed::new()?;
+    let put_back = || {
+        world.put(&zone("198.18.9.0/24"))?;
+        eventually("it is put back", || {
+            let declared = world.value("declared/networkzones/internal")?.unwrap_or_default();
+            ensure!(!declared.contains("198.18.9.0/24"), "{declared}");
+            Ok(())
+        })
+    };
+    let start_again = |controller: Controller| {
+        controller.kill9()?;
+        world.expire_leader()?;
+        world.serve()
+    };
+    let told = |reason: &'static str| {
+        eventually(reason, || world.status("configrepos/fleet")?.expect("Ready", "False", reason).map(drop))
+    };
+    let away = repository.bare().with_extension("away");
+    fs::rename(repository.bare(), &away)?;
+    let controller = start_again(controller)?;
+    put_back()?;
+    told("RepoUnavailable")?;
+    fs::rename(&away, repository.bare())?;
+
+    repository.remove("production/zone.yaml")?;
+    repository.put("production/README", "nothing is declared here\n")?;
+    repository.publish("nothing any more")?;
+    let controller = start_again(controller)?;
+    told("EmptyTree")?;
+    put_back()?;
+
+    // Of another directory nothing was ever in force.
+    controller.stop(PATIENCE)?;
+    world.expire_leader()?;
+    world.put(&config_repo("fleet", &repository.url()).with("/spec/path", "staging"))?;
+    let _controller = world.serve()?;
+    told("EmptyTree")?;
+    world.put(&zone("198.18.9.0/24"))?;
+    world.windlass(&["reconcile", "configrepo/fleet", "--wait"])?.expect(1)?;
+    let declared = world.value("declared/networkzones/internal")?.unwrap_or_default();
+    ensure!(declared.contains("198.18.9.0/24"), "{declared}");
+    world.passed()
 }
 
 #[test]
@@ -241,5 +313,24 @@ fn only_signed_commits_of_allowed_signers_are_taken() -> Result<()> {
     tells("who deleted the zone", &moved, "deleted the declaration")?;
     let whole = world.windlass(&["audit", "verify"])?.expect(0)?;
     ensure!(whole.starts_with("whole: "), "{whole}");
+
+    // Who is taken off the list has nothing put back any more; what is stored stays.
+    fs::write(&signers, format!("you@example.com {stranger_key}"))?;
+    world.windlass(&["reconcile", "configrepo/fleet"])?.expect(0)?;
+    eventually("the signer is not allowed any more", || {
+        world.status("configrepos/fleet")?.expect("Ready", "False", "SignerNotAllowed").map(drop)
+    })?;
+    let other = world.value("declared/networkzones/other")?.unwrap_or_default();
+    ensure!(other.contains("198.18.4.0/24"), "{other}");
+    let changed = zone("198.18.5.0/24").with("/metadata/name", "other").text();
+    world.put_text("declared/networkzones/other", &changed)?;
+    holds(STILL, "what somebody puts stays", || {
+        let other = world.value("declared/networkzones/other")?.unwrap_or_default();
+        ensure!(other.contains("198.18.5.0/24"), "{other}");
+        Ok(())
+    })?;
     world.passed()
 }
+
+/// Longer than the interval at which the repository is asked.
+const STILL: Duration = Duration::from_secs(8);

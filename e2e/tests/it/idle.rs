@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use windlass_e2e::{Repository, config_repo, zone};
 
+use crate::gitops::wait_applied;
 use crate::{PORT, Running};
 
 /// Looks at etcd's revision for a while, with every interval at a second: many turns of everything that turns.
@@ -13,6 +15,16 @@ fn stays_idle(during: Duration) -> Result<()> {
     for host in world.host_names() {
         windlass_e2e::eventually(host, || world.status(&format!("hosts/{host}"))?.expect("Ready", "True", None))?;
     }
+    // A repository that has nothing new, and one that is not there.
+    let repository = Repository::create(world.dir(), "fleet")?;
+    repository.declare("production/other.yaml", &zone("198.19.0.0/24").with("/metadata/name", "other"))?;
+    let commit = repository.publish("one")?;
+    world.put(&config_repo("fleet", &repository.url()))?;
+    world.put(&config_repo("gone", &format!("{}-gone", repository.url())))?;
+    wait_applied(&world, "fleet", &commit)?;
+    windlass_e2e::eventually("gone", || {
+        world.status("configrepos/gone")?.expect("Ready", "False", "RepoUnavailable").map(drop)
+    })?;
     std::thread::sleep(Duration::from_secs(2));
     let keys = world.keys("")?;
     let before = world.etcd.revision()?;
