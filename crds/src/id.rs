@@ -539,9 +539,10 @@ fn is_token(text: &str) -> bool {
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident, $what:literal, $fits:path) => {
         $(#[$doc])*
+        // Shared, since what names it is copied for every host and turn.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
             /// The identifier as text.
@@ -553,7 +554,7 @@ macro_rules! token {
         impl TryFrom<String> for $name {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
-                if $fits(&text) { Ok(Self(text)) } else { Err(IdError::Malformed(text, $what)) }
+                if $fits(&text) { Ok(Self(text.into())) } else { Err(IdError::Malformed(text, $what)) }
             }
         }
 
@@ -566,7 +567,7 @@ macro_rules! token {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
 

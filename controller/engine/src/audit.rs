@@ -91,7 +91,7 @@ impl<F: Fleet> Controller<F> {
         }
         let (chain, own) = (Chain::Resource(resource), writes.len());
         let room = windlass_store::MOST_WRITES.saturating_sub(own + usize::from(draw.is_some()));
-        let occasion = Occasion { now: self.now(), room, quiet: self.queue.rests_otherwise() };
+        let occasion = Occasion { now: self.now(), room, quiet: !self.moving.any() };
         let page = self.audit.page(&self.store, &chain, &entries, declared, occasion).await;
         let mut page = page.map_err(ReconcileError::Audit)?;
         loop {

@@ -22,7 +22,7 @@ use windlass_crds::status::{ConfigRepoStatus, PolicyStatus};
 use windlass_crds::zone::NetworkZoneSpec;
 use windlass_planner::input::RemovalGate;
 use windlass_planner::planted::{Bug, planted};
-use windlass_store::{Change, Entry, Key, RequestId, StoreRevision, Update};
+use windlass_store::{Act, Change, Entry, Key, RequestId, StoreRevision, Update, Write};
 
 use crate::census::Census;
 use crate::removals::Tally;
@@ -71,7 +71,29 @@ pub struct State {
     around: Option<Around>,
     /// What would be taken down if nobody stopped it.
     removals: Tally,
+    /// What we are about to write ourselves, as it reads.
+    foretold: BTreeMap<Key, Foretold>,
 }
+
+/// A record that we are about to write.
+#[derive(Debug)]
+struct Foretold {
+    bytes: Vec<u8>,
+    record: Record,
+}
+
+/// A record that is large where a Service has many hosts.
+#[derive(Debug)]
+pub enum Record {
+    /// What is owned.
+    Owned(Arc<Owned>),
+    /// A rollout.
+    Rollout(Box<Rollout>),
+}
+
+/// From so many bytes on it takes a part of a millisecond to read a record. Where it is checked that it reads as was
+/// foretold, all are foretold.
+const LARGE: usize = if cfg!(debug_assertions) { 0 } else { 16 * 1024 };
 
 /// What is said of a ConfigRepo.
 #[derive(Debug, Clone)]
@@ -361,6 +383,17 @@ impl Cache {
         removals.gate(key)
     }
 
+    /// Says how a record reads that is about to be written, so that it is not read again once it comes back: what is the
+    /// same to the last byte is. `make` is called where it is large.
+    pub fn foretell(&self, write: &Write, make: impl FnOnce() -> Record) {
+        if let Act::Put { value, .. } = &write.act
+            && value.len() >= LARGE
+        {
+            let foretold = Foretold { bytes: value.clone(), record: make() };
+            self.lock().foretold.insert(write.key.clone(), foretold);
+        }
+    }
+
     /// The Services that changes of Hosts and zones may concern. One pass for all of them: after a list everything may
     /// have changed.
     pub fn concerned_by(&self, changed: &BTreeSet<ResourceKey>) -> BTreeSet<ServiceKey> {
@@ -520,10 +553,10 @@ impl State {
                 }
                 self.statuses.insert(resource, Stored { value: value.into(), at });
             }
-            Key::Owned(service) => match serde_json::from_slice(&value) {
+            Key::Owned(service) => match self.owned_of(&service, &value) {
                 Ok(value) => {
                     self.removals.touch(&service);
-                    self.owned.insert(service, Stored { value: Arc::new(value), at });
+                    self.owned.insert(service, Stored { value, at });
                 }
                 Err(error) => tracing::error!(%service, %error, "the record of what is owned is damaged"),
             },
@@ -533,7 +566,7 @@ impl State {
                 }
                 Err(error) => tracing::error!(%service, %number, %error, "the record of a revision is damaged"),
             },
-            Key::Rollout(service, sequence) => match serde_json::from_slice(&value) {
+            Key::Rollout(service, sequence) => match self.rollout_of(&service, sequence, &value) {
                 Ok(value) => {
                     Arc::make_mut(self.rollouts.entry(service).or_default())
                         .insert(sequence, Arc::new(Stored { value, at }));
@@ -544,7 +577,36 @@ impl State {
         }
     }
 
+    /// What is owned, as it is stored.
+    fn owned_of(&mut self, service: &ServiceKey, bytes: &[u8]) -> serde_json::Result<Arc<Owned>> {
+        match self.foretold(Key::Owned(service.clone()), bytes) {
+            Some(Record::Owned(owned)) => {
+                debug_assert_eq!(serde_json::from_slice::<Owned>(bytes).ok().as_ref(), Some(owned.as_ref()));
+                Ok(owned)
+            }
+            _ => serde_json::from_slice(bytes).map(Arc::new),
+        }
+    }
+
+    /// A rollout, as it is stored.
+    fn rollout_of(&mut self, service: &ServiceKey, sequence: Sequence, bytes: &[u8]) -> serde_json::Result<Rollout> {
+        match self.foretold(Key::Rollout(service.clone(), sequence), bytes) {
+            Some(Record::Rollout(rollout)) => {
+                debug_assert_eq!(serde_json::from_slice(bytes).ok().as_ref(), Some(rollout.as_ref()));
+                Ok(*rollout)
+            }
+            _ => serde_json::from_slice(bytes),
+        }
+    }
+
+    /// What was foretold of a key, where just that has come.
+    fn foretold(&mut self, key: Key, bytes: &[u8]) -> Option<Record> {
+        let foretold = self.foretold.remove(&key).filter(|foretold| foretold.bytes == bytes)?;
+        Some(foretold.record)
+    }
+
     fn delete(&mut self, key: &Key, at: StoreRevision, touched: &mut BTreeSet<ResourceKey>) {
+        self.foretold.remove(key);
         match key {
             Key::Declared(resource) => {
                 self.declared.remove(resource);

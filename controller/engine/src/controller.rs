@@ -22,6 +22,7 @@ use crate::complaints::Complaints;
 use crate::contacts::Contacts;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::moving::Moving;
 use crate::queue::Queue;
 use crate::repos::{Hooks, RepoMemories};
 
@@ -66,6 +67,8 @@ pub struct Controller<F> {
     pub machine: MachineId,
     /// What waits.
     pub queue: Arc<Queue>,
+    /// Rollouts that are under way.
+    pub moving: Moving,
     /// What happened.
     pub events: Events,
     /// Who did what, for as long as it is kept.
@@ -204,6 +207,7 @@ impl<F: Fleet> Controller<F> {
             cluster: identity.cluster,
             machine: identity.machine,
             queue,
+            moving: Moving::default(),
             transfers: Semaphore::new(TRANSFERS),
             clock,
             began: Instant::now(),

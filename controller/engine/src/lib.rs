@@ -22,6 +22,7 @@ pub mod http;
 pub mod judge;
 pub mod look;
 pub mod metrics;
+pub mod moving;
 pub mod narrate;
 pub mod preview;
 pub mod queue;

@@ -131,12 +131,6 @@ impl Queue {
         Backlog { due, running: slots.running, oldest }
     }
 
-    /// Whether nobody but whoever asks, who works on a key, has anything to do at this moment.
-    pub fn rests_otherwise(&self) -> bool {
-        let slots = self.lock();
-        slots.running <= 1 && slots.agenda.first().is_none_or(|(due, _)| *due > Instant::now())
-    }
-
     /// Waits for a key that is due, and takes it. Give it back with [`Queue::done`].
     pub async fn take(&self) -> Taken {
         loop {

@@ -91,7 +91,9 @@ impl Share {
     fn of(owned: &Owned, declared: Option<&Read>, around: &Surroundings) -> Self {
         let all = owned.hosts.len();
         let Some(spec) = spec(owned, declared) else { return Self { all, ..Self::default() } };
-        let stays = |host: &&HostId| spec.is_some_and(|spec| is_placed(spec, host, around));
+        // Looked up, since a thousand may be named, and this is counted at each turn.
+        let named: BTreeSet<&HostId> = spec.iter().flat_map(|spec| &spec.placement.hosts).collect();
+        let stays = |host: &&HostId| named.contains(host) || spec.is_some_and(|spec| is_selected(spec, host, around));
         let leaving: Vec<&HostId> = owned.hosts.keys().filter(|host| !stays(host)).collect();
         let unmatched = spec.is_some_and(|spec| matches_nothing(spec, around)) && !leaving.is_empty();
         let unconfirmed = leaving.into_iter().filter(|host| !owned.confirmed_removals.contains(*host));
@@ -115,13 +117,12 @@ fn spec<'a>(owned: &'a Owned, declared: Option<&'a Read>) -> Option<Option<&'a S
     }
 }
 
-/// Whether a Service shall be on a host. One that it is on by a selector, and whose Host makes no sense now, may be one
-/// of them still.
-fn is_placed(spec: &ServiceSpec, host: &HostId, around: &Surroundings) -> bool {
+/// Whether a Service shall be on a host by its selector. One that it is on by that, and whose Host makes no sense now, may
+/// be one of them still.
+fn is_selected(spec: &ServiceSpec, host: &HostId, around: &Surroundings) -> bool {
     let selects = !spec.placement.selector.is_empty();
     let chosen = |name| around.hosts.get(name).is_some_and(|(labels, _)| matches(spec, labels));
-    spec.placement.hosts.contains(host)
-        || selects && (around.is_broken(host) || matches!(host, HostId::Named(name) if chosen(name)))
+    selects && (around.is_broken(host) || matches!(host, HostId::Named(name) if chosen(name)))
 }
 
 /// Whether a selector chooses a Host with these labels.
@@ -239,7 +240,8 @@ mod tests {
     fn a_host_that_makes_no_sense_is_not_left() {
         let spec = service(r#"{"selector": {"role": "web"}}"#);
         let placed = |spec: &ServiceSpec, owned: &Owned, around: &Surroundings| {
-            let stay = owned.hosts.keys().filter(|host| is_placed(spec, host, around));
+            let placed = |host: &HostId| spec.placement.hosts.contains(host) || is_selected(spec, host, around);
+            let stay = owned.hosts.keys().filter(|host| placed(host));
             stay.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(placed(&spec, &owned("web1 web2"), &around("web1 web2!")), "web1 web2");

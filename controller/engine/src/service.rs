@@ -54,6 +54,7 @@ use crate::execute::{Errand, Outcome, Recall};
 use crate::goal::FoundPlaces;
 use crate::judge::LOG_LINES;
 use crate::look::Looked;
+use crate::moving::Moves;
 use crate::queue::Next;
 use crate::requests::Refused;
 use crate::wave::Wave;
@@ -155,6 +156,8 @@ struct Turn<'a, F> {
     losses: BTreeMap<HostId, u32>,
     /// Rollouts that began in this reconcile.
     opened: u32,
+    /// Held while one is under way.
+    moves: Option<Moves>,
     /// Requests that could not be done, and why.
     refused: Vec<Refused>,
     failed: bool,
@@ -213,6 +216,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
             ended: Vec::new(),
             losses: BTreeMap::new(),
             opened: 0,
+            moves: None,
             refused: Vec::new(),
             failed: false,
             stop,

@@ -38,8 +38,8 @@ const LEAST_HEADS: usize = 2;
 /// So many anchors may come at once, so that what follows a change is anchored with it.
 const BURST: u32 = 8;
 
-/// In a stream of changes one comes so often; and with each commit beside which nothing else is under way, so that the
-/// last one of the stream needs none after it.
+/// In a stream of changes one comes so often; and with each commit beside which no rollout is under way, so that the last
+/// one of the stream needs none after it.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 
 /// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
@@ -193,7 +193,7 @@ pub(crate) struct Occasion {
     pub(crate) now: Timestamp,
     /// So many writes there is room for.
     pub(crate) room: usize,
-    /// Nothing else is under way, so that no other commit may come for long.
+    /// No rollout is under way, so that no other commit may come for long.
     pub(crate) quiet: bool,
 }
 

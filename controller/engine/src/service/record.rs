@@ -21,6 +21,7 @@ use windlass_store::{Act, Draw, Key, RequestId, SequenceError, Write, WriteError
 use super::scene::Scene;
 use super::{ReconcileError, Turn};
 use crate::audit::{self, Decided, ServiceDeclaration, Telling, decided, waits};
+use crate::cache::Record;
 use crate::checkpoint::{Checkpoint, reached};
 use crate::commit::{Records, RolloutRecords, rollouts, status};
 use crate::controller::Controller;
@@ -76,6 +77,7 @@ impl<F: Fleet> Turn<'_, F> {
         let closes = matches!(plan.rollout, RolloutChange::Close(_));
         if closes {
             reached(Checkpoint::BeforeClose);
+            self.moves = None;
         }
         let was_active = scene.rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
         let blocked = plan.fallen.is_some()
@@ -101,6 +103,7 @@ impl<F: Fleet> Turn<'_, F> {
             return Ok(current);
         }
         let status = written(&writes);
+        self.foretell(&decision, &writes);
         let telling = self.telling(scene, &decision, asked).await?;
         let revision = self.controller.commit_telling(draw, writes, telling).await?;
         let accepted = plan.new_revision.as_ref();
@@ -108,6 +111,8 @@ impl<F: Fleet> Turn<'_, F> {
         narrate::recorded(self.key, scene.rollout.as_ref(), &decision.rollouts, accepted, metrics);
         self.written = Some(revision);
         self.said = status.map(|bytes| (bytes, Arc::new(said))).or_else(|| self.said.take());
+        let moves = current.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Active);
+        self.moves = moves.then(|| self.controller.moving.begin());
         if drawn.is_some() {
             reached(Checkpoint::RolloutOpened);
         }
@@ -118,6 +123,24 @@ impl<F: Fleet> Turn<'_, F> {
             reached(Checkpoint::AfterClose);
         }
         Ok(current)
+    }
+
+    /// What the cache need not read again once it is written.
+    fn foretell(&self, decision: &Decision<'_>, writes: &[Write]) {
+        let rollouts = || decision.rollouts.last.iter().chain(&decision.rollouts.opened);
+        for write in writes {
+            match &write.key {
+                Key::Owned(_) => {
+                    self.controller.cache.foretell(write, || Record::Owned(Arc::new(decision.owned.clone())));
+                }
+                Key::Rollout(_, sequence) => {
+                    if let Some(rollout) = rollouts().find(|rollout| rollout.sequence == *sequence) {
+                        self.controller.cache.foretell(write, || Record::Rollout(Box::new(rollout.clone())));
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Who has made the requests; who approves is known by the signature, where there is one.
