@@ -48,6 +48,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How many records are too many is looked at every so many records of a chain.
 const LOOK_EVERY: u64 = 16;
 
+/// While a rollout is under way, more is told soon, so that it takes so much longer.
+const QUIET_IN_ROLLOUTS: Duration = Duration::from_secs(15);
+
 /// So many are read, and at most deleted, in one such look: as many again as come until the next.
 const MOST_PRUNED: u32 = 32;
 
@@ -682,14 +685,15 @@ impl<F: Fleet> Controller<F> {
                 if rests {
                     break;
                 }
-                let quiet = since.map_or(QUIET, |since| since.elapsed());
-                if quiet >= QUIET {
+                let enough = if self.moving.any() { QUIET_IN_ROLLOUTS } else { QUIET };
+                let quiet = since.map_or(enough, |since| since.elapsed());
+                if quiet >= enough {
                     self.anchor_the_rest().await;
                 }
-                // Where that failed, the store is away; it is tried again as often.
-                let wait = QUIET.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(QUIET);
+                // Where that failed, the store is away; it is tried again as often. And rollouts may end meanwhile.
+                let wait = enough.checked_sub(quiet).filter(|wait| !wait.is_zero()).unwrap_or(QUIET);
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(wait.min(QUIET)) => {}
                     () = stop.cancelled() => return,
                 }
             }

@@ -176,6 +176,55 @@ async fn a_policy_that_makes_no_sense_leaves_what_was_in_force_before() -> anyho
     world.stop().await
 }
 
+/// Nobody knows what a Policy that never made sense asks for, nor of whom: everything new waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_never_made_sense_lets_nothing_in() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    world.store.declare(&resource("policies/all"), policy("3", "").into()).await?;
+    world.apply_with_rollout("web", OPEN).await?;
+    let waiting = waits(&world, 1, 1).await?;
+    let told = refusal(&world, &approve(&waiting)).await?;
+    assert!(told.contains("policy/all") && told.contains("makes no sense"), "{told}");
+    assert_eq!(world.revisions("web"), [0]);
+    world.store.delete_declaration(&resource("policies/all")).await?;
+    world.settles_at("web", Reason::Converged, 1).await?;
+    world.stop().await
+}
+
+/// Half of an approval is not kept for ever: it ends by itself, and is no use for anything after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_nobody_completes_expires() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (ana, ana_is) = member(folder.path(), "Ana")?;
+    let (_, bo_is) = member(folder.path(), "Bo")?;
+    let world = World::start(&["web1"]).await?;
+    let declared = format!("{}  expiry: 1m\n", policy("2", &format!("{ana_is}, {bo_is}")));
+    world.store.declare(&resource("policies/all"), declared.into()).await?;
+    world.write("server.py", "print(1)");
+    world.apply_with_rollout("web", OPEN).await?;
+    let first = waits(&world, 1, 2).await?;
+    let request = signed(&world, &first, &ana).await?;
+    world.ask(WEB, &request).await?;
+    let half = waits(&world, 1, 1).await?;
+    assert_eq!(half.plan, first.plan);
+    // A minute, and what a busy machine takes.
+    let again = async {
+        loop {
+            match waiting(&world).await {
+                Some(waiting) if waiting.missing == 2 => return waiting,
+                _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let again = tokio::time::timeout(std::time::Duration::from_secs(120), again).await?;
+    assert_eq!((again.revision, again.approvals.len(), world.revisions("web")), (first.revision, 0, vec![0]));
+    assert_ne!(again.plan, first.plan, "what was signed is of the plan before");
+    let told = refusal(&world, &request).await?;
+    assert!(told.contains("plan"), "{told}");
+    world.stop().await
+}
+
 fn policy(people: &str, members: &str) -> String {
     format!(
         "apiVersion: windlass/v1\nkind: Policy\nmetadata: {{name: all}}\nspec:\n  namespaces: ['*']\n  people: {people}\n  members: [{members}]\n"

@@ -6,7 +6,7 @@ use windlass_crds::configrepo::{CommitId, Manager};
 use windlass_crds::document::{Declaration, parse, split};
 use windlass_crds::id::{RepoName, ResourceKey};
 use windlass_crds::status::ConfigRepoStatus;
-use windlass_planner::configrepo::{Inputs, Plan, Stored, Wanted, plan};
+use windlass_planner::configrepo::{Inputs, MOST_DELETES, Plan, Stored, Wanted, plan};
 
 fn host(name: &str, address: &str, manager: &str) -> Declaration {
     let manager = if manager.is_empty() { String::new() } else { format!(", managedBy: {manager}") };
@@ -216,4 +216,52 @@ fn what_cannot_be_read_is_not_gone() {
     check(Case { broken: &["b.yaml"], ..case }, "has a,b");
     let case = Case { wanted: "a=1", stored, inventory: "a.yaml:a b.yaml:b", prune: true, ..Case::default() };
     check(Case { contested: &["b"], ..case }, "has a,b");
+}
+
+/// So many gone at once are somebody's mistake: none of them is deleted.
+#[test]
+fn no_more_than_a_hundred_are_deleted_at_once() {
+    let told_of = |gone: usize| {
+        let names: Vec<String> = (0..gone).map(|number| format!("h{number:03}")).collect();
+        let stored: Vec<String> = names.iter().map(|name| format!("{name}=1@configrepo/fleet")).collect();
+        let stored = format!("a=1@configrepo/fleet {}", stored.join(" "));
+        let inventory = format!("a.yaml:a h.yaml:{}", names.join(","));
+        let case = Case { wanted: "a=1", stored: stored.leak(), inventory: inventory.leak(), ..Case::default() };
+        (told(&Case { prune: true, ..case }), names.join(","))
+    };
+    let (most, _) = told_of(MOST_DELETES);
+    assert_eq!(most.matches("delete h").count(), MOST_DELETES);
+    let (too_many, names) = told_of(MOST_DELETES + 1);
+    assert_eq!(too_many, format!("has a; left {names}"));
+}
+
+/// Everything else would be left behind.
+#[test]
+fn a_repository_never_deletes_itself() {
+    let repo: RepoName = "fleet".parse().expect("a name");
+    let text = "apiVersion: windlass/v1\nkind: ConfigRepo\nmetadata: {name: fleet, managedBy: configrepo/fleet}\nspec: {url: 'file:///srv/fleet', ref: main}\n";
+    let itself = parse(&split(text)[0]).expect(text);
+    let other = host("b", "2", "configrepo/fleet");
+    let kept = host("a", "1", "configrepo/fleet");
+    let (broken, contested) = (BTreeSet::new(), BTreeSet::new());
+    let declared = [&itself, &other, &kept].map(|one| (one.key(), one));
+    let keys: BTreeSet<ResourceKey> = declared.iter().map(|(key, _)| key.clone()).collect();
+    let before = ConfigRepoStatus {
+        applied: Some(commit('a')),
+        inventory: [("all.yaml".to_owned(), keys)].into(),
+        ..ConfigRepoStatus::default()
+    };
+    let wanted = kept.key();
+    let made = plan(&Inputs {
+        repo: &repo,
+        commit: &commit('b'),
+        wanted: [(&wanted, Wanted { declaration: &kept, file: "all.yaml", adopts: false })].into(),
+        broken: &broken,
+        contested: &contested,
+        stored: declared.iter().map(|(key, one)| (key, Stored::Sound(one))).collect(),
+        others: BTreeMap::new(),
+        before: &before,
+        prune: true,
+    });
+    assert_eq!((made.deletes, made.left), (vec![other.key()], [itself.key()].into()));
 }

@@ -121,6 +121,14 @@ async fn a_branch_is_followed_and_a_rewritten_one_is_told() {
     assert_eq!(world.follow("main", Some(&first)).await, (second.clone(), Succession::Follows));
     assert_eq!(world.declared(&second).await, ["host/a", "host/b"]);
     world.repos().keep(&name(), &second).await.expect("kept");
+    // As little as possible came: no history.
+    let copy = world.repos().copy_of(&name());
+    let in_copy = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").arg("--git-dir").arg(&copy).args(arguments).output();
+        String::from_utf8(output.expect("git runs").stdout).expect("UTF-8").trim().to_owned()
+    };
+    assert_eq!(in_copy(&["rev-parse", "--is-shallow-repository"]), "true");
+    assert_eq!(in_copy(&["rev-list", "--count", second.as_str()]), "1");
 
     // Several at once.
     for number in 0..5 {
@@ -292,6 +300,11 @@ async fn a_directory_of_a_commit_is_the_release_that_the_directory_is() {
     assert!(matches!(missing, SourceError::Repo { .. }), "{missing:?}");
 }
 
+/// A commit that is nowhere here.
+fn commit_of_another() -> String {
+    "1".repeat(40)
+}
+
 #[tokio::test]
 async fn no_path_of_a_repository_reaches_the_disk() {
     let world = World::new();
@@ -316,6 +329,15 @@ async fn no_path_of_a_repository_reaches_the_disk() {
     let release = RepoTree { name: name(), path: None, tree: up.parse().expect("a tree") };
     let refused = world.sources.repo_release(&release, &[], &[]).await.expect_err("no release");
     assert!(matches!(refused, SourceError::Name { .. }), "{refused:?}");
+
+    // Another repository in the place of a file has no contents here.
+    let nested = write(raw("nested", &commit_of_another(), "160000"));
+    let release = RepoTree { name: name(), path: None, tree: nested.parse().expect("a tree") };
+    let commit = world.git(&["commit-tree", "-m", "nested", &write(raw("production", &nested, "40000"))]);
+    world.git(&["update-ref", "refs/heads/main", &commit]);
+    world.follow("main", None).await;
+    let refused = world.sources.repo_release(&release, &[], &[]).await.expect_err("no release");
+    assert!(matches!(refused, SourceError::Special { .. }), "{refused:?}");
 
     // A link in the place of a declaration is told, and not followed.
     let link = world.git_with(&["hash-object", "-w", "--stdin"], "/etc/hostname");
