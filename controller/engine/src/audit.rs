@@ -47,6 +47,8 @@ pub(crate) struct Telling {
     pub(crate) entries: Vec<Entry>,
     /// How it stands with its declaration from now on.
     pub(crate) declared: Option<Standing>,
+    /// A rollout ends with it: where no other one is under way, nothing more may be told for long.
+    pub(crate) ends: bool,
 }
 
 impl Telling {
@@ -85,13 +87,15 @@ impl<F: Fleet> Controller<F> {
         mut writes: Vec<Write>,
         telling: Telling,
     ) -> Result<StoreRevision, ReconcileError> {
-        let Telling { resource, entries, declared } = telling;
+        let Telling { resource, entries, declared, ends } = telling;
         if entries.is_empty() {
             return Ok(self.commit_drawing(draw.as_mut(), &writes).await?);
         }
         let (chain, own) = (Chain::Resource(resource), writes.len());
         let room = windlass_store::MOST_WRITES.saturating_sub(own + usize::from(draw.is_some()));
-        let occasion = Occasion { now: self.now(), room, quiet: !self.moving.any() };
+        let quiet = ends && !self.moving.any();
+        let _turn = self.audit.turn(quiet).await;
+        let occasion = Occasion { now: self.now(), room, quiet };
         let page = self.audit.page(&self.store, &chain, &entries, declared, occasion).await;
         let mut page = page.map_err(ReconcileError::Audit)?;
         loop {

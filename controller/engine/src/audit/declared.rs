@@ -172,7 +172,7 @@ impl Tell<'_> {
         };
         let declared = what.is_some().then_some(Standing { generation, state, told: None });
         let entries = what.into_iter().map(|what| Entry { who: who.clone(), what }).collect();
-        Telling { resource: resource.clone(), entries, declared }
+        Telling { resource: resource.clone(), entries, declared, ends: false }
     }
 }
 

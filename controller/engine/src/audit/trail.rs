@@ -38,8 +38,8 @@ const LEAST_HEADS: usize = 2;
 /// So many anchors may come at once, so that what follows a change is anchored with it.
 const BURST: u32 = 8;
 
-/// In a stream of changes one comes so often; and with each commit beside which no rollout is under way, so that the last
-/// one of the stream needs none after it.
+/// In a stream of changes one comes so often; and with each commit that ends a rollout while no other one is under way, so
+/// that the last one of the stream needs none after it.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 
 /// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
@@ -77,6 +77,10 @@ const LOOKS: u32 = 20;
 
 /// Where the first keys of a chain are none of ours, what is old is looked for so often behind them.
 const LOOKS_BEHIND: u32 = 8;
+
+/// So long a commit waits for others that are under way, so that its anchor knows of them: each takes milliseconds. Where
+/// the store hangs, it goes without.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// How many records there are at most.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +134,18 @@ pub struct Trail {
     unfound: Mutex<BTreeMap<Chain, Instant>>,
     loose: Mutex<Loose>,
     anchors: tokio::sync::Mutex<Anchors>,
+    /// Commits that are under way: many, or one that comes when it is quiet.
+    commits: tokio::sync::RwLock<()>,
     told: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// Held while a commit is made.
+pub(crate) enum CommitTurn<'a> {
+    /// Others are made beside it.
+    Beside { _held: tokio::sync::RwLockReadGuard<'a, ()> },
+    /// None is: its anchor is the last one that is needed.
+    Alone { _held: tokio::sync::RwLockWriteGuard<'a, ()> },
 }
 
 /// What no anchor knows yet.
@@ -196,7 +210,7 @@ pub(crate) struct Occasion {
     pub(crate) now: Timestamp,
     /// So many writes there is room for.
     pub(crate) room: usize,
-    /// No rollout is under way, so that no other commit may come for long.
+    /// The last rollout ends with it, so that no other commit may come for long.
     pub(crate) quiet: bool,
 }
 
@@ -244,6 +258,7 @@ impl Trail {
             unfound: Mutex::default(),
             loose: Mutex::default(),
             anchors: tokio::sync::Mutex::new(anchors),
+            commits: tokio::sync::RwLock::default(),
             told: Notify::new(),
             metrics,
         }
@@ -283,6 +298,18 @@ impl Trail {
         }
         // Whoever has told something meanwhile knows better.
         Ok(Some(*chains.entry(chain.clone()).or_insert(known)))
+    }
+
+    /// Waits until it is the turn of a commit that tells something. Of those that end the last rollouts, none shall end
+    /// after another one has anchored what it knew.
+    pub(crate) async fn turn(&self, quiet: bool) -> Option<CommitTurn<'_>> {
+        let turn = async {
+            match quiet {
+                true => CommitTurn::Alone { _held: self.commits.write().await },
+                false => CommitTurn::Beside { _held: self.commits.read().await },
+            }
+        };
+        tokio::time::timeout(LONGEST_TURN, turn).await.ok()
     }
 
     /// Says once that a chain of the trail's own cannot be written.

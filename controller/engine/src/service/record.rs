@@ -104,7 +104,8 @@ impl<F: Fleet> Turn<'_, F> {
         }
         let status = written(&writes);
         self.foretell(&decision, &writes);
-        let telling = self.telling(scene, &decision, asked).await?;
+        let mut telling = self.telling(scene, &decision, asked).await?;
+        telling.ends = closes;
         let revision = self.controller.commit_telling(draw, writes, telling).await?;
         let accepted = plan.new_revision.as_ref();
         let metrics = &self.controller.metrics;

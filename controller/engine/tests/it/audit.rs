@@ -256,6 +256,25 @@ async fn a_burst_is_anchored_once_it_is_over_and_then_nothing_is_written() -> an
     world.stop().await
 }
 
+/// However many change at once: what the last of them tells is anchored by the same commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_rollout_of_many_anchors_them_all() -> anyhow::Result<()> {
+    let world = World::start(&["web1"]).await?;
+    world.write("server.py", "print(1)");
+    let names: Vec<String> = (0..12).map(|number| format!("web{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        world.apply_speaking(&format!("{{port: {}, transport: http}}", 9000 + number), name, "").await?;
+    }
+    for name in &names {
+        world.settles(name, Reason::Converged).await?;
+    }
+    let before = world.etcd.revision()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.etcd.revision()?, before, "it took a commit more");
+    is_whole(&world).await?;
+    world.stop().await
+}
+
 /// Who has put something into the trail keeps nobody from writing on, and it is found.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_record_is_found_and_holds_nobody_up() -> anyhow::Result<()> {
