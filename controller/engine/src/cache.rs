@@ -93,7 +93,7 @@ pub enum Record {
 
 /// From so many bytes on it takes a part of a millisecond to read a record. Where it is checked that it reads as was
 /// foretold, all are foretold.
-const LARGE: usize = if cfg!(debug_assertions) { 0 } else { 16 * 1024 };
+const LARGE: usize = if cfg!(debug_assertions) { 1 } else { 16 * 1024 };
 
 /// What is said of a ConfigRepo.
 #[derive(Debug, Clone)]
@@ -579,7 +579,7 @@ impl State {
 
     /// What is owned, as it is stored.
     fn owned_of(&mut self, service: &ServiceKey, bytes: &[u8]) -> serde_json::Result<Arc<Owned>> {
-        match self.foretold(Key::Owned(service.clone()), bytes) {
+        match self.foretold(&Key::Owned(service.clone()), bytes) {
             Some(Record::Owned(owned)) => {
                 debug_assert_eq!(serde_json::from_slice::<Owned>(bytes).ok().as_ref(), Some(owned.as_ref()));
                 Ok(owned)
@@ -590,7 +590,7 @@ impl State {
 
     /// A rollout, as it is stored.
     fn rollout_of(&mut self, service: &ServiceKey, sequence: Sequence, bytes: &[u8]) -> serde_json::Result<Rollout> {
-        match self.foretold(Key::Rollout(service.clone(), sequence), bytes) {
+        match self.foretold(&Key::Rollout(service.clone(), sequence), bytes) {
             Some(Record::Rollout(rollout)) => {
                 debug_assert_eq!(serde_json::from_slice(bytes).ok().as_ref(), Some(rollout.as_ref()));
                 Ok(*rollout)
@@ -600,8 +600,8 @@ impl State {
     }
 
     /// What was foretold of a key, where just that has come.
-    fn foretold(&mut self, key: Key, bytes: &[u8]) -> Option<Record> {
-        let foretold = self.foretold.remove(&key).filter(|foretold| foretold.bytes == bytes)?;
+    fn foretold(&mut self, key: &Key, bytes: &[u8]) -> Option<Record> {
+        let foretold = self.foretold.remove(key).filter(|foretold| foretold.bytes == bytes)?;
         Some(foretold.record)
     }
 
