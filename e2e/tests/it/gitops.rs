@@ -184,6 +184,17 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
     wait_applied(&world, "fleet", &second)?;
     ensure!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
 
+    // A standby cannot do it, and says so: whoever calls comes again.
+    let environment = [("FLEET_HOOK_SECRET".to_owned(), SECRET.to_owned())].into();
+    let mut standby = world.start(&Serve { name: "standby", environment, ..Serve::default() })?;
+    standby.wait_until_up()?;
+    eventually("a standby answers 503", || {
+        let answer = standby.post("/hooks/git/fleet", &[("X-Hub-Signature-256", &good)], body)?;
+        ensure!(answer.status == 503, "{answer:?}");
+        Ok(())
+    })?;
+    standby.kill9()?;
+
     // The same call again and again costs a question a second at most.
     let before = server.asked();
     let begun = Instant::now();
