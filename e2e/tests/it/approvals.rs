@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use windlass_e2e::{Controller, PATIENCE, Repository, Serve, World, config_repo, eventually, holds, service};
+use windlass_e2e::{Controller, PATIENCE, Program, Repository, Serve, World, config_repo, eventually, holds, service};
 
 use super::gitops::wait_applied;
 use crate::PORT;
@@ -142,6 +142,36 @@ fn key(dir: &Path, name: &str) -> Result<(PathBuf, String)> {
     Ok((file, public.trim().to_owned()))
 }
 
+/// A repository whose commits Ana signs, with a service in it that Bo may approve.
+struct Signing {
+    ana: PathBuf,
+    bo: PathBuf,
+    /// Who may sign commits.
+    signers: PathBuf,
+    repository: Repository,
+    program: Program,
+}
+
+impl Signing {
+    fn of(world: &World) -> Result<Self> {
+        let (ana, ana_public) = key(world.dir(), "ana")?;
+        let (bo, bo_public) = key(world.dir(), "bo")?;
+        let members = json!([
+            {"name": "Ana", "sshKeys": [ana_public]},
+            {"name": "Bo", "sshKeys": [bo_public]},
+        ]);
+        world.put_text("declared/policies/two", &policy(&members))?;
+        let signers = world.dir().join("signers");
+        fs::write(&signers, format!("ana@example.com {ana_public}\n"))?;
+        world.declare_hosts()?;
+        let repository = Repository::create(world.dir(), "fleet")?;
+        let program = world.program_at(&repository.work().join("apps/web"), "v1")?;
+        let web = service("web", PORT, Path::new("../apps/web"), &world.host_names());
+        repository.declare("production/web.yaml", &web)?;
+        Ok(Self { ana, bo, signers, repository, program })
+    }
+}
+
 /// Commits what is there, signed, and pushes it.
 fn publish_signed(repository: &Repository, key: &Path) -> Result<String> {
     repository.git(&["add", "--all"])?;
@@ -166,20 +196,7 @@ fn approve(world: &World, revision: u64, key: Option<&Path>) -> Result<windlass_
 #[test]
 fn who_leads_a_branch_back_has_declared_nothing() -> Result<()> {
     let world = World::new(1)?;
-    let (ana, ana_public) = key(world.dir(), "ana")?;
-    let (bo, bo_public) = key(world.dir(), "bo")?;
-    let members = json!([
-        {"name": "Ana", "sshKeys": [ana_public]},
-        {"name": "Bo", "sshKeys": [bo_public]},
-    ]);
-    world.put_text("declared/policies/two", &policy(&members))?;
-    let signers = world.dir().join("signers");
-    fs::write(&signers, format!("ana@example.com {ana_public}\n"))?;
-    world.declare_hosts()?;
-    let repository = Repository::create(world.dir(), "fleet")?;
-    let program = world.program_at(&repository.work().join("apps/web"), "v1")?;
-    let web = service("web", PORT, Path::new("../apps/web"), &world.host_names());
-    repository.declare("production/web.yaml", &web)?;
+    let Signing { ana, bo, signers, repository, program } = Signing::of(&world)?;
     let first = publish_signed(&repository, &ana)?;
     let allowed = signers.to_string_lossy().into_owned();
     world.put(&config_repo("fleet", &repository.url()).with("/spec/verify/allowedSigners", allowed.as_str()))?;
@@ -246,20 +263,7 @@ fn people_missing(world: &World, missing: u64) -> Result<()> {
 #[test]
 fn a_signed_commit_is_its_signers_and_somebody_else_approves_it_with_a_key() -> Result<()> {
     let world = World::new(1)?;
-    let (ana, ana_public) = key(world.dir(), "ana")?;
-    let (bo, bo_public) = key(world.dir(), "bo")?;
-    let members = json!([
-        {"name": "Ana", "sshKeys": [ana_public]},
-        {"name": "Bo", "sshKeys": [bo_public]},
-    ]);
-    world.put_text("declared/policies/two", &policy(&members))?;
-    let signers = world.dir().join("signers");
-    fs::write(&signers, format!("ana@example.com {ana_public}\n"))?;
-    world.declare_hosts()?;
-    let repository = Repository::create(world.dir(), "fleet")?;
-    let program = world.program_at(&repository.work().join("apps/web"), "v1")?;
-    let web = service("web", PORT, Path::new("../apps/web"), &world.host_names());
-    repository.declare("production/web.yaml", &web)?;
+    let Signing { ana, bo, signers, repository, program } = Signing::of(&world)?;
     let publish = || publish_signed(&repository, &ana);
     let first = publish()?;
     let allowed = signers.to_string_lossy().into_owned();
