@@ -363,12 +363,12 @@ impl<F: Fleet> Turn<'_, F> {
             return refused(Reason::EmptyTree, message, Vec::new());
         }
         let mut furthest = furthest(&commit, before);
-        if furthest.commit != commit.id && applied == Some(&furthest.commit) && !rewritten {
-            furthest = Furthest { commit: commit.id.clone(), at: commit.at };
-        }
-        if furthest.commit != commit.id && applied != Some(&furthest.commit) {
+        if furthest.commit != commit.id {
             // Clocks differ: what comes after it may be older by its own.
-            let follows = repos.fetch(remote, tip, Some(&furthest.commit)).await.map_err(wrong)? == Succession::Follows;
+            let follows = match applied == Some(&furthest.commit) {
+                true => !rewritten,
+                false => repos.fetch(remote, tip, Some(&furthest.commit)).await.map_err(wrong)? == Succession::Follows,
+            };
             if follows {
                 furthest = Furthest { commit: commit.id.clone(), at: commit.at };
             }

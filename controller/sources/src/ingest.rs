@@ -51,13 +51,12 @@ impl Ingest<'_> {
     /// # Errors
     /// [`SourceError::Unsettled`] when it changed, [`SourceError::Unreadable`], [`SourceError::Contents`].
     pub(crate) fn read(&mut self, path: &ReleasePath, likely: Option<FileDigest>) -> Result<Reading, SourceError> {
-        match likely {
-            Some(likely) => match self.compare(path, likely)? {
-                Some(reading) => Ok(reading),
-                None => self.read_with(path, |_| ()),
-            },
-            None => self.read_with(path, |_| ()),
+        if let Some(likely) = likely
+            && let Some(reading) = self.compare(path, likely)?
+        {
+            return Ok(reading);
         }
+        self.read_with(path, |_| ())
     }
 
     /// Reads the file, without storing it; nothing where it is not what is likely.

@@ -45,11 +45,11 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 /// What no anchor knows is anchored by a commit of its own once nothing more was told for so long.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How many records are too many is looked at every so many records of a chain.
-const LOOK_EVERY: u64 = 16;
-
 /// While a rollout is under way, more is told soon, so that it takes so much longer.
 const QUIET_IN_ROLLOUTS: Duration = Duration::from_secs(15);
+
+/// How many records are too many is looked at every so many records of a chain.
+const LOOK_EVERY: u64 = 16;
 
 /// So many are read, and at most deleted, in one such look: as many again as come until the next.
 const MOST_PRUNED: u32 = 32;
