@@ -28,8 +28,14 @@ const BODY_BYTES: usize = 1024;
 /// How long a host that did not answer a question may take to answer anything at all.
 const PING_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long after a round trip to the host a refusal of sshd's may still be on its way through this machine.
-const SETTLE: Duration = Duration::from_millis(20);
+/// Round trips to the host after which sshd's refusal of a channel is in the master's log, on however slow a machine.
+///
+/// ssh may send the first one's question just before it asks for the channel; the second one's comes after it. sshd
+/// refuses before it passes on what a shell answers to what came later, and ssh logs in the order of what it hears.
+const ROUND_TRIPS: usize = 2;
+
+/// How long ssh may take to close what was refused, once it has logged that something was.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// How long setting up a forward may take: it goes only to the master, on this machine.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
@@ -68,7 +74,7 @@ pub(crate) async fn ask(link: &Link, question: &Question) -> HealthAnswer {
     };
     let answer = async {
         match asking {
-            Asking::Connect => stays_open(link, stream).await,
+            Asking::Connect => stays_open(link, stream, || connection.master.log_since(before)).await,
             Asking::Http { path } => get(stream, LOCALHOST, path).await,
             Asking::Tls { handshake, host, path } => secured(stream, *handshake, &host, path).await,
         }
@@ -224,25 +230,28 @@ where
     answer
 }
 
-/// Whether the program has taken the connection.
-///
-/// sshd refuses a channel to a closed port before it answers what is asked after it, so a stream that is still open
-/// after a round trip (and a moment for this machine) was taken.
-async fn stays_open(link: &Link, mut stream: UnixStream) -> Result<HealthAnswer, String> {
+/// Whether the program has taken the connection: nothing was refused by the time that `logged` must tell of it. What
+/// was may be another question's, so then it is waited for whether this one's stream is closed.
+async fn stays_open(link: &Link, mut stream: UnixStream, logged: impl Fn() -> String) -> Result<HealthAnswer, String> {
     let mut byte = [0];
-    let round_trip = async {
-        let answered = ping(link).await;
-        tokio::time::sleep(SETTLE).await;
-        answered
+    let looked = async {
+        for _ in 0..ROUND_TRIPS {
+            if !ping(link).await {
+                return unknown("the host itself does not answer");
+            }
+        }
+        if logged().contains("open failed") {
+            tokio::time::sleep(CLOSING).await;
+        }
+        HealthAnswer::Open
     };
     tokio::select! {
+        biased;
         read = stream.read(&mut byte) => match read {
             Ok(1) => Ok(HealthAnswer::Open),
             _ => Err("the connection was closed at once".to_owned()),
         },
-        answered = round_trip => {
-            Ok(if answered { HealthAnswer::Open } else { unknown("the host itself does not answer") })
-        }
+        answer = looked => Ok(answer),
     }
 }
 

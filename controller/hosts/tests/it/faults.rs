@@ -215,11 +215,11 @@ async fn health_is_asked_through_the_connection(login: &Login<'_>) {
         probe: Probe::Http("/".to_owned()),
         timeout: Duration::from_secs(1),
     };
+    let started = Instant::now();
     let mut answer = fleet.ask(&target, &mute).await;
-    for _ in 0..50 {
-        if matches!(&answer, HealthAnswer::Silent { detail } if detail.contains("within")) {
-            break;
-        }
+    while !matches!(&answer, HealthAnswer::Silent { detail } if detail.contains("within"))
+        && started.elapsed() < PATIENCE
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
         answer = fleet.ask(&target, &mute).await;
     }
@@ -230,8 +230,9 @@ async fn health_is_asked_through_the_connection(login: &Login<'_>) {
 /// ssh does what it was asked, whether anybody hears of it or not; the next question must find its way all the same.
 async fn a_question_may_be_dropped_at_any_moment(login: &Login<'_>) {
     let (fleet, target) = (login.fleet(), login.target());
-    for moment in 1..100 {
-        let port = NonZeroU16::new(20_000 + moment).expect("a port");
+    let mut moment = 1;
+    for attempt in 1..100 {
+        let port = NonZeroU16::new(20_000 + attempt).expect("a port");
         let question = Question { port, probe: Probe::Connect, timeout: Duration::from_secs(2) };
         let ended = waits(&mut Box::pin(fleet.ask(&target, &question)), moment).await;
         // By the time that a round trip has taken, ssh has done what it was asked before.
@@ -239,12 +240,14 @@ async fn a_question_may_be_dropped_at_any_moment(login: &Login<'_>) {
         assert!(matches!(fleet.ask(&target, &other).await, HealthAnswer::Silent { .. }), "nobody listens");
         let answer = fleet.ask(&target, &question).await;
         assert!(matches!(answer, HealthAnswer::Silent { .. }), "dropped when it had waited {moment} times: {answer:?}");
-        if ended {
-            assert!(moment > 1, "it does not wait for a forward");
-            return;
+        match (ended, moment) {
+            // A machine that held us up for long enough had the whole answer before we first waited for it.
+            (true, 1) => {}
+            (true, _) => return,
+            (false, _) => moment += 1,
         }
     }
-    panic!("a question never ends");
+    panic!("a question that may wait {moment} times never ends");
 }
 
 /// Drives something until it has had to wait so many times; whether it came to its end.
