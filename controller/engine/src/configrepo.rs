@@ -18,7 +18,7 @@ use windlass_crds::status::{ConfigRepoStatus, FileError, Finding, Furthest, cond
 use windlass_hosts::fleet::Fleet;
 use windlass_planner::configrepo::{Cause, Inputs, MOST_DELETES, Plan, Stored, Wanted, plan};
 use windlass_sources::git::{Commit, GitError, Remote, Signer, Succession, Tip};
-use windlass_store::{Expectation, Key, MOST_WRITES, Write};
+use windlass_store::{CommitError, Expectation, Key, MOST_WRITES, StoreRevision, Write};
 
 use crate::audit;
 use crate::backoff;
@@ -461,6 +461,19 @@ impl<F: Fleet> Turn<'_, F> {
         declared.is_some_and(|read| read.at.0 == self.generation.0)
     }
 
+    /// Commits only while that is so, by the store's word; nothing where it is not. Who declares the repository in
+    /// itself writes that key in the same commit, which says what it expects there.
+    async fn commit_while_wanted(&self, mut writes: Vec<Write>) -> Result<Option<StoreRevision>, CommitError> {
+        let own = Key::Declared(self.key.clone());
+        if !writes.iter().any(|write| write.key == own) {
+            writes.push(Write::keep(own.clone(), StoreRevision(self.generation.0)));
+        }
+        match self.controller.commit(&writes).await {
+            Err(CommitError::Conflict { key, .. }) if *key == own => Ok(None),
+            committed => committed.map(Some),
+        }
+    }
+
     /// What is declared, while it is.
     fn spec(&self) -> Option<&ConfigRepoSpec> {
         match self.view.declared.as_ref()?.parsed.as_deref() {
@@ -484,7 +497,8 @@ impl<F: Fleet> Turn<'_, F> {
         for (file, key) in new {
             status.inventory.entry(file.clone()).or_default().insert(key.clone());
         }
-        let revision = self.controller.commit(&[Write::put(Key::Status(self.key.clone()), json(&status))]).await?;
+        let announced = vec![Write::put(Key::Status(self.key.clone()), json(&status))];
+        let Some(revision) = self.commit_while_wanted(announced).await? else { return Ok(false) };
         self.controller.reach(revision).await;
         Ok(true)
     }
@@ -518,7 +532,7 @@ impl<F: Fleet> Turn<'_, F> {
         for (write, news) in puts {
             let size = match &write.act {
                 windlass_store::Act::Put { value, .. } => value.len(),
-                windlass_store::Act::Delete => 0,
+                windlass_store::Act::Delete | windlass_store::Act::Keep => 0,
             };
             if batch.len() >= AT_ONCE || bytes + size > BYTES_AT_ONCE {
                 if !self.flush(&mut batch, &mut happened, taken).await? {
@@ -567,9 +581,9 @@ impl<F: Fleet> Turn<'_, F> {
         });
         let deletes: Vec<ResourceKey> = deletes.collect();
         controller.repos.note_deleting(&deletes, &taken.actor(self.name));
-        let committed = controller.commit(&writes).await;
-        controller.repos.note_deleted(&deletes, committed.as_ref().ok().copied());
-        let revision = committed?;
+        let committed = self.commit_while_wanted(writes).await;
+        controller.repos.note_deleted(&deletes, committed.as_ref().ok().copied().flatten());
+        let Some(revision) = committed? else { return Ok(false) };
         controller.reach(revision).await;
         reached(Checkpoint::DeclarationsWritten);
         Ok(true)

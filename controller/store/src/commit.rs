@@ -60,6 +60,8 @@ pub enum Act {
     },
     /// Deletes it, if it is there.
     Delete,
+    /// Nothing: the commit only holds where the key is as expected.
+    Keep,
 }
 
 /// One write of a commit.
@@ -89,6 +91,11 @@ impl Write {
         Self { key, expect: Expectation::Any, act: Act::Delete }
     }
 
+    /// Leaves a key alone, and holds only while it was last put at this revision.
+    pub fn keep(key: Key, at: StoreRevision) -> Self {
+        Self { key, expect: Expectation::At(at), act: Act::Keep }
+    }
+
     /// The same write, only where `expect` holds.
     #[must_use]
     pub fn expecting(mut self, expect: Expectation) -> Self {
@@ -99,7 +106,7 @@ impl Write {
     fn bytes(&self, path: &[u8]) -> usize {
         let value = match &self.act {
             Act::Put { value, .. } => value.len(),
-            Act::Delete => 0,
+            Act::Delete | Act::Keep => 0,
         };
         // In the comparison, in the operation, and in the read that says who was quicker.
         3 * (path.len() + OVERHEAD) + value
@@ -109,13 +116,14 @@ impl Write {
         self.expect.compare(path)
     }
 
-    fn operation(&self, path: &[u8]) -> TxnOp {
+    fn operation(&self, path: &[u8]) -> Option<TxnOp> {
         match &self.act {
             Act::Put { value, lease } => {
                 let options = lease.map(|lease| PutOptions::new().with_lease(lease.0));
-                TxnOp::put(path, value.clone(), options)
+                Some(TxnOp::put(path, value.clone(), options))
             }
-            Act::Delete => TxnOp::delete(path, None),
+            Act::Delete => Some(TxnOp::delete(path, None)),
+            Act::Keep => None,
         }
     }
 
@@ -238,7 +246,8 @@ impl Store {
                 reads.push(TxnOp::get(path.clone(), keys_only()));
             }
         }
-        let operations: Vec<TxnOp> = writes.iter().zip(paths).map(|(write, path)| write.operation(path)).collect();
+        let operations: Vec<TxnOp> =
+            writes.iter().zip(paths).filter_map(|(write, path)| write.operation(path)).collect();
         Txn::new().when(compares).and_then(operations).or_else(reads)
     }
 }

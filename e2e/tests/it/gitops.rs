@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use windlass_e2e::{
-    Controller, Declaration, GitServer, PATIENCE, Repository, Serve, World, config_repo, eventually, service,
+    Controller, Declaration, GitServer, PATIENCE, Repository, Serve, World, config_repo, eventually, holds, service,
 };
 use windlass_testbed::{Authority, Validity};
 
@@ -214,6 +214,53 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
         }
     }
     world.passed()
+}
+
+/// Fetching may take minutes; what becomes of a repository meanwhile counts.
+#[test]
+fn what_is_changed_while_it_is_fetched_is_not_what_was_declared_before() -> Result<()> {
+    for change in ["suspended", "deleted", "elsewhere"] {
+        let world = World::new(0)?;
+        let repository = Repository::create(world.dir(), "fleet")?;
+        repository.declare("production/zone.yaml", &windlass_e2e::zone("198.18.0.0/24"))?;
+        repository.declare("staging/zone.yaml", &windlass_e2e::zone("198.18.1.0/24"))?;
+        let first = repository.publish("one")?;
+        let declared = config_repo("fleet", &repository.url()).with("/spec/path", "production");
+        world.put(&declared)?;
+        let marker = world.dir().join("held");
+        let checkpoint = Some(("hold@commit-fetched".to_owned(), marker.clone()));
+        let mut controller = world.start(&Serve { name: "serve", checkpoint, ..Serve::default() })?;
+        eventually("it is fetched", || {
+            controller.check_alive()?;
+            ensure!(marker.exists(), "not yet");
+            Ok(())
+        })?;
+        match change {
+            "suspended" => world.put(&declared.with("/spec/suspend", true)).map(drop)?,
+            "deleted" => world.delete_key("declared/configrepos/fleet")?,
+            _ => world.put(&declared.with("/spec/path", "staging")).map(drop)?,
+        }
+        // Whether the controller has heard of that or not.
+        std::fs::remove_file(&marker)?;
+        let written = || world.history("declared/networkzones/internal", 0);
+        if change == "elsewhere" {
+            wait_applied(&world, "fleet", &first)?;
+            let written = written()?;
+            ensure!(written.len() == 1 && written[0].contains("198.18.1.0/24"), "{written:?}");
+        } else {
+            holds(Duration::from_secs(2), "nothing of it is declared", || {
+                let written = written()?;
+                ensure!(written.is_empty(), "{change}: {written:?}");
+                Ok(())
+            })?;
+        }
+        if change == "suspended" {
+            world.status("configrepos/fleet")?.expect("Ready", "True", "Suspended")?;
+        }
+        controller.check_alive()?;
+        world.passed()?;
+    }
+    Ok(())
 }
 
 #[test]

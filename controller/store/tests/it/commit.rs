@@ -20,6 +20,8 @@ fn expectations_hold_or_nothing_is_written() {
             (Write::put(status("a"), "2").expecting(Expectation::Absent), Some(at)),
             (Write::delete(status("a")).expecting(Expectation::At(windlass_store::StoreRevision(1))), Some(at)),
             (Write::put(status("c"), "2").expecting(Expectation::At(at)), None),
+            (Write::keep(status("a"), windlass_store::StoreRevision(1)), Some(at)),
+            (Write::keep(status("c"), at), None),
         ] {
             let outcome = store.commit(&leadership, &[b.clone(), write.clone()]).await;
             let key = write.key;
@@ -32,6 +34,10 @@ fn expectations_hold_or_nothing_is_written() {
         let next = store.commit(&leadership, &[b, Write::put(status("a"), "2").expecting(Expectation::At(at))]).await?;
         let (a, b) = (store.get(&status("a")).await?, store.get(&status("b")).await?);
         ensure!(a.is_some_and(|a| a.mod_revision == next && a.value == b"2") && b.is_some());
+        // What is only kept is not written.
+        store.commit(&leadership, &[Write::keep(status("a"), next), Write::delete(status("b"))]).await?;
+        let (a, b) = (store.get(&status("a")).await?, store.get(&status("b")).await?);
+        ensure!(a.is_some_and(|a| a.mod_revision == next) && b.is_none());
         store.commit(&leadership, &[Write::delete(status("a")).expecting(Expectation::At(next))]).await?;
         ensure!(store.get(&status("a")).await?.is_none());
         Ok(())
