@@ -13,7 +13,7 @@ use windlass_crds::digest::ReleaseDigest;
 use windlass_crds::host::Target;
 use windlass_crds::id::{RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::manifest::Manifest;
-use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, StepRecord};
+use windlass_crds::observation::{HealthAnswer, HostObservation, Sample, Scope, StepRecord};
 use windlass_crds::step::{ContactError, DataFate, Step, StepError, Verb};
 
 use crate::check::Survey;
@@ -371,12 +371,15 @@ impl Stage<'_> {
                 format!("{name} is not installed on the host, or not in the PATH of {}; install it", hello.user);
             return Err(StepError::NotStaged { revision: self.revision, detail });
         }
-        let place = unit::Place {
-            service: &self.order.service,
-            remote_dir: &hello.dir,
-            scope: answer::scope(&hello).map_err(contact)?,
-            program,
-        };
+        let scope = answer::scope(&hello).map_err(contact)?;
+        if let (Some(user), Scope::User) = (&spec.runtime.user, scope) {
+            let detail = format!(
+                "runtime.user is {user}, and what {} starts here runs as {}: only a host that Windlass reaches as root, or with sudo, can run a service as somebody else; leave runtime.user out",
+                hello.user, hello.user
+            );
+            return Err(StepError::NotStaged { revision: self.revision, detail });
+        }
+        let place = unit::Place { service: &self.order.service, remote_dir: &hello.dir, scope, program };
         Ok(Texts { unit: unit::unit(&place, spec), environment: unit::environment(spec) })
     }
 
@@ -401,7 +404,8 @@ impl Stage<'_> {
         arguments.extend([digest.to_string(), length.to_string(), offset.to_string()]);
         arguments.extend([whole_seconds(self.order.force_after + LOCK_SLACK), payload.files().to_owned()]);
         arguments.extend(sums.split(' ').map(str::to_owned));
-        arguments.extend([name, path].map(str::to_owned));
+        let user = self.material.spec.runtime.user.as_ref().map_or("-", |user| user.as_str());
+        arguments.extend([name, path, user].map(str::to_owned));
         let request = Request { verb: "stage", arguments };
         tracing::debug!(service = %self.order.service, base = base.word(), length, offset, "stage");
         let chunks = stream(payload, offset);

@@ -94,7 +94,7 @@ fn wire(ground: &Ground, windlass: &Windlass, report: &mut Report) -> Result<()>
     report.figures.push(Figure {
         what: "one changed file on one host, connecting included".to_owned(),
         found: told(&by_windlass),
-        target: "1 login, 3 sessions, 15 kB, and a login of 6 kB that confirms".to_owned(),
+        target: "1 login, 3 sessions, 15 kB; and a login with a session, 6 kB, that confirms".to_owned(),
         met: Some(by_windlass.logins <= 2 && by_windlass.sessions <= 4 && by_windlass.received <= 21_000),
     });
     report.figures.push(Figure::told("the same by rsync", told(&by_rsync)));

@@ -75,16 +75,16 @@ impl Report {
         format!("{}; {} rounds; {} s in all.\n", self.machine.told(), self.rounds, self.took.as_secs())
     }
 
-    fn race_table(&self) -> Vec<[String; 9]> {
+    fn race_table(&self) -> Vec<[String; 10]> {
         let (windlass, rsync) = ("Windlass: median (spread)", "rsync: median (spread)");
         let confirmed = "Windlass, confirmed by new logins";
-        let head =
-            ["hosts, row", windlass, rsync, "ratio", "target", "", "rsync in one script", "ratio to that", confirmed];
+        let (fused, to_rsync) = ("rsync in one script", "that to rsync");
+        let head = ["hosts, row", windlass, rsync, "ratio", "target", "", fused, "ratio to that", confirmed, to_rsync];
         let mut table = vec![head.map(str::to_owned)];
         for race in &self.races {
             for (row, [windlass, rsync, fused]) in &race.rows {
-                let to = |other: &Samples| windlass.median().as_secs_f64() / other.median().as_secs_f64();
-                let ratio = to(rsync);
+                let ratio = windlass.to(rsync);
+                let confirmed = race.confirmed.get(row);
                 let target = row.target().map_or(String::new(), |target| format!("at most {target}"));
                 table.push([
                     format!("{}, {row}", race.hosts),
@@ -94,8 +94,9 @@ impl Report {
                     target,
                     verdict(row.target().map(|target| ratio <= target)),
                     fused.to_string(),
-                    format!("{:.2}", to(fused)),
-                    race.confirmed.get(row).map_or(String::new(), Samples::to_string),
+                    format!("{:.2}", windlass.to(fused)),
+                    confirmed.map_or(String::new(), Samples::to_string),
+                    confirmed.map_or(String::new(), |confirmed| format!("{:.2}", confirmed.to(rsync))),
                 ]);
             }
         }

@@ -23,6 +23,11 @@ impl Samples {
         }
     }
 
+    /// How many times as long as others it took, by their middles.
+    pub(crate) fn to(&self, others: &Self) -> f64 {
+        self.median().as_secs_f64() / others.median().as_secs_f64()
+    }
+
     /// Of a hundred, the one in this place from the shortest on; 0 where there is none.
     pub(crate) fn of_a_hundred(&self, place: usize) -> Duration {
         self.0.get(self.0.len() * place / 100).copied().unwrap_or_default()

@@ -576,11 +576,12 @@ adopt_parts() {
 }
 
 # stage SERVICE CLUSTER SEQUENCE REVISION(padded) NUMBER RELEASE BASE PAYLOAD LENGTH OFFSET WAIT FILES UNIT ENV
-#   PROGRAM PATH, then the payload.
+#   PROGRAM PATH USER, then the payload.
 # BASE: `keep` where the release is there, `-` where there is nothing to build on, else a release that is there.
 # FILES: what there is of the release in the payload: `none`, `more` where nothing of the base has to go, or `other`.
 # UNIT, ENV: SHA-256 of the two. Those that a revision here has need not travel.
 # PROGRAM, PATH: where the unit expects what runs it, or `-`.
+# USER: as whom the unit runs it, or `-` where nobody is named.
 verb_stage() {
     exec 7<&0 </dev/null
     name "$1"
@@ -605,6 +606,9 @@ verb_stage() {
         drop_lock
     fi
     [ "$6" = - ] || [ "$(command -v "$6")" = "$7" ] || give_up $BASE "$6 is not $7"
+    # systemd would say so too late: when the unit is switched.
+    [ "$8" = - ] || id -u "$8" >/dev/null 2>&1 ||
+        give_up $NOT_STAGED "runtime.user is $8, and there is no such user here; create it, or leave runtime.user out"
     build=$home/incoming/build.$$
     [ ! -e "$build" ] || wipe "$build"
     mkdir -p "$build/revision" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1

@@ -51,6 +51,8 @@ async fn files_settings_and_health_reach_the_program_and_back() {
     health_is_asked_through_the_connection(&login).await;
     a_question_may_be_dropped_at_any_moment(&login).await;
     what_cannot_start_says_so(&login).await;
+    every_target_runs(&login).await;
+    who_runs_it_is_who_was_declared(&login).await;
     a_service_holds_no_lock(&login).await;
     a_missing_script_is_brought_again(&login).await;
     damage_is_found_and_mended(&login).await;
@@ -280,6 +282,55 @@ async fn what_cannot_start_says_so(login: &Login<'_>) {
     assert!(matches!(&outcome, Err(StepError::NotStaged { detail, .. }) if detail.contains("node")), "{outcome:?}");
     case.remove(3, DataFate::Purge).await.expect("remove");
     assert_eq!(case.look(Scrutiny::Quick).await.run.active, ActiveState::Inactive);
+}
+
+/// A program that runs by itself, and one that an interpreter runs.
+async fn every_target_runs(login: &Login<'_>) {
+    login.run("printf '#!/bin/sh\nexec python3 -u \"$@\"\n' >/usr/local/bin/node && chmod 755 /usr/local/bin/node");
+    for (target, entry_point) in [("python", "server.py"), ("node", "server.py"), ("generic", "bin/serve")] {
+        let mut case = Case::new(login, &format!("runs-{target}"));
+        case.spec.runtime.target = serde_json::from_value(target.into()).expect("a target");
+        case.spec.runtime.entry_point = entry_point.parse().expect("a path");
+        case.spec.runtime.args = vec!["--said".to_owned(), "$HOME %n".to_owned()];
+        let mut release = case.releases.server("1", 0);
+        let alone = b"#!/bin/sh\nexec python3 -u server.py \"$@\"\n";
+        case.releases.add(&mut release, "bin/serve", alone, true);
+        case.deploy(1, 1, &release).await;
+        assert_eq!(said(&case).await["args"], serde_json::json!(case.spec.runtime.args), "{target}");
+        let pid = case.pid().await.expect("a process");
+        let command = login.run(&format!("tr '\\0' ' ' </proc/{pid}/cmdline"));
+        assert!(command.starts_with("python3 -u") || target == "python", "{target}: {command}");
+        case.remove(2, DataFate::Purge).await.expect("remove");
+    }
+}
+
+async fn who_runs_it_is_who_was_declared(login: &Login<'_>) {
+    let mut case = Case::new(login, "whose");
+    let release = case.releases.server("1", 0);
+    case.deploy(1, 1, &release).await;
+    case.spec.runtime.user = Some("nobody-here".to_owned());
+    let outcome = case.stage(2, 2, &release, &[]).await;
+    let told = "runtime.user is nobody-here, and there is no such user here";
+    assert!(matches!(&outcome, Err(StepError::NotStaged { detail, .. }) if detail.contains(told)), "{outcome:?}");
+    said(&case).await;
+    // Nor is anybody switched to by mistake: what ran goes on.
+    assert!(matches!(case.activate(2, 2).await, Err(StepError::NotStaged { .. })));
+    case.spec.runtime.user = Some("app".to_owned());
+    case.stage(3, 3, &release, &[&release]).await.expect("stage");
+    case.activate(3, 3).await.expect("activate");
+    said(&case).await;
+    let owner = |pid: u32| login.run(&format!("stat -c %U /proc/{pid}"));
+    assert_eq!(owner(case.pid().await.expect("a process")), "app\n");
+    case.remove(4, DataFate::Purge).await.expect("remove");
+
+    // Without privilege nobody runs anything as somebody else, so that is not passed over.
+    let plain = Login::new(login.host, "app", "sh", "plain", 8900);
+    let mut case = Case::new(&plain, "whose");
+    case.spec.runtime.user = Some("deploy".to_owned());
+    let outcome = case.stage(1, 1, &release, &[]).await;
+    let told = "runtime.user is deploy, and what app starts here runs as app";
+    assert!(matches!(&outcome, Err(StepError::NotStaged { detail, .. }) if detail.contains(told)), "{outcome:?}");
+    assert!(plain.run("ls /home/app/.config/systemd/user 2>/dev/null || true").is_empty(), "a unit was left");
 }
 
 async fn a_service_holds_no_lock(login: &Login<'_>) {
