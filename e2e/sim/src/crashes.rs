@@ -46,7 +46,8 @@ pub fn everywhere() -> anyhow::Result<Covered> {
             let lines = outcome.history.lines();
             let died = lines.iter().find_map(|line| line.split_once(" dies ").map(|(_, what)| what.to_owned()));
             let kind = died.map(|died| died.split(" on ").next().unwrap_or_default().to_owned());
-            let kind = kind.unwrap_or_else(|| "nothing: it came to its end".to_owned());
+            let kind =
+                kind.ok_or_else(|| anyhow::anyhow!("nothing died at {death:?}: it is no crash that is tried"))?;
             *covered
                 .kinds
                 .entry(kind.trim_end_matches(|last: char| last.is_ascii_digit()).trim().to_owned())

@@ -23,11 +23,13 @@ pub enum Edition {
     First,
     /// And extras.
     Second,
+    /// And twists.
+    Third,
 }
 
 impl Edition {
     /// The newest.
-    pub const LAST: Self = Self::Second;
+    pub const LAST: Self = Self::Third;
 }
 
 /// A leader stands still for so long at most, in milliseconds, beside a host that only it reaches: twice as long as any

@@ -16,5 +16,6 @@ pub mod sight;
 pub mod story;
 pub mod tales;
 mod trail;
+pub mod twists;
 pub mod way;
 pub mod world;

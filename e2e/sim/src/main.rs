@@ -55,7 +55,8 @@ fn edition() -> anyhow::Result<Edition> {
         Err(_) => Ok(Edition::LAST),
         Ok("1") => Ok(Edition::First),
         Ok("2") => Ok(Edition::Second),
-        Ok(other) => anyhow::bail!("EDITION={other} is neither 1 nor 2"),
+        Ok("3") => Ok(Edition::Third),
+        Ok(other) => anyhow::bail!("EDITION={other} is none of 1, 2, 3"),
     }
 }
 

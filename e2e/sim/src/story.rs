@@ -9,6 +9,7 @@ use windlass_hosts::memory::{Behaviour, Caller, Edit, FileChange, HostChange, Li
 
 use crate::chance::Chance;
 use crate::extras::{Edition, Extras};
+use crate::twists::Twists;
 use crate::way::{Death, Side};
 use crate::world::{Model, Quality, World, host_name};
 
@@ -24,7 +25,7 @@ pub async fn play(chance: &Chance, edition: Edition) -> anyhow::Result<World> {
     let plot = chance.fork("plot");
     let strategies = chance.fork("strategies");
     let (hosts, services) = (plot.within(2..6) as usize, plot.within(1..4) as usize);
-    let extras = Extras::of(edition, chance);
+    let (extras, twists) = (Extras::of(edition, chance), Twists::of(edition, chance));
     let mut world = World::new(chance, edition, hosts, services).await?;
     let paces = chance.fork("paces");
     world.ground.fleet.set_pace(move |_, _| match paces.within(0..50) {
@@ -55,6 +56,9 @@ pub async fn play(chance: &Chance, edition: Edition) -> anyhow::Result<World> {
         }
         if let Some(extras) = &extras {
             extras.happen(&mut world, service).await?;
+        }
+        if let Some(twists) = &twists {
+            twists.happen(&mut world, service).await?;
         }
     }
     finish(&mut world, &plot, extras.as_ref()).await?;

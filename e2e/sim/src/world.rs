@@ -72,8 +72,12 @@ pub struct Model {
     pub port: u16,
     /// The hosts that it shall run on.
     pub hosts: BTreeSet<String>,
-    /// Counts what is declared, so that no two versions are alike.
+    /// Counts what was made of it, so that no two versions are alike.
     pub version: u64,
+    /// Whether each version is good.
+    pub qualities: Vec<Quality>,
+    /// Which settings it is declared with.
+    pub environment: u64,
     /// Whether the present version is good.
     pub quality: Quality,
     /// Its files.
@@ -178,6 +182,8 @@ impl World {
                 port: 8080 + u16::try_from(number)?,
                 hosts: BTreeSet::new(),
                 version: 0,
+                qualities: Vec::new(),
+                environment: 0,
                 quality: Quality::Good,
                 release,
                 declared: false,
@@ -247,6 +253,7 @@ impl World {
         let Self { services, ground, hosts, picky, .. } = self;
         let model = &mut services[service];
         model.version += 1;
+        model.qualities.push(quality);
         model.quality = quality;
         let tree = tree(&model.key, model.version);
         model.release = tree.digest();
@@ -264,6 +271,29 @@ impl World {
         }
         ground.trees.put(&root(&model.key), tree);
         ground.history.tell(format_args!("source of {}: version {} is {quality:?}", model.key, model.version));
+    }
+
+    /// Puts the files of an earlier version of a service, counted from 1, where they were.
+    pub fn bring_back(&mut self, service: usize, version: u64) {
+        let Self { services, ground, .. } = self;
+        let model = &mut services[service];
+        let at = usize::try_from(version - 1).expect("there are few");
+        model.quality = model.qualities[at];
+        let tree = tree(&model.key, version);
+        model.release = tree.digest();
+        ground.trees.put(&root(&model.key), tree);
+        ground.history.tell(format_args!("source of {}: version {version} again, {:?}", model.key, model.quality));
+    }
+
+    /// Puts something that makes no sense where a service is declared.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn mistype(&self, service: usize, text: &str) -> anyhow::Result<()> {
+        let key = ResourceKey::Service(self.services[service].key.clone());
+        self.tell(format_args!("declared as {key}: {text:?}"));
+        self.truth.declare(&key, text.into()).await?;
+        Ok(())
     }
 
     /// Declares a service as the model has it.
@@ -405,7 +435,7 @@ fn text(model: &Model) -> String {
     let name = model.key.to_string();
     let (namespace, name) = name.split_once('/').unwrap_or_default();
     format!(
-        "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {root}, changeDetection: {{interval: 5s}}}}\n  runtime: {{target: python, entryPoint: server.py}}\n  network: {{port: {port}, transport: http}}\n  health: {{endpoint: /health, interval: 5s, healthyThreshold: 2, unhealthyThreshold: 2, startPeriod: 3s}}\n  rollout: {{minHealthyTime: 1s, maxUnavailable: {max}{failures}{rollout}}}\n",
+        "apiVersion: windlass/v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  placement: {{hosts: [{hosts}]}}\n  source: {{path: {root}, changeDetection: {{interval: 5s}}}}\n  runtime: {{target: python, entryPoint: server.py{environment}}}\n  network: {{port: {port}, transport: http}}\n  health: {{endpoint: /health, interval: 5s, healthyThreshold: 2, unhealthyThreshold: 2, startPeriod: 3s}}\n  rollout: {{minHealthyTime: 1s, maxUnavailable: {max}{failures}{rollout}}}\n",
         hosts = hosts.join(", "),
         port = model.port,
         root = root(&model.key).display(),
@@ -415,5 +445,9 @@ fn text(model: &Model) -> String {
             most => format!(", maxFailures: {most}"),
         },
         rollout = model.rollout,
+        environment = match model.environment {
+            0 => String::new(),
+            number => format!(", env: {{KIND: \"{number}\"}}"),
+        },
     )
 }

@@ -96,6 +96,20 @@ fn what_runs_goes_on_while_its_source_or_placement_makes_no_sense() -> Result<()
             words: ["spec.runtime.entryPoint: main.py is not in the release", "look at include and exclude"],
         },
         Mistake {
+            what: "a program that runs by itself and may not be executed",
+            make: Act::Declaration(|web| web.with("/spec/runtime/target", "generic")),
+            mend: nothing,
+            reason: "EntryPointMissing",
+            words: ["server.py is not executable", "chmod +x"],
+        },
+        Mistake {
+            what: "dependencies that nobody installs",
+            make: Act::Source(|program| program.put("requirements.txt", "flask\n")),
+            mend: |program| Ok(fs::remove_file(program.dir().join("requirements.txt"))?),
+            reason: "InstallNotSupported",
+            words: ["requirements.txt asks for dependencies", "say `install: none`"],
+        },
+        Mistake {
             what: "a selector that matches nothing",
             make: Act::Declaration(|web| web.with("/spec/placement", json!({"selector": {"role": "wbe"}}))),
             mend: nothing,
@@ -128,7 +142,7 @@ fn what_runs_goes_on_while_its_source_or_placement_makes_no_sense() -> Result<()
         let generation = world.put(&web)?;
         world.wait_ready("web", generation).context(what)?;
     }
-    // Seven mistakes later it is still the process of the first deploy.
+    // All these mistakes later it is still the process of the first deploy.
     ensure!(world.starts("web", "v1")? == [1], "it was started {:?} times", world.starts("web", "v1")?);
     a_log_that_grows(&world, &program)?;
     nowhere_to_begin_with(&world, &program)?;

@@ -30,6 +30,31 @@ fn a_service_deleted_in_the_middle_of_a_rollout_is_gone() -> Result<()> {
     world.passed()
 }
 
+/// `deletionPolicy: keep`: it runs on without us, and whoever declares it again finds it.
+#[test]
+fn what_is_kept_runs_on_and_is_nobodys() -> Result<()> {
+    let kept = |web: windlass_e2e::Declaration| web.with("/spec/deletionPolicy", "keep");
+    let Running { world, mut controller, web, .. } = Running::changed(World::new(2)?, kept)?;
+    world.delete_key(&format!("declared/{}", web.path))?;
+    eventually("nothing is said of it any more", || {
+        for path in ["owned/default/web", "status/services/default/web"] {
+            ensure!(world.value(path)?.is_none(), "{path} is still there");
+        }
+        Ok(())
+    })?;
+    let runs_on = || {
+        world.expect_version(&world.hosts, PORT, "v1")?;
+        ensure!(world.starts("web", "v1")? == [1, 1], "{:?}", world.starts("web", "v1")?);
+        Ok(())
+    };
+    holds(Duration::from_secs(3), "it runs on", runs_on)?;
+    let generation = world.put(&web)?;
+    world.wait_ready("web", generation)?;
+    world.expect_version(&world.hosts, PORT, "v1")?;
+    controller.check_alive()?;
+    world.passed()
+}
+
 #[test]
 fn three_services_deleted_at_once_wait_for_a_person() -> Result<()> {
     let world = World::new(2)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use windlass_e2e::{World, eventually, holds, service};
+use windlass_e2e::{Declaration, World, eventually, holds, service};
 
 use crate::{PORT, Running, host};
 
@@ -143,5 +143,25 @@ fn one_bad_host_of_three_takes_all_back() -> Result<()> {
     host(&world, "web3")?.write_file(FILE, "here")?;
     world.windlass(&["rollout", "retry", "service/web"])?.expect(0)?;
     world.wait_version("web", PORT, "v2")?;
+    world.passed()
+}
+
+/// Without a path to ask for, a port that the program itself has opened is health enough; one that stays closed is none.
+#[test]
+fn a_service_that_only_has_a_port_is_well_while_it_is_open() -> Result<()> {
+    let plain = |mut web: Declaration| {
+        web.document["spec"]["health"].as_object_mut().expect("health").remove("endpoint");
+        web.with("/spec/network/transport", "tcp")
+    };
+    let Running { world, mut controller, program, .. } = Running::changed(World::new(2)?, plain)?;
+    // It runs, and opens nothing.
+    program.put("server.py", "import time\n\ntime.sleep(600)\n")?;
+    eventually("it has gone back", || {
+        world.service("web")?.expect("Ready", "False", "RolledBack")?;
+        world.expect_version(&world.hosts, PORT, "v1")
+    })?;
+    program.good("v3")?;
+    world.wait_version("web", PORT, "v3")?;
+    controller.check_alive()?;
     world.passed()
 }

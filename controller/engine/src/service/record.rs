@@ -128,7 +128,7 @@ impl<F: Fleet> Turn<'_, F> {
 
     /// What the cache need not read again once it is written.
     fn foretell(&self, decision: &Decision<'_>, writes: &[Write]) {
-        let rollouts = || decision.rollouts.last.iter().chain(&decision.rollouts.opened);
+        let rollouts = || decision.rollouts.opened.iter().chain(&decision.rollouts.last);
         for write in writes {
             match &write.key {
                 Key::Owned(_) => {
