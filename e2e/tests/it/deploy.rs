@@ -113,14 +113,15 @@ fn raw_put_and_del(etcd: EtcdVersion) -> Result<()> {
     // What was told in a burst is anchored once it is quiet.
     eventually("all of the trail is anchored", || {
         let said = world.windlass(&["audit", "verify"])?;
-        ensure!(!format!("{said:?}").contains("not anchored yet"), "{said:?}");
+        ensure!(said.code == 0 && !format!("{said:?}").contains("not anchored yet"), "{said:?}");
         Ok(())
     })?;
     // Nothing spins on it either: what is wrong is said once.
     let revision = world.etcd.revision()?;
     holds(Duration::from_secs(3), "a declaration that makes no sense is written about once", || {
         let now = world.etcd.revision()?;
-        ensure!(now == revision, "etcd went from revision {revision} to {now}");
+        let written = || world.etcd.etcdctl(&["get", "--prefix", "/windlass", "--write-out=fields"]);
+        ensure!(now == revision, "etcd went from revision {revision} to {now}; all of it: {}", written()?);
         Ok(())
     })?;
 
