@@ -216,6 +216,40 @@ fn a_server_over_https_says_that_something_is_new() -> Result<()> {
     world.passed()
 }
 
+/// A tag, and the highest of those that a range takes; what is beyond it is not for this one.
+#[test]
+fn a_range_of_tags_is_followed_to_its_highest() -> Result<()> {
+    let world = World::new(0)?;
+    let repository = Repository::create(world.dir(), "fleet")?;
+    let release = |tag: &str, cidr: &str| -> Result<String> {
+        repository.declare("production/zone.yaml", &windlass_e2e::zone(cidr))?;
+        let commit = repository.publish(tag)?;
+        repository.git(&["tag", "--annotate", "--message", tag, tag])?;
+        repository.git(&["push", "--quiet", "origin", tag])?;
+        Ok(commit)
+    };
+    let oldest = release("v1.9.0", "198.18.0.0/24")?;
+    let newest = release("v1.10.0", "198.18.1.0/24")?;
+    release("v2.0.0", "198.18.2.0/24")?;
+    let fleet = config_repo("fleet", &repository.url());
+    world.put(&fleet.clone().with("/spec/ref", "v1.9.0"))?;
+    let _controller = world.serve()?;
+    wait_applied(&world, "fleet", &oldest)?;
+    world.put(&fleet.clone().with("/spec/ref", ">=1.2, <2"))?;
+    wait_applied(&world, "fleet", &newest)?;
+    let next = release("v1.11.0-rc.1", "198.18.3.0/24").and_then(|_| release("v1.11.0", "198.18.4.0/24"))?;
+    wait_applied(&world, "fleet", &next)?;
+    let zone = world.value("declared/networkzones/internal")?.unwrap_or_default();
+    ensure!(zone.contains("198.18.4.0/24"), "{zone}");
+    // Nothing that it takes is left: it says so, and what is in force stays.
+    world.put(&fleet.with("/spec/ref", ">=3"))?;
+    eventually("no tag is within the range", || {
+        world.status("configrepos/fleet")?.expect("Ready", "False", "RefNotFound").map(drop)
+    })?;
+    ensure!(world.value("declared/networkzones/internal")? == Some(zone));
+    world.passed()
+}
+
 /// Fetching may take minutes; what becomes of a repository meanwhile counts.
 #[test]
 fn what_is_changed_while_it_is_fetched_is_not_what_was_declared_before() -> Result<()> {

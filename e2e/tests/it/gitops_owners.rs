@@ -232,3 +232,38 @@ fn a_mass_delete_by_git_waits_for_a_person() -> Result<()> {
     world.expect_version(&world.hosts, 8081, "v1")?;
     world.passed()
 }
+
+/// Two repositories declare one Service: the first keeps it, the second is told, and the program is started once.
+#[test]
+fn a_service_of_two_repositories_is_the_firsts() -> Result<()> {
+    let world = World::new(1)?;
+    world.declare_hosts()?;
+    let program = world.program("web", "v1")?;
+    let web = service("web", crate::PORT, program.dir(), &["web1"]);
+    let repositories = ["one", "two"].map(|name| Repository::create(world.dir(), name));
+    let [one, two] = repositories;
+    let (one, two) = (one?, two?);
+    one.declare("production/web.yaml", &web)?;
+    two.declare("production/web.yaml", &web.clone().with("/spec/runtime/env", serde_json::json!({"OF": "two"})))?;
+    let first = one.publish("one")?;
+    two.publish("two")?;
+    world.put(&config_repo("one", &one.url()))?;
+    let _controller = world.serve()?;
+    wait_applied(&world, "one", &first)?;
+    world.wait_version("web", crate::PORT, "v1")?;
+    world.put(&config_repo("two", &two.url()))?;
+    let told = || {
+        let status = world.status("configrepos/two")?;
+        ensure!(status.0["errors"].to_string().contains("configrepo/one"), "{}", status.0);
+        status.expect("Ready", "False", "Conflict").map(drop)
+    };
+    eventually("the second is told whose it is", told)?;
+    holds(Duration::from_secs(3), "it stays the first's", || {
+        told()?;
+        let declared = world.value("declared/services/default/web")?.context("it is not declared")?;
+        ensure!(declared.contains("configrepo/one") && !declared.contains("\"OF\""), "{declared}");
+        ensure!(world.starts("web", "v1")? == [1], "{:?}", world.starts("web", "v1")?);
+        Ok(())
+    })?;
+    world.passed()
+}
