@@ -22,6 +22,12 @@ pub fn wait_at_most(longest: Duration, failures: u32, jitter: u64) -> Duration {
     doubled - Duration::from_millis(if fifth == 0 { 0 } else { jitter % fifth })
 }
 
+/// What is done once an interval, up to a tenth of that earlier: what was begun together is not done together.
+pub fn spread(interval: Duration, jitter: u64) -> Duration {
+    let tenth = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / 10;
+    interval - Duration::from_millis(jitter.checked_rem(tenth).unwrap_or(0))
+}
+
 /// Tells waits apart that begin together: another number each time.
 #[derive(Debug, Default)]
 pub struct Jitter(AtomicU64);
@@ -43,5 +49,16 @@ mod tests {
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert!((0..1000).all(|jitter| (Duration::from_millis(800)..=FIRST).contains(&wait(1, jitter))));
         assert_eq!(wait(u32::MAX, 0), LONGEST);
+    }
+
+    #[test]
+    fn what_begins_together_is_not_done_together() {
+        let (minute, jitter) = (Duration::from_secs(60), Jitter::default());
+        let waits: std::collections::BTreeSet<Duration> =
+            std::iter::repeat_with(|| spread(minute, jitter.next())).take(100).collect();
+        assert!(waits.iter().all(|wait| (Duration::from_secs(54)..=minute).contains(wait)), "{waits:?}");
+        assert!(waits.len() > 90, "{} of 100 differ", waits.len());
+        // Nothing to spread, and nothing to divide by.
+        assert_eq!(spread(Duration::from_millis(9), 7), Duration::from_millis(9));
     }
 }

@@ -260,9 +260,7 @@ impl<F: Fleet> Turn<'_, F> {
         let wait = match found {
             Ok(()) => {
                 memory.trouble = None;
-                // Up to a tenth earlier: repositories that were declared together are not asked together.
-                let tenth = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / 10;
-                interval - Duration::from_millis(jitter.checked_rem(tenth).unwrap_or(0))
+                backoff::spread(interval, jitter)
             }
             Err(trouble) => {
                 let times = memory.trouble.as_ref().filter(|(before, _)| before.reason == trouble.reason);
