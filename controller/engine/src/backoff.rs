@@ -18,14 +18,18 @@ pub fn wait(failures: u32, jitter: u64) -> Duration {
 /// The same, growing to `longest` only.
 pub fn wait_at_most(longest: Duration, failures: u32, jitter: u64) -> Duration {
     let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
-    let fifth = doubled.as_millis() as u64 / 5;
-    doubled - Duration::from_millis(if fifth == 0 { 0 } else { jitter % fifth })
+    earlier(doubled, 5, jitter)
 }
 
 /// What is done once an interval, up to a tenth of that earlier: what was begun together is not done together.
 pub fn spread(interval: Duration, jitter: u64) -> Duration {
-    let tenth = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / 10;
-    interval - Duration::from_millis(jitter.checked_rem(tenth).unwrap_or(0))
+    earlier(interval, 10, jitter)
+}
+
+/// A wait, shorter by up to one in so many parts of it.
+fn earlier(wait: Duration, parts: u64, jitter: u64) -> Duration {
+    let part = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) / parts;
+    wait - Duration::from_millis(jitter.checked_rem(part).unwrap_or(0))
 }
 
 /// Tells waits apart that begin together: another number each time.

@@ -225,13 +225,8 @@ fn fall_ill(world: &mut World, service: usize, plot: &Chance) {
     let key = world.services[service].key.clone();
     world.tell(format_args!("{key} falls ill, on many hosts together"));
     for address in world.hosts.clone() {
-        let found = world.ground.fleet.peek(&address, &key).service;
-        let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
-        let well = runs.is_some_and(|release| !world.ground.oracle.knows_as_bad(release, &address));
-        if well && plot.percent(80) && !world.ground.fleet.is_severed(&address) {
-            world.ill.insert((address.clone(), key.clone()));
-            world.ground.oracle.is_ill(&address, &key);
-            world.ground.fleet.edit(&address, &key, Edit::Behave(Behaviour::unhealthy(500)));
+        if world.is_well(&address, &key) && plot.percent(80) && !world.ground.fleet.is_severed(&address) {
+            world.fall_ill(&address, &key, Behaviour::unhealthy(500));
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use windlass_hosts::memory::{Behaviour, Edit};
+use windlass_hosts::memory::Behaviour;
 
 use crate::chance::Chance;
 use crate::extras::Edition;
@@ -85,15 +85,10 @@ async fn change_environment(world: &mut World, service: usize, plot: &Chance) ->
 fn flap(world: &mut World, service: usize, plot: &Chance) {
     let address = plot.pick(&world.hosts).clone();
     let key = world.services[service].key.clone();
-    let found = world.ground.fleet.peek(&address, &key).service;
-    let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
-    let well = runs.is_some_and(|release| !world.ground.oracle.knows_as_bad(release, &address));
-    if !well || world.ground.fleet.is_severed(&address) {
+    if !world.is_well(&address, &key) || world.ground.fleet.is_severed(&address) {
         return;
     }
     let (good, bad): (Duration, Duration) = (plot.time(500..20_000), plot.time(500..20_000));
     world.tell(format_args!("{address}: {key} is well for {} ms and unwell for {}", good.as_millis(), bad.as_millis()));
-    world.ill.insert((address.clone(), key.clone()));
-    world.ground.oracle.is_ill(&address, &key);
-    world.ground.fleet.edit(&address, &key, Edit::Behave(Behaviour::flapping(good, bad)));
+    world.fall_ill(&address, &key, Behaviour::flapping(good, bad));
 }

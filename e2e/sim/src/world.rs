@@ -15,7 +15,7 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
 use windlass_crds::status::{HostStatus, ServiceStatus};
-use windlass_hosts::memory::{Behaviour, HostSettings, MemoryFleet};
+use windlass_hosts::memory::{Behaviour, Edit, HostSettings, MemoryFleet};
 use windlass_sources::MemoryTrees;
 use windlass_store::{InProcess, Key, Machine, Prefix, Store, StoreRevision};
 
@@ -395,6 +395,20 @@ impl World {
     pub fn address(&self, name: &str) -> String {
         let index = (0..self.hosts.len()).find(|index| host_name(*index) == name);
         index.map(|index| self.hosts[index].clone()).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// Whether a host runs a version of a service that works there.
+    pub(crate) fn is_well(&self, address: &str, key: &ServiceKey) -> bool {
+        let found = self.ground.fleet.peek(address, key).service;
+        let runs = found.unit.revision().and_then(|revision| found.revisions.get(&revision));
+        runs.is_some_and(|release| !self.ground.oracle.knows_as_bad(release, address))
+    }
+
+    /// What runs on a host falls ill by itself.
+    pub(crate) fn fall_ill(&mut self, address: &str, key: &ServiceKey, behaviour: Behaviour) {
+        self.ill.insert((address.to_owned(), key.clone()));
+        self.ground.oracle.is_ill(address, key);
+        self.ground.fleet.edit(address, key, Edit::Behave(behaviour));
     }
 
     /// The ways of every controller's present life.

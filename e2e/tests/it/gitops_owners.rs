@@ -240,9 +240,7 @@ fn a_service_of_two_repositories_is_the_firsts() -> Result<()> {
     world.declare_hosts()?;
     let program = world.program("web", "v1")?;
     let web = service("web", crate::PORT, program.dir(), &["web1"]);
-    let repositories = ["one", "two"].map(|name| Repository::create(world.dir(), name));
-    let [one, two] = repositories;
-    let (one, two) = (one?, two?);
+    let (one, two) = (Repository::create(world.dir(), "one")?, Repository::create(world.dir(), "two")?);
     one.declare("production/web.yaml", &web)?;
     two.declare("production/web.yaml", &web.clone().with("/spec/runtime/env", serde_json::json!({"OF": "two"})))?;
     let first = one.publish("one")?;
