@@ -1,8 +1,10 @@
 //! A canary on real hosts: a person lets it go on or ends it, and what is bad never gets further.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use serde_json::json;
-use windlass_e2e::{World, eventually};
+use windlass_e2e::{World, eventually, holds};
 
 use crate::{PORT, Running, host};
 
@@ -65,5 +67,54 @@ fn a_canary_is_approved_aborted_and_taken_back() -> Result<()> {
     for version in ["v3", "v4", "v5"] {
         ensure!(world.starts("web", version)? == [1, 0, 0], "{version}: {:?}", world.starts("web", version)?);
     }
+    world.passed()
+}
+
+/// What a rollout has not come to falls ill on most hosts: nobody knows why, so nothing is switched, forward or back.
+#[test]
+fn hosts_that_fall_ill_together_stop_a_rollout() -> Result<()> {
+    const FILE: &str = "/etc/windlass-e2e";
+    let canary = json!({"steps": [1, "100%"], "bake": "1s", "promotion": "approved"});
+    let Running { world, controller: _controller, program, .. } = Running::changed(World::new(4)?, |web| {
+        web.with("/spec/rollout/strategy", "canary")
+            .with("/spec/rollout/canary", canary)
+            .with("/spec/health/interval", "1s")
+    })?;
+    for host in &world.hosts {
+        host.write_file(FILE, "here")?;
+    }
+    program.good_with("v2", FILE)?;
+    wait_for_a_person(&world, "v2", "v1")?;
+    world.windlass(&["rollout", "approve", "service/web", "--wait"])?.expect(0)?;
+    world.wait_version("web", PORT, "v2")?;
+    program.good("v3")?;
+    wait_for_a_person(&world, "v3", "v2")?;
+
+    for name in ["web2", "web3", "web4"] {
+        host(&world, name)?.run(&["rm", FILE])?;
+    }
+    let still = || {
+        world.service("web")?.expect("Stalled", "True", "MassUnhealthy")?;
+        ensure!(world.starts("web", "v3")? == [1, 0, 0, 0], "{:?}", world.starts("web", "v3")?);
+        ensure!(world.starts("web", "v2")? == [1, 1, 1, 1], "{:?}", world.starts("web", "v2")?);
+        Ok(())
+    };
+    eventually("it stands still", still)?;
+    // Nor can a person let the next step begin: it is something else that is waited for.
+    let shown = world.windlass(&["rollout", "approve", "service/web", "--revision", "3"])?;
+    ensure!(shown.code == 1 && shown.stderr.contains("nothing of service/web waits for approval"), "{shown}");
+    holds(Duration::from_secs(10), "nothing is switched", still)?;
+
+    for host in &world.hosts {
+        host.write_file(FILE, "here")?;
+    }
+    holds(Duration::from_secs(3), "nor when they are well again", still)?;
+    world.windlass(&["rollout", "resume", "service/web"])?.expect(0)?;
+    eventually("it goes on", || {
+        world.windlass(&["rollout", "approve", "service/web", "--revision", "3"])?;
+        world.expect_version(&world.hosts, PORT, "v3")
+    })?;
+    world.wait_version("web", PORT, "v3")?;
+    ensure!(world.starts("web", "v3")? == [1, 1, 1, 1], "{:?}", world.starts("web", "v3")?);
     world.passed()
 }

@@ -205,9 +205,11 @@ begin_step() {
     if [ "$at" = "$sequence" ] && [ "$about" = "$revision" ]; then
         case $state in
         ok)
-            echo replayed
-            replayed
-            exit 0
+            if [ "$step" != stage ] || is_staged; then
+                echo replayed
+                replayed
+                exit 0
+            fi
             ;;
         fail)
             echo replayed
@@ -538,7 +540,8 @@ $env_sum  $at/env") ;;
 # of uploads that nobody is at any more.
 verb_have() {
     name "$1"
-    cluster=$2 sequence=$3 revision=$4
+    cluster=$2 sequence=$3 revision=$4 release=$5
+    number=${revision#"${revision%%[!0]*}"}
     check_owner look
     if [ -e "$fence/last" ]; then
         read -r seen <"$fence/seq" || seen=$nothing
@@ -547,7 +550,7 @@ verb_have() {
             exit $SUPERSEDED
         fi
         read -r at state _ about <"$fence/steps/stage" || state=none
-        [ "$at $about $state" != "$sequence $revision ok" ] || echo staged
+        [ "$at $about $state" != "$sequence $revision ok" ] || ! is_staged || echo staged
     fi
     [ "$6" = - ] || printf 'program %s\n' "$(command -v "$6")"
     [ -d "$home" ] || return 0
@@ -609,9 +612,13 @@ verb_stage() {
     # systemd would say so too late: when the unit is switched.
     [ "$8" = - ] || id -u "$8" >/dev/null 2>&1 ||
         give_up $NOT_STAGED "runtime.user is $8, and there is no such user here; create it, or leave runtime.user out"
-    build=$home/incoming/build.$$
-    [ ! -e "$build" ] || wipe "$build"
-    mkdir -p "$build/revision" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
+    if [ -n "$small" ] && take_room; then
+        build=$home/incoming/ready
+    else
+        build=$home/incoming/build.$$
+        [ ! -e "$build" ] || wipe "$build"
+        mkdir -p "$build/revision" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
+    fi
     [ -n "$small" ] || receive
     if [ -n "$small" ]; then
         (unpack && flush_build && install) 7<&- 9>&-
@@ -624,11 +631,48 @@ verb_stage() {
         keep_upload
         exit $code
     fi
-    [ -n "$small" ] || install_anew
+    if [ -n "$small" ]; then
+        # A process each for what nobody waits for: the confirmation clears the folder away, and has on the disk what was
+        # moved. Until then a record that says too much is not believed, for what it speaks of is not there: so what has
+        # taken the place of something is on the disk before the record.
+        trap - EXIT
+        : >"$part"
+        if [ -e "$build/old" ] || [ -e "$build/oldrevision" ]; then
+            wipe "$build"
+            sync -f "$home" 2>/dev/null || sync
+        elif [ "$build" != "$home/incoming/ready" ] || [ -e "$build/revision" ]; then
+            wipe "$build"
+        fi
+        end_step 0
+    fi
+    install_anew
     wipe "$build" "$part"
-    # First what was done, then that it was: a record is believed.
+    # First what was done, then that it was.
     sync -f "$home" 2>/dev/null || sync
     end_step "$code"
+}
+
+# Room to build in: an empty folder that the last confirmation has left, and who takes it marks it as taken. It is only
+# used under the lock, and not after a boot: what a power cut has left of the mark, nobody knows.
+take_room() {
+    has_room "$home/incoming/ready/room" || return 1
+    : >"$home/incoming/ready/room"
+}
+
+has_room() {
+    read -r now </proc/sys/kernel/random/boot_id
+    [ -s "$1" ] && read -r made <"$1" && [ "$made" = "$now" ]
+}
+
+# For the next one; where the disk is full, it makes its own.
+leave_room() {
+    [ ! -e incoming/ready ] && mkdir incoming/ready incoming/ready/revision 2>/dev/null && read -r now </proc/sys/kernel/random/boot_id &&
+        printf '%s\n' "$now" 2>/dev/null >incoming/ready/room
+}
+
+# Whether what a record calls staged is there. A power cut may have taken it back.
+is_staged() {
+    [ -d "$home/revisions/$number" ] && [ "$home/revisions/$number/release" -ef "$home/releases/$release" ]
 }
 
 # On the disk before it has a name: what a power cut tears would have one otherwise.
@@ -654,13 +698,17 @@ install_anew() {
 # Takes the payload off the line. The part belongs to us by its name as long as we run. Whether it is what was sent
 # shows when it is unpacked: every file of it, the manifest, the unit and the environment have their SHA-256.
 receive() {
-    part=$home/incoming/$payload.part.$$
+    # A small one is not gone on with where it ended early, so its file stays for the next one.
+    if [ -n "$small" ]; then part=$home/incoming/small.$$; else part=$home/incoming/$payload.part.$$; fi
+    # Only the service is to see what may be in its environment.
+    umask 077
     if [ "$offset" -gt 0 ]; then
         mv -f "$home/incoming/$payload.part" "$part" || give_up $BASE 'the begun upload is gone'
         [ "$(stat -c %s "$part")" = "$offset" ] || give_up $BASE 'the begun upload has another length'
     else
         : >"$part" || exit 1
     fi
+    umask 022
     if ! dd bs=65536 iflag=count_bytes,fullblock count=$((length - offset)) <&7 >>"$part"; then
         rm -f "$part"
         exit 1
@@ -1145,8 +1193,9 @@ arm() {
     printf '%s-%012d %s %020d %s %012d %06d\n' "$sequence" "$due" "$revision" "${good_number:-0}" "$boot" "$uptime" "$1" \
         1<>"$fence/armed" || return 1
     # Those that were there already may have been left by one who did not come this far.
-    sync "$fence/armed" "$unit_dir/$deadman@.service" "$unit_dir/$deadman@.timer" "$timers" "$unit_dir" 2>/dev/null ||
-        sync
+    # And what it is switched to, which was perhaps moved there a moment ago.
+    sync "$fence/armed" "$unit_dir/$deadman@.service" "$unit_dir/$deadman@.timer" "$timers" "$unit_dir" \
+        "$home/revisions" "$home/releases" 2>/dev/null || sync
     waiting=$timer
 }
 
@@ -1388,6 +1437,8 @@ back_to() {
 verb_confirm() {
     name "$1"
     cluster=$2 sequence=$3 revision=$4 number=$5
+    # All that was staged and switched since the last one; that may take long, and nobody waits for the lock meanwhile.
+    [ ! -d "$home" ] || sync -f "$home" 2>/dev/null || sync
     begin_step confirm "$6"
     shift 6
     last_switch
@@ -1401,7 +1452,6 @@ verb_confirm() {
         printf 'err %s is to be confirmed by a login that was made after its activation\n' "$number"
         end_step $NEEDS_LOGIN
     fi
-    sync "$home/live" 2>/dev/null || sync
     disarm || end_step 1
     cd "$home" || end_step 1
     if ! [ good -ef "revisions/$number" ]; then
@@ -1443,13 +1493,17 @@ clear_away() {
     done
     for at in incoming/*; do
         [ -e "$at" ] || continue
+        if [ "$at" = incoming/ready ] && has_room "$at/room"; then continue; fi
         pid=${at##*.}
         case $pid in
         part | *[!0-9]*) pid=0 ;;
         esac
+        # An empty one of a shell that is there costs nothing, and whose it is would be a process to find out.
+        if [ ! -s "$at" ] && [ "$pid" != $$ ] && [ -d "/proc/$pid" ]; then continue; fi
         may_receive "$pid" || set -- "$@" "$at"
     done
     [ $# -eq 0 ] || wipe "$@"
+    has_room incoming/ready/room || leave_room
     for at in live/*; do
         [ -e "$at" ] || rm -f "$at"
     done

@@ -125,6 +125,31 @@ async fn a_host_goes_back_by_itself_after_a_boot_too() {
     assert_eq!(login.run(TEMPLATES).trim(), "");
 }
 
+/// The same where a user's own manager runs it, which lingering starts at a boot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_s_manager_goes_back_after_a_boot_too() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "app", "sh", "default", 8000);
+    let mut case = two_revisions(&login, "lingers").await;
+    case.confirm_within = Duration::from_secs(3);
+    case.activate(2, 2).await.expect("activate");
+    boot_again(&login).await;
+    until("it goes back after the boot", async || {
+        let seen = case.look(Scrutiny::Quick).await;
+        is_voided(&seen) && seen.unit == UnitFile::Revision(revision(1)) && seen.run.active == ActiveState::Active
+    })
+    .await;
+    assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
+    let late = case.confirm(2, 2, &[1]).await;
+    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    until("nothing is left of it", async || {
+        login.run("ls /home/app/.config/systemd/user/timers.target.wants 2>/dev/null || true").trim().is_empty()
+    })
+    .await;
+    case.remove(4, DataFate::Purge).await.expect("remove");
+}
+
 /// What earlier versions wrote for each switch goes with the next confirmation; what somebody has edited is written again.
 #[tokio::test(flavor = "multi_thread")]
 async fn timers_of_earlier_versions_and_edited_templates_do_no_harm() {

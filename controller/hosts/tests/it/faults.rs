@@ -408,6 +408,8 @@ async fn connections_break_and_nothing_is_left_half() {
     an_upload_is_resumed(&login).await;
     an_activation_goes_on_without_us(&login).await;
     what_had_only_begun_is_run_again(&login).await;
+    what_a_power_cut_took_of_a_stage_is_brought_again(&login).await;
+    room_to_build_in_is_used_once(&login).await;
     what_is_stopped_where_the_fence_was_lost_was_stopped_by_somebody(&login).await;
     an_upload_holds_no_sample_up(&login).await;
     a_reboot_starts_the_service(&login).await;
@@ -452,6 +454,8 @@ async fn an_upload_is_resumed(login: &Login<'_>) {
     // Whose process it was is somebody else now, as after a boot: init, which always runs.
     let place = format!("{}/default.upload/incoming", login.dir());
     login.run(&format!("for part in {place}/*.part*; do mv $part ${{part%%.part*}}.part.1; done"));
+    // There may be passwords in it.
+    assert_eq!(login.run(&format!("stat -c %a {place}/*.part.1")).trim(), "600");
     let before = received(login);
     case.stage(1, 1, &release, &[]).await.expect("stage");
     let bytes = received(login) - before;
@@ -501,6 +505,60 @@ async fn what_had_only_begun_is_run_again(login: &Login<'_>) {
     case.activate(2, 1).await.expect("activate");
     assert_ne!(case.pid().await, before);
     case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+async fn what_a_power_cut_took_of_a_stage_is_brought_again(login: &Login<'_>) {
+    let case = Case::new(login, "torn");
+    let (first, second) = (case.releases.server("1", 3), case.releases.server("2", 3));
+    case.deploy(1, 1, &first).await;
+    case.stage(2, 2, &second, &[&first]).await.expect("stage");
+    // What was moved may be lost though the record of it is not.
+    let home = format!("{}/default.torn", login.dir());
+    login.run(&format!("cd {home} && rm -r revisions/2 releases/{}*", second.digest()));
+    assert_eq!(case.look(Scrutiny::Quick).await.steps[&Verb::Stage].state, StepState::Ok);
+    case.stage(2, 2, &second, &[&first]).await.expect("stage again");
+    case.activate(2, 2).await.expect("activate");
+    assert_eq!(said(&case).await["version"], "2");
+    case.remove(3, DataFate::Purge).await.expect("remove");
+}
+
+/// A confirmation leaves an empty folder for the next small stage. One that was begun, or is from before a boot, is not
+/// used.
+async fn room_to_build_in_is_used_once(login: &Login<'_>) {
+    let case = Case::new(login, "room");
+    let mut releases: Vec<Manifest> = (1..=6).map(|version| case.releases.server(&version.to_string(), 3)).collect();
+    case.deploy(1, 1, &releases[0]).await;
+    let incoming = format!("{}/default.room/incoming", login.dir());
+    let room = || login.run(&format!("cat {incoming}/ready/room"));
+    let boot = login.run("cat /proc/sys/kernel/random/boot_id");
+    let spoils = [
+        "true".to_owned(),
+        // Cut off after it was begun.
+        format!(
+            ": >{incoming}/ready/room; echo '[Unit]' >{incoming}/ready/revision/unit; mkdir {incoming}/ready/files"
+        ),
+        format!(
+            "echo 00000000-0000-0000-0000-000000000000 >{incoming}/ready/room; touch {incoming}/ready/revision/env"
+        ),
+        format!("rm -r {incoming}/ready"),
+    ];
+    for (at, spoil) in (2..).zip(spoils) {
+        assert_eq!(room(), boot, "before {at}");
+        login.run(&spoil);
+        let (before, next) = (releases[0].clone(), releases.remove(1));
+        case.stage(at * 10, at, &next, &[&before]).await.expect("stage");
+        // The same again, under another number.
+        case.stage(at * 10 + 1, at, &next, &[&before]).await.expect("stage again");
+        case.activate(at * 10 + 1, at).await.expect("activate");
+        let seen = case.look(Scrutiny::Full).await;
+        assert!(seen.drift.is_empty(), "{spoil}: {seen:?}");
+        assert_eq!(said(&case).await["version"], at.to_string());
+        case.confirm(at * 10 + 1, at, &[1]).await.expect("confirm");
+        let left = login.run(&format!("cd {incoming} && ls -A . ready/revision && find . -type f ! -empty"));
+        assert!(!left.contains("build.") && left.contains("ready/room"), "{left}");
+        assert_eq!(login.run(&format!("ls -A {incoming}/ready/revision")), "", "{spoil}");
+    }
+    case.remove(60, DataFate::Purge).await.expect("remove");
 }
 
 async fn what_is_stopped_where_the_fence_was_lost_was_stopped_by_somebody(login: &Login<'_>) {
