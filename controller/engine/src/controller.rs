@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::moving::Moving;
 use crate::queue::Queue;
 use crate::repos::{Hooks, RepoMemories};
+use crate::starts::Starts;
 
 /// So many releases are on their way to hosts at once: a controller's uplink is shared, and each takes a file handle
 /// and a buffer.
@@ -123,6 +124,8 @@ pub struct Memory {
     pub read_through: BTreeMap<HostId, Instant>,
     /// When a host that was switched has taken that back by itself, unless it was confirmed.
     pub goes_back: BTreeMap<HostId, Instant>,
+    /// How long its program took lately until it answered.
+    pub starts: Arc<Starts>,
 }
 
 /// A look at a source.

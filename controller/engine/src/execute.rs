@@ -15,11 +15,13 @@ use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Fleet, Material, Order, Seen, Stamp};
 use windlass_planner::plan::Act;
+use windlass_planner::planted::{Bug, planted};
 
 use crate::checkpoint::{Checkpoint, reached};
 use crate::controller::Controller;
 use crate::judge::{Case, Found, LOG_LINES, Rules, judge};
 use crate::metrics::step_failure;
+use crate::starts::Starts;
 use crate::wave::Member;
 
 /// What one host is to do, and all that it takes.
@@ -46,6 +48,8 @@ pub struct Errand {
     pub history: Vec<windlass_crds::digest::ReleaseDigest>,
     /// What has just been seen on the host.
     pub seen: Option<Seen>,
+    /// How long its program took lately until it answered.
+    pub starts: Arc<Starts>,
     /// With whom it is confirmed, where nobody waits for the place of this host.
     pub wave: Option<Member>,
     /// Calls it off.
@@ -78,7 +82,7 @@ impl Recall {
     }
 
     fn begins_nothing(&self) -> bool {
-        self.beginning.is_cancelled()
+        self.beginning.is_cancelled() && !planted(Bug::RecallUnheard)
     }
 }
 
@@ -298,7 +302,11 @@ impl<F: Fleet> Controller<F> {
     /// What systemd says of a revision that is healthy, or why the errand ends.
     async fn verdict(&self, errand: &Errand, revision: RevisionNumber) -> Result<Option<RunState>, Outcome> {
         let Some(rules) = &errand.judged_by else { return Ok(None) };
-        let case = Case { target: &errand.target, service: &errand.service, rules };
+        // What runs already says nothing of how long it takes to start.
+        let starts =
+            errand.acts.iter().any(|act| matches!(act, Act::Step(Step::Activate { .. } | Step::Revert { .. })));
+        let starts = starts.then_some(errand.starts.as_ref());
+        let case = Case { target: &errand.target, service: &errand.service, rules, starts };
         let started = std::time::Instant::now();
         let found = judge(self.fleet.as_ref(), case, &errand.recall.waiting).await;
         let took = started.elapsed();

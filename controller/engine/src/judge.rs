@@ -15,6 +15,7 @@ use windlass_hosts::fleet::{Fleet, Issued, Probe, Question};
 use windlass_planner::verdict::{Criteria, EAGER_FOR, Judge, Judgement, PATIENT_PAUSE, verdict_within};
 
 use crate::metrics::Judged;
+use crate::starts::Starts;
 
 /// A host that cannot be talked to for so long is out of reach; what it runs is unknown.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -87,6 +88,8 @@ pub struct Case<'a> {
     pub service: &'a ServiceKey,
     /// By which rules.
     pub rules: &'a Rules,
+    /// How long it took lately until it answered, where it was started just now.
+    pub starts: Option<&'a Starts>,
 }
 
 /// By what a Service is judged on one host.
@@ -185,7 +188,7 @@ async fn first_answer<F: Fleet>(fleet: &F, target: &Target, question: &Question,
 /// Looks at a program that was asked. While it has never answered, who holds its port says nothing more, and takes the
 /// kernel of the host ten milliseconds to find out: so that is asked only of one that has ended, or is late.
 async fn look<F: Fleet>(fleet: &F, case: &Case<'_>, expected: Expected) -> Result<Sample, ContactError> {
-    let Case { target, service, rules } = case;
+    let Case { target, service, rules, .. } = case;
     if expected == Expected::Silence {
         let sample = fleet.sample(target, service, None).await?;
         if sample.run.active == ActiveState::Active && sample.run.restarts == 0 {
@@ -197,7 +200,7 @@ async fn look<F: Fleet>(fleet: &F, case: &Case<'_>, expected: Expected) -> Resul
 
 /// Looks until it is known whether what runs is healthy.
 pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationToken) -> Found {
-    let Case { target, service, rules } = &case;
+    let Case { target, service, rules, starts } = &case;
     let (target, service) = (*target, *service);
     let spec = &rules.spec;
     // Later the host would take it back by itself, before anybody could confirm it.
@@ -209,6 +212,13 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
     let mut heard = Instant::now();
     let mut asked = Instant::now();
     let mut last_answer = None;
+    if question.is_some() {
+        let quiet = starts.map(Starts::quiet).unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(quiet) => {}
+            () = cancel.cancelled() => return Found::Cancelled,
+        }
+    }
     loop {
         if cancel.is_cancelled() {
             return Found::Cancelled;
@@ -220,7 +230,11 @@ pub async fn judge<F: Fleet>(fleet: &F, case: Case<'_>, cancel: &CancellationTok
                 Some(question) => Some(first_answer(fleet, target, question, &start).await),
                 None => None,
             };
+            let answered = start.answered;
             let expected = start.hear(answer.as_ref());
+            if let Some(starts) = starts.filter(|_| start.answered && !answered) {
+                starts.took(start.since.elapsed());
+            }
             (look(fleet, &case, expected).await, answer, expected)
         };
         let (sample, answer, expected) = tokio::select! {
@@ -283,7 +297,7 @@ mod tests {
     use windlass_crds::manifest::Manifest;
     use windlass_crds::step::Step;
     use windlass_hosts::fleet::{Material, Order, Stamp};
-    use windlass_hosts::memory::{Behaviour, HostSettings, MemoryFleet};
+    use windlass_hosts::memory::{Behaviour, Call, HostSettings, MemoryFleet};
 
     use super::*;
 
@@ -387,7 +401,8 @@ mod tests {
             let (fleet, service, rules) = started(milliseconds(listens)).await;
             let began = Instant::now();
             let target = fleet.target("a");
-            let case = Case { target: &target, service: &service, rules: &rules };
+            let starts = Starts::default();
+            let case = Case { target: &target, service: &service, rules: &rules, starts: Some(&starts) };
             let found = judge(&fleet, case, &CancellationToken::new()).await;
             assert!(matches!(found, Found::Healthy(_)), "{found:?}");
             let late = began.elapsed().saturating_sub(milliseconds(listens));
@@ -395,5 +410,21 @@ mod tests {
             let most = (milliseconds(listens) / LATENESS_SHARE).max(SLOW_KNOCK) + milliseconds(30);
             assert!(late <= most, "it listens after {listens} ms, and that was noticed {} ms late", late.as_millis());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_took_long_last_time_is_asked_later_and_less_often() {
+        let mut asked = Vec::new();
+        let starts = Starts::default();
+        for _deploy in 0..2 {
+            let (fleet, service, rules) = started(milliseconds(400)).await;
+            fleet.clear_calls();
+            let target = fleet.target("a");
+            let case = Case { target: &target, service: &service, rules: &rules, starts: Some(&starts) };
+            let found = judge(&fleet, case, &CancellationToken::new()).await;
+            assert!(matches!(found, Found::Healthy(_)), "{found:?}");
+            asked.push(fleet.calls().iter().filter(|called| called.call == Call::Ask).count());
+        }
+        assert!(asked[1] * 3 < asked[0] * 2, "it was asked {asked:?} times");
     }
 }

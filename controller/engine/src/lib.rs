@@ -31,6 +31,7 @@ pub mod repos;
 pub mod requests;
 pub mod serve;
 pub mod service;
+pub mod starts;
 pub mod wave;
 pub mod webhook;
 

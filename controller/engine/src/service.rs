@@ -738,6 +738,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 history: scene.view.revisions.values().map(|revision| revision.release).collect(),
                 seen: self.just_seen(id).map(|seen| Seen::from(&seen.service)),
                 recall: recall.clone(),
+                starts: Arc::clone(&self.memory.starts),
                 wave: (plan.last_wave && confirmed).then(|| self.wave.join()),
             };
             self.busy.insert(id.clone(), (activity, recall));

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// So long a confirmation waits for verdicts on other hosts. Small beside the time that is left for it: a host takes back
-/// what is not confirmed after [`windlass_planner::verdict::confirm_within`], 45 seconds at least.
-const LONGEST: Duration = Duration::from_secs(1);
+/// So long a confirmation waits for verdicts on other hosts: on a busy machine the starts of ten programs are more than a
+/// second apart. Small beside the time that is left for it: a host takes back what is not confirmed after
+/// [`windlass_planner::verdict::confirm_within`], 45 seconds at least.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// How many hosts have no verdict yet.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! Bugs that are planted on purpose, one at a time, to see that the simulator finds each of them. In a program that is
 //! built without the feature of this name there are none, and asking costs nothing.
 
-/// A bug, in the planner or in the engine.
+/// A bug: in the planner, in the engine, or in what the hosts do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bug {
     /// Planner: as many hosts as there are may be down.
@@ -32,6 +32,14 @@ pub enum Bug {
     HostsUnasked,
     /// Planner: the steps of a canary wait for nobody.
     StepsUnapproved,
+    /// Planner: what is removed is purged.
+    DataPurged,
+    /// Engine: what cannot be read is taken for deleted.
+    NonsenseRemoves,
+    /// Host: its fence lets a sequence in that is older than the last.
+    OldOrdersTaken,
+    /// Host: what is brought takes the place of everything that was there.
+    LastAloneKept,
     /// Engine: who owns what is not recorded.
     OwnedForgotten,
     /// Engine: what is missing in a new list is not taken for deleted.
@@ -46,13 +54,15 @@ pub enum Bug {
     SequenceReused,
     /// Engine: hashes of files are never read again.
     HashesUnread,
+    /// Engine: what has not begun begins, though it was called off.
+    RecallUnheard,
     /// Engine: what fails on one host ends the wait for a verdict on another.
     VerdictsCutShort,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::AllHostsAtOnce,
         Self::NothingIsBlocked,
         Self::NobodyJudges,
@@ -67,6 +77,10 @@ impl Bug {
         Self::TouchForgotten,
         Self::HostsUnasked,
         Self::StepsUnapproved,
+        Self::DataPurged,
+        Self::NonsenseRemoves,
+        Self::OldOrdersTaken,
+        Self::LastAloneKept,
         Self::OwnedForgotten,
         Self::ListsAddOnly,
         Self::VerdictForgotten,
@@ -74,6 +88,7 @@ impl Bug {
         Self::EndUnsaid,
         Self::SequenceReused,
         Self::HashesUnread,
+        Self::RecallUnheard,
         Self::VerdictsCutShort,
     ];
 }

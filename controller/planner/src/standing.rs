@@ -364,7 +364,7 @@ impl Context<'_> {
                 Standing::idle(None, HostState::Removing, "")
             }
             HostView::Seen(_) => {
-                let data = if purge { DataFate::Purge } else { DataFate::Keep };
+                let data = if purge || planted(Bug::DataPurged) { DataFate::Purge } else { DataFate::Keep };
                 let need = Need::Quiet(vec![Act::Step(Step::Remove { data })]);
                 let (state, message) = self.trouble(id).unwrap_or((HostState::Removing, String::new()));
                 Standing { need, ..Standing::idle(carries, state, message) }

@@ -16,6 +16,7 @@ use windlass_hosts::fleet::Fleet;
 use windlass_planner::gate::{Rule, was_removed};
 use windlass_planner::input::{Complaint, Files, Placement};
 use windlass_planner::plan::Plan;
+use windlass_planner::planted::{Bug, planted};
 use windlass_sources::ScanMode;
 use windlass_store::RequestId;
 
@@ -104,6 +105,9 @@ impl<F: Fleet> Turn<'_, F> {
     pub(super) async fn scene(&mut self) -> Scene {
         let controller = self.controller;
         let mut view = controller.cache.service(self.key);
+        if planted(Bug::NonsenseRemoves) {
+            view.declared.take_if(|read| read.parsed.is_err());
+        }
         requests::bound(&mut view.requests);
         let (candidate, mut complaint) = in_force(&view);
         let around = controller.cache.surroundings();

@@ -66,6 +66,15 @@ impl Link {
     }
 }
 
+/// What a host does wrong all the time. Hosts that are real do not: it is planted, to see that somebody notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Its fence lets a sequence in that is older than the last.
+    TakesOldOrders,
+    /// What is brought takes the place of everything that was there.
+    KeepsTheLastAlone,
+}
+
 /// What goes wrong with one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mishap {

@@ -19,7 +19,7 @@ use windlass_crds::observation::HostObservation;
 use crate::fleet::Scrutiny;
 pub use behaviour::{Answer, Behaviour, Moment, Program, RestartPolicy, Start};
 pub use calls::{Call, Called, Caller, Deed, OnCall};
-pub use faults::{Edit, FileChange, HostChange, Link, Mishap};
+pub use faults::{Edit, FileChange, Flaw, HostChange, Link, Mishap};
 pub use host::HostSettings;
 pub use world::Timing;
 
@@ -101,6 +101,11 @@ impl MemoryFleet {
     /// Another address of the same machine.
     pub fn add_alias(&self, alias: &str, address: &str) {
         self.with(|world, _| world.aliases.insert(alias.to_owned(), address.to_owned()));
+    }
+
+    /// Gives every host a flaw.
+    pub fn set_flaw(&self, flaw: Flaw) {
+        self.with(|world, _| world.flaw = Some(flaw));
     }
 
     /// Sets how long things take.

@@ -8,7 +8,7 @@ use windlass_crds::observation::{StepRecord, StepState, UnitFile};
 use windlass_crds::step::{Step, StepError, Verb};
 
 use super::behaviour::Moment;
-use super::faults::{FileChange, Mishap};
+use super::faults::{FileChange, Flaw, Mishap};
 use super::host::{Held, Running};
 use super::world::{Effect, Then, Timing, World};
 use crate::fleet::{Material, Order, Scrutiny, Stamp};
@@ -98,12 +98,13 @@ fn replayed(state: StepState, revision: RevisionNumber) -> Option<Result<(), Ste
 impl World {
     /// Lets a sequence in, and notes it: the host belongs to its store and follows it from now on.
     pub(super) fn pass_fence(&mut self, address: &str, service: &ServiceKey, stamp: &Stamp) -> Result<(), StepError> {
+        let flawed = self.flaw == Some(Flaw::TakesOldOrders);
         let host = self.hosts.get_mut(address).expect("whoever is at a host's fence has reached it");
         if let Some(owner) = host.cluster.as_ref().filter(|owner| **owner != stamp.cluster) {
             return Err(StepError::OwnedByAnother { owner: owner.clone() });
         }
         let held = host.services.entry(service.clone()).or_default();
-        if stamp.sequence < held.sequence {
+        if stamp.sequence < held.sequence && !flawed {
             return Err(StepError::Superseded { ours: stamp.sequence, theirs: held.sequence });
         }
         held.sequence = stamp.sequence;

@@ -13,7 +13,7 @@ use windlass_crds::step::{DataFate, StepError, Verb};
 
 use super::behaviour::{Behaviour, Life, Moment, Program, RestartPolicy, Start};
 use super::calls::{Call, Called, Caller};
-use super::faults::{Edit, Link};
+use super::faults::{Edit, Flaw, Link};
 use super::host::{Held, Host, Release, Run, Running, Staged};
 use super::steps::{Armed, SWITCHING, final_state};
 
@@ -131,6 +131,7 @@ pub(super) struct World {
     pub(super) pace: Option<Pace>,
     pub(super) chooser: Option<Chooser>,
     pub(super) behaviours: BTreeMap<ReleaseDigest, Behaviour>,
+    pub(super) flaw: Option<Flaw>,
     /// What will happen, in order.
     agenda: BTreeMap<(Moment, u64), Due>,
     pub(super) drawn: u64,
@@ -152,6 +153,7 @@ impl World {
             pace: None,
             chooser: None,
             behaviours: BTreeMap::new(),
+            flaw: None,
             agenda: BTreeMap::new(),
             drawn: 0,
             calls: BTreeMap::new(),
@@ -209,7 +211,12 @@ impl World {
     fn apply(&mut self, address: &str, service: &ServiceKey, effect: Effect, at: Moment) {
         match effect {
             Effect::Install { revision, spec, manifest } => {
-                self.held(address, service).install(revision, spec, *manifest);
+                let flawed = self.flaw == Some(Flaw::KeepsTheLastAlone);
+                let held = self.held(address, service);
+                if flawed {
+                    held.revisions.clear();
+                }
+                held.install(revision, spec, *manifest);
             }
             Effect::Arm(armed) => {
                 self.held(address, service).armed = armed;

@@ -16,6 +16,7 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::service::{ServiceSpec, Transport};
 use windlass_crds::step::Step;
 use windlass_engine::judge::{Case, Found, Rules, judge};
+use windlass_engine::starts::Starts;
 use windlass_hosts::fleet::{Fleet as _, Material, Order, Stamp};
 use windlass_hosts::memory::MemoryFleet;
 
@@ -44,6 +45,7 @@ struct Alone {
     fleet: MemoryFleet,
     service: ServiceKey,
     rules: Rules,
+    starts: Starts,
     manifest: Arc<Manifest>,
     cluster: ClusterId,
 }
@@ -62,6 +64,7 @@ impl Alone {
             fleet: crowd.fleet(),
             service,
             rules,
+            starts: Starts::default(),
             manifest,
             cluster: "0123456789abcdef".parse().context("an id")?,
         })
@@ -115,7 +118,7 @@ impl Alone {
 
     async fn switch(&self, target: &Target, revision: RevisionNumber) -> Result<()> {
         self.fleet.act(target, &self.order(Step::Activate { revision }, revision)).await?;
-        let case = Case { target, service: &self.service, rules: &self.rules };
+        let case = Case { target, service: &self.service, rules: &self.rules, starts: Some(&self.starts) };
         match judge(&self.fleet, case, &CancellationToken::new()).await {
             Found::Healthy(_) => {}
             other => bail!("{}: {other:?}", target.id),
