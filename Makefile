@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e property soak test-kill-store fuzz-store sim bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e property soak test-kill-store fuzz-store sim sim-crashes bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,11 @@ else
 	$(simulator) planted
 	SEEDS=$(SEEDS) SEED_BASE=$(or $(SEED_BASE),0) $(simulator) seeds
 endif
+
+sim-crashes: setup ## Simulate a crash at every point of both lives of a service: what `make sim` plays one of five of
+	RUSTFLAGS='--cfg tokio_unstable' $(CARGO) build --profile sim --target-dir $(target)/sim \
+	    --package windlass-sim --features planted
+	EVERY=1 $(simulator) crashes
 
 # How many worlds: `make property CASES=100000`; RNG_SEED plays the same again.
 property: setup build ## Play random worlds to the planner, other ones each time

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use windlass_sim::crashes;
+use windlass_sim::crashes::Life;
 use windlass_sim::extras::Edition;
 use windlass_sim::kept::{KEPT, Kept};
 #[cfg(feature = "planted")]
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<ExitCode> {
             None => many(edition()?, base, number("SEEDS")?.unwrap_or(300)),
         },
         Some("crashes") => match number("DEED")? {
-            Some(deed) => one(&crashes::one(Death { deed, side: side()? })?),
+            Some(deed) => one(&life()?.replay(Death { deed, side: side()? })?),
             None => every_crash(),
         },
         Some("tales") => match std::env::var("TALE") {
@@ -89,29 +89,44 @@ fn every_tale() -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn life() -> anyhow::Result<Life> {
+    let name = std::env::var("LIFE").unwrap_or_else(|_| format!("{:?}", Life::HostByHost));
+    let life = Life::ALL.into_iter().find(|life| format!("{life:?}") == name);
+    life.ok_or_else(|| anyhow::anyhow!("LIFE={name} is none of {:?}", Life::ALL))
+}
+
 fn side() -> anyhow::Result<Side> {
     match std::env::var("SIDE").as_deref() {
-        Ok("before") => Ok(Side::Before),
-        Ok("after") => Ok(Side::After),
-        _ => anyhow::bail!("SIDE is before or after"),
+        Ok("before" | "Before") => Ok(Side::Before),
+        Ok("late" | "Late") => Ok(Side::Late),
+        Ok("after" | "After") => Ok(Side::After),
+        _ => anyhow::bail!("SIDE is before, late or after"),
     }
 }
 
 #[expect(clippy::print_stdout, reason = "it is a program that people run")]
 fn every_crash() -> anyhow::Result<ExitCode> {
-    let covered = crashes::everywhere()?;
-    for (kind, times) in &covered.kinds {
-        println!("{times:>4} {kind}");
+    let mut code = ExitCode::SUCCESS;
+    for life in Life::ALL {
+        // The longer life has its crashes at each point where all are asked for.
+        let every = if life == Life::HostByHost { 1 } else { number("EVERY")?.unwrap_or(5) };
+        let covered = life.everywhere(every.max(1))?;
+        for (kind, times) in &covered.kinds {
+            println!("{times:>4} {kind}");
+        }
+        for (death, outcome) in &covered.failed {
+            println!("LIFE={life:?} DEED={} SIDE={:?}: {}", death.deed, death.side, outcome.violations.join("; "));
+            code = ExitCode::FAILURE;
+        }
+        println!(
+            "{life:?}: {} things that a controller changes, a crash before, in and after {}: {} runs, {} failed",
+            covered.deeds,
+            if every == 1 { "each".to_owned() } else { format!("one of {every}") },
+            covered.runs,
+            covered.failed.len()
+        );
     }
-    for (death, outcome) in &covered.failed {
-        println!("DEED={} SIDE={:?}: {}", death.deed, death.side, outcome.violations.join("; "));
-    }
-    let (runs, failed) = (covered.deeds * 2, covered.failed.len());
-    println!(
-        "{} things that a controller changes, a crash before and after each: {runs} runs, {failed} failed",
-        covered.deeds
-    );
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(code)
 }
 
 /// Tells how a bug was found.

@@ -11,7 +11,7 @@ use windlass_crds::host::Target;
 use windlass_crds::id::{HostId, RevisionNumber, Sequence, ServiceKey};
 use windlass_crds::record::{Owned, WentBack};
 use windlass_crds::service::Canary;
-use windlass_crds::step::{Step, StepError};
+use windlass_crds::step::{DataFate, Step, StepError};
 use windlass_hosts::fleet::Order;
 use windlass_hosts::memory::MemoryFleet;
 use windlass_store::{Control, Key, Store, StoreRevision};
@@ -48,6 +48,8 @@ struct Seen {
     approved: BTreeMap<ServiceKey, Approved>,
     /// How many hosts of a service may be down, and where it is placed since when.
     allowed: BTreeMap<ServiceKey, (usize, BTreeMap<String, Instant>)>,
+    /// Where something is declared, and since when.
+    wanted: BTreeMap<Spot, Instant>,
     /// Where a switch was ordered, and nothing was confirmed since.
     open: BTreeMap<Spot, HostId>,
     /// Those of them of which an older store, once it was put in, did not know.
@@ -105,6 +107,9 @@ enum Known {
 /// A host counts that has been one of a service's for so long: what is done on others was decided on before.
 const DECIDED: Duration = Duration::from_secs(15);
 
+/// What was declared so long ago is known to whoever leads: longer than anybody leads who hears nothing.
+const KNOWN: Duration = Duration::from_secs(30);
+
 /// For so long after a takeover a host counts as down that could not be stamped: a minute, less what it takes to see that
 /// somebody else leads.
 const FRESH: Duration = Duration::from_secs(58);
@@ -119,6 +124,8 @@ pub struct Issued {
     blocked: bool,
     /// Another host has taken back the same by itself, and comes first.
     too_soon: bool,
+    /// It is removed from where it is declared.
+    unwanted: bool,
 }
 
 impl Seen {
@@ -153,11 +160,13 @@ impl Oracle {
     /// What is recorded at the moment in which a step is decided on.
     pub async fn issued(&self, way: &Way, target: &Target, order: &Order) -> Issued {
         let Some(truth) = self.truth.get() else {
-            return Issued { owned: true, blocked: false, too_soon: false };
+            return Issued { owned: true, blocked: false, too_soon: false, unwanted: false };
         };
         let entry = truth.get(&Key::Owned(order.service.clone())).await.ok().flatten();
         let owned: Owned = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
         let spot = (target.address.clone(), order.service.clone());
+        let leads = self.note_stray(way, target, order).await;
+        let unwanted = leads && matches!(order.step, Step::Remove { .. }) && self.is_declared_at(&spot);
         match order.step {
             // Whatever becomes of it.
             Step::Remove { .. } => drop(self.seen().good.remove(&spot)),
@@ -168,7 +177,6 @@ impl Oracle {
         }
         let blocked = activates(&order.step)
             && order.step.revision().is_some_and(|revision| owned.blocked.iter().any(|one| one.revision == revision));
-        self.note_stray(way, target, order).await;
         self.count_canary(target, order, &owned);
         let another = |(host, went): (&HostId, &WentBack)| {
             *host != target.id && activates(&order.step) && order.step.revision() == Some(went.revision)
@@ -176,11 +184,18 @@ impl Oracle {
         // One that has it already may be started again.
         let has_it = self.fleet.peek(&target.address, &order.service).service.unit.revision() == order.step.revision();
         let too_soon = owned.went_back.iter().any(another) && !owned.went_back.contains_key(&target.id) && !has_it;
-        Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon }
+        Issued { owned: owned.hosts.contains_key(&target.id), blocked, too_soon, unwanted }
     }
 
-    /// A step was done, or not.
+    /// A step was done, or not, and whoever ordered it has heard of that.
     pub fn done(&self, way: &Way, target: &Target, order: &Order, issued: &Issued, outcome: &Result<(), StepError>) {
+        if !matches!(outcome, Err(StepError::Contact { .. })) {
+            self.heard(&target.address, &order.service);
+        }
+        self.happened(way, target, order, issued, outcome);
+    }
+
+    fn happened(&self, way: &Way, target: &Target, order: &Order, issued: &Issued, outcome: &Result<(), StepError>) {
         let (name, host, step) = (way.name(), &target.id, &order.step);
         let sequence = order.stamp.sequence;
         let happened = match outcome {
@@ -195,6 +210,12 @@ impl Oracle {
         if acted && issued.blocked {
             self.history.violated(format_args!("{step} on {host} for {}, which is blocked", order.service));
         }
+        if acted && issued.unwanted {
+            self.history.violated(format_args!("{step} on {host} for {}, which is declared there", order.service));
+        }
+        if acted && matches!(step, Step::Remove { data: DataFate::Purge }) {
+            self.history.violated(format_args!("{step} on {host} for {}, which nobody has asked for", order.service));
+        }
         // What cuts its host off gives no answer.
         let tried = acted || matches!(outcome, Err(StepError::Contact { .. }));
         if tried && issued.too_soon {
@@ -203,11 +224,19 @@ impl Oracle {
         if matches!((step, outcome), (Step::Confirm { .. } | Step::Remove { .. }, Ok(()))) {
             self.seen().open.remove(&(target.address.clone(), order.service.clone()));
         }
-        if !matches!(outcome, Err(StepError::Contact { .. })) {
-            self.heard(&target.address, &order.service);
-        }
         self.count_down(target, order);
         self.look(&target.address, &order.service);
+    }
+
+    /// A step has arrived, or not, long after its sender died.
+    pub fn arrived(&self, way: &Way, target: &Target, order: &Order, issued: &Issued, outcome: &Result<(), StepError>) {
+        self.history.tell(format_args!("what {} has sent before it died arrives at {}", way.name(), target.id));
+        if matches!(outcome, Ok(()) | Err(StepError::StartFailed { .. })) {
+            // Whoever leads by then has not ordered it.
+            let spot = (target.address.clone(), order.service.clone());
+            self.seen().forgotten.entry(spot).or_insert(Known::Owned);
+        }
+        self.happened(way, target, order, issued, outcome);
     }
 
     /// Looks at a service on a machine.
@@ -304,6 +333,11 @@ impl Oracle {
     pub fn lets_begin(&self, service: &ServiceKey, rules: Canary) {
         let approved = Approved { rules, said: BTreeMap::new(), since: Instant::now(), before: 0 };
         self.seen().approved.insert(service.clone(), approved);
+    }
+
+    /// It is no canary any more.
+    pub fn lets_all_begin(&self, service: &ServiceKey) {
+        self.seen().approved.remove(service);
     }
 
     /// A person has let the next one begin.
@@ -412,17 +446,46 @@ impl Oracle {
         }
     }
 
-    /// What is done by a controller that leads no more is nothing that the one that leads could know of.
-    async fn note_stray(&self, way: &Way, target: &Target, order: &Order) {
+    /// What is done by a controller that leads no more is nothing that the one that leads could know of. Whether this one
+    /// leads.
+    async fn note_stray(&self, way: &Way, target: &Target, order: &Order) -> bool {
         if !self.strays.load(Ordering::Relaxed) {
-            return;
+            return true;
         }
-        let Some(truth) = self.truth.get() else { return };
+        let Some(truth) = self.truth.get() else { return true };
         let leader = truth.leader().await.ok().flatten();
-        if leader.is_some_and(|leader| leader.identity != way.name()) {
+        let leads = leader.is_none_or(|leader| leader.identity == way.name());
+        if !leads {
             let spot = (target.address.clone(), order.service.clone());
             self.seen().forgotten.entry(spot).or_insert(Known::Owned);
         }
+        leads
+    }
+
+    /// A service is declared on these machines.
+    pub fn declared(&self, service: &ServiceKey, addresses: &BTreeSet<String>) {
+        let mut seen = self.seen();
+        seen.wanted.retain(|(address, of), _| of != service || addresses.contains(address));
+        for address in addresses {
+            seen.wanted.entry((address.clone(), service.clone())).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Something that makes no sense has taken the place of a declaration: what nobody had read of that is known to nobody.
+    pub fn mistyped(&self, service: &ServiceKey, read: &BTreeSet<String>) {
+        self.seen().wanted.retain(|(address, of), _| of != service || read.contains(address));
+    }
+
+    /// A machine is declared no more: what becomes of what is there is not looked at.
+    pub fn undeclared_host(&self, gone: &str) {
+        self.seen().wanted.retain(|(address, _), _| address != gone);
+    }
+
+    /// Whether somebody has declared it there, long enough for whoever leads to know. What an older store says is not
+    /// known.
+    fn is_declared_at(&self, spot: &Spot) -> bool {
+        let since = self.seen().wanted.get(spot).copied();
+        !self.is_restored() && since.is_some_and(|since| since.elapsed() >= KNOWN)
     }
 
     /// A hand other than ours took something away from a host.

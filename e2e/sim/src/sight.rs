@@ -13,7 +13,7 @@ use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_hosts::fleet::{Adoption, Fleet, Look, Material, Order, Question, Stamp};
 use windlass_hosts::memory::MemoryFleet;
 
-use crate::oracle::Oracle;
+use crate::oracle::{Issued, Oracle};
 use crate::way::Way;
 
 /// One controller's fleet.
@@ -48,12 +48,12 @@ impl Fleet for Sight {
 
     async fn stage(&self, target: &Target, order: &Order, material: &Material) -> Result<(), StepError> {
         let doing = self.fleet.stage(target, order, material);
-        self.step(target, order, doing).await
+        self.step(target, order, doing, None::<fn(Issued)>).await
     }
 
     async fn act(&self, target: &Target, order: &Order) -> Result<(), StepError> {
         let doing = self.fleet.act(target, order);
-        self.step(target, order, doing).await
+        self.step(target, order, doing, Some(|issued| self.leave_behind(target, order, issued))).await
     }
 
     async fn adopt(&self, target: &Target, adoption: &Adoption) -> Result<(), StepError> {
@@ -93,15 +93,32 @@ impl Sight {
         target: &Target,
         order: &Order,
         doing: impl Future<Output = Result<(), StepError>>,
+        left: Option<impl FnOnce(Issued)>,
     ) -> Result<(), StepError> {
         let what = format!("{} on {}", order.step, target.id);
         let issued = self.oracle.issued(&self.way, target, order).await;
+        let behind = issued.clone();
         let told = async {
             let done = doing.await;
             self.oracle.done(&self.way, target, order, &issued, &done);
             done
         };
-        self.way.reach(&what, true, told).await
+        match left {
+            Some(left) => self.way.send(&what, told, || left(behind)).await,
+            None => self.way.reach(&what, true, told).await,
+        }
+    }
+
+    /// What was on its way to a host when its sender died may arrive long after, when somebody else leads.
+    fn leave_behind(&self, target: &Target, order: &Order, issued: Issued) {
+        let late = self.way.late();
+        let (fleet, oracle, way) = (self.fleet.clone(), Arc::clone(&self.oracle), self.way.clone());
+        let (target, order) = (target.clone(), order.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            let done = fleet.act(&target, &order).await;
+            oracle.arrived(&way, &target, &order, &issued, &done);
+        });
     }
 }
 

@@ -17,6 +17,9 @@ use crate::world::{Model, Quality, World, host_name};
 /// takeover, as the design says, and a takeover takes 20 s.
 const LONGEST_FREEZE: u64 = 45_000;
 
+/// So many in a hundred of the steps that a controller dies before are on their way by then.
+const LATE: u64 = 40;
+
 /// Plays a story to its end, and settles.
 ///
 /// # Errors
@@ -224,7 +227,10 @@ fn controllers(world: &mut World, plot: &Chance) {
         }
         1..=3 => {
             let side = if plot.percent(50) { Side::Before } else { Side::After };
-            way.dies_at(Death { deed: way.deeds() + plot.within(0..12), side });
+            let deed = way.deeds() + plot.within(0..12);
+            // Another stream, so that the plot draws what it drew.
+            let late = side == Side::Before && world.ground.chance.fork(&format!("late {deed}")).percent(LATE);
+            way.dies_at(Death { deed, side: if late { Side::Late } else { side } });
         }
         4 | 5 => {
             let (clock, time) = (plot.percent(40), plot.time(1000..LONGEST_FREEZE));

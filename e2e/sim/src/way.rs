@@ -14,11 +14,16 @@ use windlass_store::{Cut, Gate, Passage};
 use crate::chance::Chance;
 use crate::history::History;
 
+/// As late as this arrives what was sent, in milliseconds: long after somebody else leads.
+const LATE: u64 = 90_000;
+
 /// Before or after something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// It never happens.
     Before,
+    /// A step of a host arrives there long after, when somebody else may lead; of anything else it is the same as before.
+    Late,
     /// It has happened, and the controller never hears of it.
     After,
 }
@@ -53,6 +58,8 @@ struct State {
     death: Option<Death>,
     /// It dies when this is answered next.
     dies_on: Option<String>,
+    /// Which deeds were steps of hosts.
+    sent: Vec<u64>,
     /// Answers that are still to be lost.
     losing: u32,
     /// Since when its clock stands still, and how long it has stood before.
@@ -82,7 +89,7 @@ pub struct Way {
 impl Way {
     /// Ways that work, of a controller with this name.
     pub fn new(name: &str, chance: &Chance, history: &History, began: Instant) -> Self {
-        let state = State { death: None, dies_on: None, losing: 0, clock: Clock::default() };
+        let state = State { death: None, dies_on: None, sent: Vec::new(), losing: 0, clock: Clock::default() };
         Self {
             name: name.into(),
             chance: chance.fork(name),
@@ -234,9 +241,32 @@ impl Way {
 
     /// Does something to a host, over this way.
     pub async fn reach<T>(&self, what: &str, changes: bool, doing: impl Future<Output = T>) -> T {
+        self.pass_by(what, changes, doing, None::<fn()>).await
+    }
+
+    /// Does a step there; where it dies, and that is on its way, `left` is what it leaves behind.
+    pub async fn send<T>(&self, what: &str, doing: impl Future<Output = T>, left: impl FnOnce()) -> T {
+        self.pass_by(what, true, doing, Some(left)).await
+    }
+
+    async fn pass_by<T>(
+        &self,
+        what: &str,
+        changes: bool,
+        doing: impl Future<Output = T>,
+        left: Option<impl FnOnce()>,
+    ) -> T {
         self.hold(false).await;
         let deed = changes.then(|| self.count());
-        if deed.is_some_and(|deed| self.dies(deed, Side::Before)) {
+        if left.is_some() {
+            self.state().sent.extend(deed);
+        }
+        if deed.is_some_and(|deed| self.dies(deed, Side::Late)) {
+            if let Some(left) = left {
+                left();
+            }
+            self.die(what, Side::Late).await;
+        } else if deed.is_some_and(|deed| self.dies(deed, Side::Before)) {
             self.die(what, Side::Before).await;
         }
         let done = doing.await;
@@ -245,6 +275,16 @@ impl Way {
         }
         self.hold(false).await;
         done
+    }
+
+    /// Which of the things that it has changed were steps that can be on their way.
+    pub fn sent(&self) -> Vec<u64> {
+        self.state().sent.clone()
+    }
+
+    /// How late it arrives what it has sent last, before it died.
+    pub fn late(&self) -> Duration {
+        self.chance.time(0..LATE)
     }
 
     /// How long a message to the store is on its way: mostly not worth speaking of, now and then long.
@@ -267,7 +307,7 @@ impl Way {
         }
         if writes(&call) {
             let deed = self.count();
-            if self.dies(deed, Side::Before) {
+            if self.dies(deed, Side::Before) || self.dies(deed, Side::Late) {
                 self.die(&call, Side::Before).await;
             }
             if self.dies(deed, Side::After) {

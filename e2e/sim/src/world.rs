@@ -15,7 +15,8 @@ use windlass_crds::manifest::{Entry, Manifest};
 use windlass_crds::record::Owned;
 use windlass_crds::request::Request;
 use windlass_crds::status::{HostStatus, ServiceStatus};
-use windlass_hosts::memory::{Behaviour, Edit, HostSettings, MemoryFleet};
+use windlass_hosts::memory::{Behaviour, Edit, Flaw, HostSettings, MemoryFleet};
+use windlass_planner::planted::{Bug, planted};
 use windlass_sources::MemoryTrees;
 use windlass_store::{InProcess, Key, Machine, Prefix, Store, StoreRevision};
 
@@ -126,6 +127,7 @@ impl World {
         let machine = Machine::simulated(move || began.elapsed() + Duration::from_secs(1000), move || numbers.number());
         let store = Arc::new(InProcess::new(machine.clone(), Prefix::default())?);
         let fleet = MemoryFleet::new();
+        plant_flaws(&fleet);
         let oracle = Arc::new(Oracle::new(&fleet, &history));
         let open = Way::new("truth", chance, &history, began).without_delays();
         let truth = store.client(machine, Arc::new(open)).await?;
@@ -218,6 +220,7 @@ impl World {
     /// # Errors
     /// When the store does not take it.
     pub async fn delete_host(&self, index: usize) -> anyhow::Result<()> {
+        self.ground.oracle.undeclared_host(&self.hosts[index]);
         self.truth.delete_declaration(&resource(&format!("hosts/{}", host_name(index)))?).await?;
         Ok(())
     }
@@ -292,6 +295,10 @@ impl World {
     pub async fn mistype(&self, service: usize, text: &str) -> anyhow::Result<()> {
         let key = ResourceKey::Service(self.services[service].key.clone());
         self.tell(format_args!("declared as {key}: {text:?}"));
+        let owned = self.owned(&self.services[service].key).await?;
+        let read = owned.and_then(|owned| owned.accepted).map(|accepted| accepted.spec.placement.hosts);
+        let read = read.unwrap_or_default().iter().map(|host| self.address(&host.to_string())).collect();
+        self.ground.oracle.mistyped(&self.services[service].key, &read);
         self.truth.declare(&key, text.into()).await?;
         Ok(())
     }
@@ -301,10 +308,11 @@ impl World {
     /// # Errors
     /// When the store does not take it.
     pub async fn declare(&mut self, service: usize) -> anyhow::Result<()> {
-        let placed = self.services[service].hosts.iter().map(|name| self.address(name)).collect();
+        let placed: BTreeSet<String> = self.services[service].hosts.iter().map(|name| self.address(name)).collect();
         let model = &mut self.services[service];
         model.declared = true;
         let text = text(model);
+        self.ground.oracle.declared(&model.key, &placed);
         self.ground.oracle.allow(&model.key, model.max_unavailable, placed);
         self.ground.history.tell(format_args!("declared {} on {:?}", model.key, model.hosts));
         let key = ResourceKey::Service(model.key.clone());
@@ -335,6 +343,7 @@ impl World {
         let model = &mut self.services[service];
         model.declared = false;
         self.ground.history.tell(format_args!("deleted {}", model.key));
+        self.ground.oracle.declared(&model.key, &BTreeSet::new());
         self.truth.delete_declaration(&ResourceKey::Service(model.key.clone())).await?;
         Ok(())
     }
@@ -414,6 +423,15 @@ impl World {
     /// The ways of every controller's present life.
     pub fn ways(&self) -> Vec<Way> {
         self.seats.iter().map(Seat::way).collect()
+    }
+}
+
+/// What is planted in hosts, not in the controller.
+fn plant_flaws(fleet: &MemoryFleet) {
+    for (bug, flaw) in [(Bug::OldOrdersTaken, Flaw::TakesOldOrders), (Bug::LastAloneKept, Flaw::KeepsTheLastAlone)] {
+        if planted(bug) {
+            fleet.set_flaw(flaw);
+        }
     }
 }
 
