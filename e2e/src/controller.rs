@@ -62,8 +62,9 @@ impl Controller {
         command.arg("serve").arg("--listen").arg(listen.to_string());
         command.arg("--data-dir").arg(dir.join(serve.name)).args(&serve.arguments);
         let environment = environment.iter().chain(&serve.environment);
-        command.envs(environment.map(|(name, value)| (name, value)));
-        command.env_remove("SSH_AUTH_SOCK").env("NO_COLOR", "1").env("TMPDIR", dir);
+        // Nobody's agent but one of the test's own.
+        command.env_remove("SSH_AUTH_SOCK").envs(environment.map(|(name, value)| (name, value)));
+        command.env("NO_COLOR", "1").env("TMPDIR", dir);
         if let Some((name, marker)) = &serve.checkpoint {
             command.env("WINDLASS_CHECKPOINT", format!("{name}:{}", marker.display()));
         }

@@ -226,9 +226,11 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use windlass_crds::record::Purpose;
+    use windlass_crds::digest::{ReleaseDigest, SpecDigest, WorkloadDigest};
+    use windlass_crds::id::HostId;
+    use windlass_crds::record::{BlockCause, Blocked, Purpose, Revision};
     use windlass_crds::request::Request;
-    use windlass_planner::input::{Goal, Inputs, RemovalGate};
+    use windlass_planner::input::{Goal, HostInput, Inputs, RemovalGate};
     use windlass_planner::plan::plan;
     use windlass_store::{MOST_WRITES, RequestId};
 
@@ -256,27 +258,79 @@ mod tests {
         view
     }
 
-    /// Each request may be refused, and each refusal is a write; so may be what else is told.
-    #[test]
-    fn no_commit_is_larger_than_the_store_takes() {
-        let (key, view) = ("default/web".parse().expect("two labels"), crowded());
-        let (owned, revisions, hosts) = (Owned::default(), BTreeMap::new(), BTreeMap::new());
-        let last = view.rollouts.values().next_back().map(|stored| stored.value.clone());
-        let mut plan = plan(&Inputs {
+    fn nothing_declared<'a>(
+        service: &'a ServiceKey,
+        owned: &'a Owned,
+        hosts: &'a BTreeMap<HostId, HostInput>,
+        rollout: Option<&'a Rollout>,
+    ) -> Inputs<'a> {
+        static NONE: BTreeMap<RevisionNumber, Revision> = BTreeMap::new();
+        Inputs {
             proposal: None,
             gated: false,
-            service: &key,
+            service,
             now: Timestamp::UNIX_EPOCH,
             term: 1,
             fresh_term: false,
             goal: Goal::Remove,
             complaint: None,
-            owned: &owned,
-            revisions: &revisions,
-            rollout: last.as_ref(),
-            hosts: &hosts,
+            owned,
+            revisions: &NONE,
+            rollout,
+            hosts,
             removals: RemovalGate::Open,
+        }
+    }
+
+    fn revision(number: u64) -> (RevisionNumber, Revision) {
+        let number = RevisionNumber(number);
+        let revision = serde_json::json!({
+            "number": number,
+            "spec": {
+                "placement": {"hosts": ["web1"]}, "source": {"path": "/srv"},
+                "runtime": {"target": "generic", "entryPoint": "server"},
+            },
+            "release": ReleaseDigest::of(&number.0.to_be_bytes()),
+            "workload": WorkloadDigest::of(b"unit"),
+            "created": Timestamp::UNIX_EPOCH,
+            "source": {"machine": "00000000000000000000000000000001", "path": "/srv"},
         });
+        (number, serde_json::from_value(revision).expect("a revision"))
+    }
+
+    /// Of six revisions the fourth and the sixth are good, and the fifth is blocked.
+    #[test]
+    fn beyond_the_limit_the_oldest_go_that_nobody_needs() {
+        let key = "default/web".parse().expect("two labels");
+        let view = ServiceView { revisions: Arc::new((1..=6).map(revision).collect()), ..ServiceView::default() };
+        let blocked = Blocked {
+            spec: SpecDigest::of(b"spec"),
+            release: ReleaseDigest::of(b"five"),
+            revision: RevisionNumber(5),
+            cause: BlockCause::Aborted { at: Timestamp::UNIX_EPOCH },
+        };
+        let good = vec![RevisionNumber(4), RevisionNumber(6)];
+        let owned = Owned { good, blocked: vec![blocked], ..Owned::default() };
+        let mut plan = plan(&nothing_declared(&key, &owned, &BTreeMap::new(), None));
+        plan.gone = false;
+        let rollouts = rollouts(None, &plan, None, 1, Timestamp::UNIX_EPOCH);
+        let said = status(&plan, None, Generation(1), &ServiceStatus::default(), Timestamp::UNIX_EPOCH);
+        for (limit, go) in [(7, 0), (6, 0), (5, 1), (4, 2), (3, 3), (2, 3), (1, 3)] {
+            let (key, view, plan, owned) = (&key, &view, &plan, &owned);
+            let records = Records { key, view, plan, owned, rollouts: &rollouts, status: &said, history_limit: limit };
+            let expected: Vec<Key> =
+                (1..=go).map(|number| Key::Revision(key.clone(), RevisionNumber(number))).collect();
+            assert_eq!(records.outdated(), expected, "at most {limit}");
+        }
+    }
+
+    /// Each request may be refused, and each refusal is a write; so may be what else is told.
+    #[test]
+    fn no_commit_is_larger_than_the_store_takes() {
+        let (key, view) = ("default/web".parse().expect("two labels"), crowded());
+        let (owned, hosts) = (Owned::default(), BTreeMap::new());
+        let last = view.rollouts.values().next_back().map(|stored| stored.value.clone());
+        let mut plan = plan(&nothing_declared(&key, &owned, &hosts, last.as_ref()));
         assert!(plan.gone);
         for gone in [true, false] {
             plan.gone = gone;

@@ -34,7 +34,7 @@ pub struct Rollout {
     pub rollback_on_failure: bool,
     /// Whether a person has to agree.
     pub approval: Approval,
-    /// How many revisions are kept.
+    /// How many revisions are kept. What runs, what would be gone back to and what is blocked is kept in any case.
     pub revision_history_limit: NonZeroU32,
 }
 

@@ -95,6 +95,7 @@ fn a_leader_that_wakes_up_in_mid_step_is_refused() -> Result<()> {
         Ok(())
     })?;
     sleeper.freeze()?;
+    let frozen = Instant::now();
     // As if it had fallen asleep just there.
     std::fs::remove_file(&marker)?;
     let before = [fence(web1)?, fence(web2)?, fence(web3)?];
@@ -110,6 +111,8 @@ fn a_leader_that_wakes_up_in_mid_step_is_refused() -> Result<()> {
         ensure!(now > before, "{} was not stamped: {before}, then {now}", host.name());
     }
 
+    // A whole minute, four times as long as a lease lasts, in which nothing else comes of it either.
+    holds(Duration::from_secs(60).saturating_sub(frozen.elapsed()), "it stays as it is", gone_back)?;
     sleeper.thaw()?;
     eventually("it says that it leads no longer", || {
         let answer = sleeper.get("/readyz")?;

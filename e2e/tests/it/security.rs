@@ -1,9 +1,12 @@
 //! Who is talked to at all: plaintext, wrong host keys, refused logins.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use windlass_e2e::{Serve, USER_OF_HOME, World, eventually, holds, host, service, zone};
 
 use crate::{PORT, check_clean, wait_gone};
@@ -107,6 +110,75 @@ fn a_wrong_host_key_and_a_refused_login_are_told() -> Result<()> {
     world.put(&host(web1)?)?;
     world.put(&host(web2)?)?;
     world.wait_version("web", PORT, "v1")?;
+    world.passed()
+}
+
+/// An ssh-agent of its own. Dropping it ends it.
+struct Agent {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Agent {
+    fn start(dir: &Path) -> Result<Self> {
+        let socket = dir.join("agent");
+        let process = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
+        let agent = Self { process: process.context("starting ssh-agent")?, socket };
+        eventually("the agent listens", || {
+            ensure!(agent.socket.exists(), "it has no socket yet");
+            Ok(())
+        })?;
+        Ok(agent)
+    }
+
+    fn add(&self, key: &Path) -> Result<()> {
+        let mut add = Command::new("ssh-add");
+        let done = add.arg("-q").arg(key).env("SSH_AUTH_SOCK", &self.socket).output().context("starting ssh-add")?;
+        ensure!(done.status.success(), "ssh-add: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The controller's user has an agent. Its keys count where a Host says so, and no file has to be on the disk.
+#[test]
+fn keys_of_an_agent_let_in() -> Result<()> {
+    let world = World::new(2)?;
+    let (web1, web2) = (&world.hosts[0], &world.hosts[1]);
+    let agent = Agent::start(world.dir())?;
+    let environment = vec![("SSH_AUTH_SOCK".to_owned(), agent.socket.display().to_string())];
+    let mut controller = world.start(&Serve { name: "serve", environment, ..Serve::default() })?;
+    controller.wait_until_up()?;
+    let program = world.program("web", "v1")?;
+    world.put(&zone(&world.testbed.cidr()))?;
+    let key = |path: &Path| path.display().to_string();
+    world.put(&host(web1)?.with("/spec/identity", json!({"agent": true})))?;
+    // A key file is the only one that is tried, whatever the agent has.
+    world.put(&host(web2)?.with("/spec/identity", json!({"keyFile": key(web2.stranger_key_file())})))?;
+    world.put(&service("web", PORT, program.dir(), &["web1"]))?;
+    for path in ["hosts/web1", "hosts/web2"] {
+        eventually(format_args!("{path}: its login is refused"), || {
+            world.status(path)?.expect("Ready", "False", "LoginRefused").map(drop)
+        })?;
+    }
+    agent.add(web1.key_file())?;
+    agent.add(web2.key_file())?;
+    // A refused login is tried again ever later, unless somebody asks.
+    for resource in ["host/web2", "service/web"] {
+        world.windlass(&["reconcile", resource])?.expect(0)?;
+    }
+    eventually("it is deployed", || {
+        world.expect_version([web1], PORT, "v1")?;
+        world.service("web")?.expect("Ready", "True", None).map(drop)
+    })?;
+    world.status("hosts/web1")?.expect("Ready", "True", None)?;
+    world.status("hosts/web2")?.expect("Ready", "False", "LoginRefused")?;
     world.passed()
 }
 
