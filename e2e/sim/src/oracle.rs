@@ -56,6 +56,8 @@ struct Seen {
     forgotten: BTreeMap<Spot, Known>,
     /// Where nobody has looked since an older store was put in.
     unheard: BTreeSet<Spot>,
+    /// What hosts ran when it was put in: that a rollout which it knows of brings them that, nobody can hold against it.
+    ran: BTreeMap<Spot, RevisionNumber>,
     /// Who leads, by the revision at which that began, and since when; watched only while it matters.
     term: Option<(StoreRevision, Instant)>,
 }
@@ -318,7 +320,9 @@ impl Oracle {
         };
         let runs = |address: &&String| {
             let unit = self.fleet.peek(address, &order.service).service.unit;
-            **address == target.address || unit.revision() == Some(revision) && known(address)
+            let before = seen.ran.get(&((*address).clone(), order.service.clone()));
+            let brought = unit.revision() == Some(revision) && before != Some(&revision);
+            **address == target.address || brought && known(address)
         };
         let running = placed.keys().filter(runs).count();
         let most = approved.most(revision, placed.len());
@@ -376,11 +380,15 @@ impl Oracle {
 
     fn note_unheard(&self) {
         let mut seen = self.seen();
-        let Seen { allowed, unheard, .. } = &mut *seen;
+        let Seen { allowed, unheard, ran, .. } = &mut *seen;
         let spots = allowed
             .iter()
             .flat_map(|(service, (_, placed))| placed.keys().map(|address| (address.clone(), service.clone())));
         unheard.extend(spots);
+        ran.extend(unheard.iter().filter_map(|spot| {
+            let revision = self.fleet.peek(&spot.0, &spot.1).service.unit.revision();
+            revision.map(|revision| (spot.clone(), revision))
+        }));
     }
 
     /// Watches who leads.
