@@ -19,7 +19,7 @@ host_scripts := $(wildcard controller/hosts/src/*.sh controller/hosts/src/*/*.sh
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(CURDIR)/scripts/as-root
 
-.PHONY: help setup build release fmt lint test e2e property soak test-kill-store fuzz-store sim sim-crashes bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
+.PHONY: help setup build release fmt lint test e2e property soak test-kill-store fuzz-store build-sim sim sim-crashes bench bench-doc bench-store bench-store-doc bench-connections bench-connections-doc bench-scale bench-scale-doc bench-gitops bench-gitops-doc schemas doc demo clean-demo
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,9 +63,11 @@ fuzz-store: setup build ## Play random operations to etcd and to the embedded st
 # tokio takes the seed of its own choices only where it is built for that, so all of it is built apart.
 simulator = $(target)/sim/sim/windlass-sim
 
-sim: setup ## Simulate fleets: a crash at every point, planted bugs, and many seeds of what can go wrong
+build-sim: setup
 	RUSTFLAGS='--cfg tokio_unstable' $(CARGO) build --profile sim --target-dir $(target)/sim \
 	    --package windlass-sim --features planted
+
+sim: build-sim ## Simulate fleets: a crash at every point, planted bugs, and many seeds of what can go wrong
 ifdef SEED
 	SEED=$(SEED) $(simulator) seeds
 else
@@ -75,9 +77,7 @@ else
 	SEEDS=$(SEEDS) SEED_BASE=$(or $(SEED_BASE),0) $(simulator) seeds
 endif
 
-sim-crashes: setup ## Simulate a crash at every point of both lives of a service: what `make sim` plays one of five of
-	RUSTFLAGS='--cfg tokio_unstable' $(CARGO) build --profile sim --target-dir $(target)/sim \
-	    --package windlass-sim --features planted
+sim-crashes: build-sim ## Simulate a crash at every point of both lives of a service: what `make sim` plays one of five of
 	EVERY=1 $(simulator) crashes
 
 # How many worlds: `make property CASES=100000`; RNG_SEED plays the same again.

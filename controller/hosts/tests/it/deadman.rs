@@ -89,20 +89,26 @@ async fn two_revisions_of<'a, 'b>(mut case: Case<'a, Login<'b>>) -> Case<'a, Log
     case
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_host_goes_back_by_itself_after_a_boot_too() {
-    let testbed = Testbed::new().expect("a testbed");
-    let host = testbed.host("web1").expect("a host");
-    let login = Login::new(&host, "root", "sh", "default", 8000);
-    let mut case = two_revisions(&login, "booted").await;
+/// The same, where revision 2 was switched to, nobody has confirmed it, and the host has taken it back after a boot.
+async fn goes_back_after_a_boot<'a, 'b>(login: &'a Login<'b>, name: &str) -> Case<'a, Login<'b>> {
+    let mut case = two_revisions(login, name).await;
     case.confirm_within = Duration::from_secs(3);
     case.activate(2, 2).await.expect("activate");
-    boot_again(&login).await;
+    boot_again(login).await;
     until("it goes back after the boot", async || {
         let seen = case.look(Scrutiny::Quick).await;
         is_voided(&seen) && seen.unit == UnitFile::Revision(revision(1)) && seen.run.active == ActiveState::Active
     })
     .await;
+    case
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_goes_back_by_itself_after_a_boot_too() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = goes_back_after_a_boot(&login, "booted").await;
     // That is the last thing that it does.
     until_clean(&login).await;
     assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
@@ -131,15 +137,7 @@ async fn a_user_s_manager_goes_back_after_a_boot_too() {
     let testbed = Testbed::new().expect("a testbed");
     let host = testbed.host("web1").expect("a host");
     let login = Login::new(&host, "app", "sh", "default", 8000);
-    let mut case = two_revisions(&login, "lingers").await;
-    case.confirm_within = Duration::from_secs(3);
-    case.activate(2, 2).await.expect("activate");
-    boot_again(&login).await;
-    until("it goes back after the boot", async || {
-        let seen = case.look(Scrutiny::Quick).await;
-        is_voided(&seen) && seen.unit == UnitFile::Revision(revision(1)) && seen.run.active == ActiveState::Active
-    })
-    .await;
+    let case = goes_back_after_a_boot(&login, "lingers").await;
     assert_eq!(said(&case).await["args"], serde_json::json!(["1"]), "the program, too");
     let late = case.confirm(2, 2, &[1]).await;
     assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
