@@ -1,14 +1,13 @@
 //! Crashes, all of them: a controller dies before and after each single thing that it changes in the store or on a host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
 use windlass_crds::request::Request;
 
 use crate::chance::Chance;
+use crate::crew;
 use crate::extras::Edition;
 use crate::run::{self, Outcome};
 use crate::way::{Death, Side};
@@ -53,32 +52,13 @@ impl Life {
             Ok(world)
         })?;
         anyhow::ensure!(whole.violations.is_empty(), "{self:?} without a crash: {}", whole.violations.join("; "));
-        let covered = Mutex::new(Covered { life: self, deeds, runs: 0, kinds: BTreeMap::new(), failed: Vec::new() });
-        let next = AtomicU64::new(0);
-        let workers = std::thread::available_parallelism()?.get();
-        std::thread::scope(|scope| {
-            let worker = || -> anyhow::Result<()> {
-                loop {
-                    let deed = next.fetch_add(every, Ordering::Relaxed);
-                    if deed >= deeds {
-                        return Ok(());
-                    }
-                    for side in [Side::Before, Side::Late, Side::After] {
-                        if side == Side::Late && !sent.contains(&deed) {
-                            continue;
-                        }
-                        let death = Death { deed, side };
-                        let outcome = self.replay(death)?;
-                        covered.lock().unwrap_or_else(PoisonError::into_inner).take_in(death, outcome)?;
-                    }
-                }
-            };
-            let working: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-            working
-                .into_iter()
-                .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?)
-        })?;
-        Ok(covered.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let mut covered = Covered { life: self, deeds, runs: 0, kinds: BTreeMap::new(), failed: Vec::new() };
+        let sides = |deed| [Side::Before, Side::Late, Side::After].map(|side| Death { deed, side });
+        let deaths = (0..deeds).step_by(usize::try_from(every)?).flat_map(sides);
+        let deaths = deaths.filter(|death| death.side != Side::Late || sent.contains(&death.deed));
+        let play = |death| Ok((death, self.replay(death)?));
+        crew::each(deaths, play, |(death, outcome)| covered.take_in(death, outcome))?;
+        Ok(covered)
     }
 
     /// Replays one of them.

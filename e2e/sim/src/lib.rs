@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod crashes;
+pub mod crew;
 pub mod extras;
 pub mod history;
 pub mod kept;

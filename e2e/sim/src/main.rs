@@ -1,10 +1,10 @@
 //! `make sim`: plays many seeds, or one with its history.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use windlass_sim::crashes::Life;
+use windlass_sim::crew;
 use windlass_sim::extras::Edition;
 use windlass_sim::kept::{KEPT, Kept};
 #[cfg(feature = "planted")]
@@ -158,34 +158,28 @@ fn one(outcome: &Outcome) -> anyhow::Result<ExitCode> {
     Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// After so many seeds it says how far it is, so that a run that is cut off still tells what it has played.
+const TOLD_EVERY: u64 = 1000;
+
 #[expect(clippy::print_stdout, reason = "it is a program that people run")]
 fn many(edition: Edition, base: u64, count: u64) -> anyhow::Result<ExitCode> {
-    let (next, failed, begun) = (AtomicU64::new(base), AtomicU64::new(0), Instant::now());
-    let workers = std::thread::available_parallelism()?.get();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= base + count {
-                        break;
-                    }
-                    match run::seed_of(edition, seed) {
-                        Ok(outcome) if outcome.violations.is_empty() => {}
-                        Ok(outcome) => {
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            println!("seed {seed}: {}", outcome.violations.join("; "));
-                        }
-                        Err(error) => {
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            println!("seed {seed}: {error:#}");
-                        }
-                    }
-                }
-            });
+    let (mut played, mut failed, begun) = (0_u64, 0_u64, Instant::now());
+    let play = |seed| Ok((seed, run::seed_of(edition, seed)));
+    crew::each(base..base + count, play, |(seed, outcome)| {
+        let violated = match outcome {
+            Ok(outcome) => outcome.violations.join("; "),
+            Err(error) => format!("{error:#}"),
+        };
+        if !violated.is_empty() {
+            failed += 1;
+            println!("seed {seed}: {violated}");
         }
-    });
-    let (failed, took) = (failed.load(Ordering::Relaxed), begun.elapsed());
-    println!("{count} seeds from {base}: {failed} failed, {:.1} s; SEED=n replays one", took.as_secs_f64());
+        played += 1;
+        if played.is_multiple_of(TOLD_EVERY) && played < count {
+            println!("{played} of {count} seeds: {failed} failed, {:.0} s", begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    })?;
+    println!("{played} seeds from {base}: {failed} failed, {:.1} s; SEED=n replays one", begun.elapsed().as_secs_f64());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,11 +1,10 @@
 //! Planted bugs: each has to be found, or the oracle is blind there.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use windlass_planner::planted::{Bug, plant};
 
+use crate::crew;
 use crate::run::{self, Outcome};
 use crate::tales::Tale;
 
@@ -54,21 +53,18 @@ const fn breaks(bug: Bug) -> &'static str {
 ///
 /// # Errors
 /// When the simulation itself fails.
-pub fn find_all(base: u64, told: impl Fn(&Find) + Sync) -> anyhow::Result<Vec<Find>> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    let workers = std::thread::available_parallelism()?.get();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // A bug is planted in one thread alone.
-                    let find = find(*bug, base).inspect(&told);
-                    found.lock().unwrap_or_else(PoisonError::into_inner).insert(*bug, find);
-                }
-            });
-        }
-    });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+pub fn find_all(base: u64, mut told: impl FnMut(&Find) + Send) -> anyhow::Result<Vec<Find>> {
+    let mut found = BTreeMap::new();
+    crew::each(
+        Bug::ALL,
+        |bug| find(bug, base),
+        |find| {
+            told(&find);
+            found.insert(find.bug, find);
+            Ok(())
+        },
+    )?;
+    Ok(found.into_values().collect())
 }
 
 /// Plants a bug by its name, in this thread.
