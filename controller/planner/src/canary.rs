@@ -97,13 +97,16 @@ impl<'a> Context<'a> {
         let mut progress = recorded(self.inputs.rollout, target.number);
         let mut placed: Vec<&HostId> = self.in_order().into_iter().filter(|id| self.is_placed(id)).collect();
         // Where it was taken back it is tried again before it goes anywhere else, so that is where a new one begins.
-        placed.sort_by_key(|id| !self.went_back.contains_key(*id));
+        // So it is with one that rests with it, unconfirmed: several may, after a first deploy that came to nothing.
+        let idles = |id: &HostId| !progress.hosts.contains(id) && self.idles_with(id, target.number);
+        placed.sort_by_key(|id| (!self.went_back.contains_key(*id), !idles(id)));
         let counts = rules.counts(placed.len());
         progress.step = progress.step.clamp(1, u32::try_from(counts.len()).unwrap_or(u32::MAX).max(1));
         // One that nobody may go to at present, since its Host was deleted for instance, is lost, and not replaced.
         let kept = |id: &&HostId| self.inputs.hosts.get(*id).is_some_and(|host| host.placement != Placement::Unplaced);
         let carries = |id: &&HostId| {
-            progress.hosts.contains(*id) || self.is_placed(id) && self.carried_by(id) == Some(target.number)
+            let carries = self.is_placed(id) && self.carried_by(id) == Some(target.number);
+            progress.hosts.contains(*id) || carries && !idles(id)
         };
         let carrying: BTreeSet<HostId> = self.in_order().into_iter().filter(kept).filter(carries).cloned().collect();
         let blind = self.blind();
@@ -140,6 +143,13 @@ impl<'a> Context<'a> {
             Some(HostView::Seen(_)) => self.unit_on(id),
             _ => self.inputs.owned.hosts.get(id).and_then(|host| host.carries),
         }
+    }
+
+    /// Whether a host has a revision, does not run it, and has never confirmed it.
+    fn idles_with(&self, id: &HostId, revision: RevisionNumber) -> bool {
+        let Some(HostView::Seen(seen)) = self.inputs.hosts.get(id).map(|host| &host.view) else { return false };
+        let seen = &seen.service;
+        at_rest(seen) && seen.unit.revision() == Some(revision) && seen.good != Some(revision)
     }
 
     /// A host that was found healthy with the target, and is not any more while its step is watched.

@@ -140,8 +140,10 @@ pub(crate) fn number(
     if let Some(known) = inputs.revisions.values().rev().find(known) {
         return (known.number, None);
     }
-    // Above what hosts carry as well: from before it was disowned, or from a store that is lost.
-    let number = inputs.owned.last_revision.max(highest_on_hosts(inputs)).next();
+    // Above what hosts carry as well: from before it was disowned, or from a store that is lost. And above what is
+    // recorded and not owned, whoever has left it there: nothing could be recorded under its number.
+    let recorded = inputs.revisions.keys().next_back().copied().unwrap_or_default();
+    let number = inputs.owned.last_revision.max(highest_on_hosts(inputs)).max(recorded).next();
     let new = Revision {
         number,
         spec: Box::new(spec.clone()),

@@ -65,7 +65,7 @@ impl Store {
         loop {
             let outcome = match &seat {
                 Seat::Unknown | Seat::Taken => {
-                    seat = hear(&mut follower, seat).await;
+                    seat = self.hear(&mut follower, seat).await;
                     continue;
                 }
                 Seat::Free => self.stand(identity, ttl).await,
@@ -80,6 +80,28 @@ impl Store {
                     tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => return Err(CampaignError::Refused(error)),
+            }
+        }
+    }
+
+    /// Waits for the next thing to hear of the leader's key.
+    async fn hear(&self, follower: &mut Follower, seat: Seat) -> Seat {
+        match follower.next().await {
+            Update::Snapshot { entries, .. } => Seat::of(entries.into_iter().next()),
+            Update::Changes { changes, .. } => match changes.into_iter().last() {
+                Some(Change::Put(entry)) => Seat::of(Some(entry)),
+                Some(Change::Deleted { .. }) => Seat::Free,
+                None => seat,
+            },
+            // Somebody was quicker, and nothing was told of it by now.
+            Update::Progress { .. } if matches!(seat, Seat::Unknown) => {
+                self.get(&Key::Control(Control::Leader)).await.map_or(seat, Seat::of)
+            }
+            Update::Progress { .. } => seat,
+            Update::Interrupted { error } => {
+                // Whoever follows the store tells it to people.
+                tracing::debug!(error = &error as &dyn std::error::Error, "waiting to lead, and the store is away");
+                seat
             }
         }
     }
@@ -135,24 +157,6 @@ impl Store {
         }
         let there = crate::commit::found(&answer).into_iter().next().flatten();
         Ok(there.filter(|pair| pair.lease() == lease.0).map(|pair| StoreRevision::from_etcd(pair.create_revision())))
-    }
-}
-
-/// Waits for the next thing to hear of the leader's key.
-async fn hear(follower: &mut Follower, seat: Seat) -> Seat {
-    match follower.next().await {
-        Update::Snapshot { entries, .. } => Seat::of(entries.into_iter().next()),
-        Update::Changes { changes, .. } => match changes.into_iter().last() {
-            Some(Change::Put(entry)) => Seat::of(Some(entry)),
-            Some(Change::Deleted { .. }) => Seat::Free,
-            None => seat,
-        },
-        Update::Progress { .. } => seat,
-        Update::Interrupted { error } => {
-            // Whoever follows the store tells it to people.
-            tracing::debug!(error = &error as &dyn std::error::Error, "waiting to lead, and the store is away");
-            seat
-        }
     }
 }
 

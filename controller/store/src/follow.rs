@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::backoff::Backoff;
 use crate::call::{CallError, DEADLINE, Problem};
 use crate::connect::Store;
+use crate::continuity::{Continuity, Deed};
 use crate::entry::{Entry, StoreRevision};
 use crate::key::Key;
 use crate::pool::Endpoint;
@@ -79,7 +80,8 @@ impl Change {
 #[derive(Debug)]
 pub enum Update {
     /// All there is: replace what you have, and treat what is missing as deleted. The first of all, and again
-    /// after etcd compacted what we had missed, or was restored from a backup, when `revision` may be lower.
+    /// after etcd compacted what we had missed, did not tell of something, or was restored from a backup, when
+    /// `revision` may be lower.
     Snapshot {
         /// In the order of the keys' bytes.
         entries: Vec<Entry>,
@@ -162,10 +164,12 @@ impl Drop for Follower {
 
 impl Store {
     /// Follows a scope: first a snapshot, then what changes, for as long as the follower lives. Lost connections,
-    /// restarts, compaction and restored backups are dealt with; see [`Update`].
+    /// restarts, compaction and restored backups are dealt with; see [`Update`]. So are events that the store does not
+    /// tell, while it answers otherwise: before anything is told that came after them, or within 30 s; within 90 s where
+    /// something else is written all the time, by others in the same etcd or outside of the ranges of the scope.
     ///
     /// Idle, it costs one small message each way every 10 s. To begin again costs one round trip beside the watch's
-    /// own, or a list.
+    /// own, or a list. Where something else is written, its keys are read a few times a minute.
     pub fn follow(&self, scope: Scope) -> Follower {
         let (sender, updates) = mpsc::channel(QUEUE);
         let watcher = Watcher {
@@ -173,6 +177,7 @@ impl Store {
             scope,
             updates: sender,
             position: None,
+            continuity: Continuity::listed_at(StoreRevision(0)),
             interrupted: false,
             futile: 0,
             began: Instant::now(),
@@ -211,6 +216,8 @@ struct Watcher {
     updates: mpsc::Sender<Update>,
     /// All up to here has been told; nothing before the first list.
     position: Option<Position>,
+    /// Whether that is so.
+    continuity: Continuity,
     /// Whether the listener has been told of an interruption that goes on.
     interrupted: bool,
     /// Watches from `position` that brought nothing, on a store that answered just before.
@@ -260,6 +267,7 @@ impl Watcher {
         };
         self.futile += 1;
         let mut watch = self.open(position).await?;
+        self.continuity.resumes(position.revision);
         // Now that it is there: what was compacted while it was being made it would not tell of.
         self.check_history(position).await?;
         self.began = Instant::now();
@@ -274,6 +282,7 @@ impl Watcher {
     async fn list(&mut self) -> Result<Position, Ended> {
         let (entries, position) = self.store.list_at(&self.scope).await.map_err(FollowError::List)?;
         self.position = Some(position);
+        self.continuity = Continuity::listed_at(position.revision);
         self.tell(Update::Snapshot { entries, revision: position.revision }).await?;
         Ok(position)
     }
@@ -343,6 +352,7 @@ impl Watcher {
                 _ = ask.tick() => {
                     // A sender that is full or closed shows as silence or as the stream's end.
                     let _ = tokio::time::timeout(DEADLINE, sender.request_progress()).await;
+                    self.may_look_for_gaps().await?;
                 }
             }
         }
@@ -352,16 +362,22 @@ impl Watcher {
     async fn take(&mut self, answer: &WatchResponse) -> Result<(), Ended> {
         check_cancelled(answer)?;
         let Some(seen) = self.position else { return Err(Ended::Relist) };
+        let was_whole = self.continuity.is_whole();
         let mut revision = seen.revision;
         let mut changes = Vec::new();
         for event in answer.events() {
             let Some(pair) = event.kv() else { continue };
             let at = StoreRevision::from_etcd(pair.mod_revision());
+            if self.continuity.is_past(at) {
+                continue;
+            }
             // Not the header's: of a watch that catches up, that is the store's, ahead of what was sent.
             revision = revision.max(at);
             let Some(path) = self.store.prefix().strip(pair.key()).filter(|path| self.scope.contains(path)) else {
+                self.continuity.passes(at);
                 continue;
             };
+            self.continuity.tells(at, pair.key(), deed(event.event_type(), pair));
             changes.extend(match event.event_type() {
                 EventType::Put => Entry::new(self.store.prefix(), pair).map(Change::Put),
                 EventType::Delete => Some(Change::Deleted { key: Key::from_relative(path), revision: at }),
@@ -369,7 +385,16 @@ impl Watcher {
         }
         if answer.events().is_empty() {
             revision = revision.max(reached(answer));
+            self.continuity.reaches(revision);
+            self.continuity.stands(stands(answer), Instant::now());
         }
+        // Before anything of it is believed, where nobody writes what is not watched.
+        if was_whole && self.scope.spans_all(self.store.prefix()) {
+            self.look_for_gaps().await?;
+        } else if self.continuity.is_full() {
+            self.may_look_for_gaps().await?;
+        }
+        let revision = revision.max(self.continuity.told());
         self.position = Some(Position { revision, ..seen });
         self.futile = 0;
         self.tell(if changes.is_empty() {
@@ -378,6 +403,34 @@ impl Watcher {
             Update::Changes { changes, revision }
         })
         .await
+    }
+
+    /// Asks the store, where it may not have told everything, and lists anew where it has not.
+    async fn look_for_gaps(&mut self) -> Result<(), Ended> {
+        let Some(gap) = self.continuity.ask(Instant::now()) else { return Ok(()) };
+        let lost = |why: &str| {
+            let (since, until) = (gap.since.0, gap.until.0);
+            tracing::warn!(since, until, why, "the store may not have told of all that changed; all of it is read again");
+            Ended::Relist
+        };
+        match self.continuity.close(&self.store, &self.scope, gap).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(lost("something is missing")),
+            // A watch that was overtaken by compaction and lives on tells what comes after that.
+            Err(error) if error.problem == Problem::Compacted => Err(lost("it is compacted")),
+            Err(error) if matches!(error.problem, Problem::Refused | Problem::AnswerTooLarge) => {
+                Err(lost("it cannot be asked"))
+            }
+            Err(error) => Err(FollowError::Watch(error).into()),
+        }
+    }
+
+    /// The same; a store that does not answer is asked the next time.
+    async fn may_look_for_gaps(&mut self) -> Result<(), Ended> {
+        match self.look_for_gaps().await {
+            Err(Ended::Broken(_)) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Tells the listener that things are late, once.
@@ -403,16 +456,26 @@ impl Watcher {
 /// none (watch id -1), and until etcd 3.4.25 and 3.5.8 it can overtake events on their way
 /// (etcd-io/etcd#15220), so it is a sign of life and nothing more.
 fn reached(answer: &WatchResponse) -> StoreRevision {
-    if answer.watch_id() < 0 {
-        return StoreRevision(0);
-    }
+    if answer.watch_id() < 0 { StoreRevision(0) } else { stands(answer) }
+}
+
+/// The revision that the store had when it sent a message.
+fn stands(answer: &WatchResponse) -> StoreRevision {
     StoreRevision::from_etcd(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+}
+
+/// What an event says of its key.
+fn deed(event: EventType, pair: &etcd_client::KeyValue) -> Deed {
+    match event {
+        EventType::Delete => Deed::Deleted,
+        EventType::Put => Deed::Put { created: StoreRevision::from_etcd(pair.create_revision()) },
+    }
 }
 
 /// Whether the first answer says that the watch is there, on a store that has come as far as we have.
 fn check_created(first: &WatchResponse, position: Position) -> Result<(), Ended> {
     check_cancelled(first)?;
-    let theirs = StoreRevision::from_etcd(first.header().map_or(0, etcd_client::ResponseHeader::revision));
+    let theirs = stands(first);
     if theirs < position.revision {
         return Err(FollowError::Behind { ours: position.revision, theirs }.into());
     }

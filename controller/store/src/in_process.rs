@@ -40,9 +40,14 @@ pub enum Passage {
     Told,
 }
 
-/// The way is cut: the client hears no more than that.
+/// What is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut;
+pub enum Cut {
+    /// The way is cut: the client hears no more than that.
+    Way,
+    /// A message of a stream, of which neither side hears; elsewhere the same as the way.
+    Message,
+}
 
 /// What becomes of what passes: it waits as long as the future does, and is lost where that says so.
 pub trait Gate: Send + Sync + 'static {
@@ -183,11 +188,11 @@ async fn pass(request: Request<Body>, mut routes: Routes, gate: Arc<dyn Gate>) -
     let gated = |body: Body, passage: Passage| {
         if streams { Body::new(Gated::new(body, Arc::clone(&gate), call.clone(), passage)) } else { body }
     };
-    gate.pass(&call, Passage::Question).await.map_err(|Cut| lost())?;
+    gate.pass(&call, Passage::Question).await.map_err(|_cut| lost())?;
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(Caller::Anybody);
     let answer = routes.call(Request::from_parts(parts, gated(body, Passage::Sent))).await?;
-    gate.pass(&call, Passage::Answer).await.map_err(|Cut| lost())?;
+    gate.pass(&call, Passage::Answer).await.map_err(|_cut| lost())?;
     Ok(answer.map(|body| gated(body, Passage::Told)))
 }
 
@@ -235,23 +240,27 @@ impl HttpBody for Gated {
             this.over = true;
             return broke;
         }
-        if this.waiting.is_none() {
-            match ready!(Pin::new(&mut this.body).poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    let passing = this.gate.pass(&this.call, this.passage);
-                    this.waiting = Some((frame, passing));
+        loop {
+            if this.waiting.is_none() {
+                match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                    Some(Ok(frame)) => {
+                        let passing = this.gate.pass(&this.call, this.passage);
+                        this.waiting = Some((frame, passing));
+                    }
+                    other => return Poll::Ready(other),
                 }
-                other => return Poll::Ready(other),
             }
-        }
-        let Some((_, passing)) = &mut this.waiting else { return Poll::Pending };
-        let passed = ready!(passing.as_mut().poll(context));
-        let frame = this.waiting.take().map(|(frame, _)| frame);
-        match (passed, frame) {
-            (Ok(()), Some(frame)) => Poll::Ready(Some(Ok(frame))),
-            _ => {
-                this.over = true;
-                broke
+            let Some((_, passing)) = &mut this.waiting else { return Poll::Pending };
+            let passed = ready!(passing.as_mut().poll(context));
+            let frame = this.waiting.take().map(|(frame, _)| frame);
+            match (passed, frame) {
+                (Ok(()), Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                // A frame holds whole messages, so that what follows can be read.
+                (Err(Cut::Message), Some(frame)) if frame.is_data() => {}
+                _ => {
+                    this.over = true;
+                    return broke;
+                }
             }
         }
     }
@@ -260,14 +269,16 @@ impl HttpBody for Gated {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use futures::FutureExt as _;
+    use windlass_crds::id::ResourceKey;
 
     use super::*;
-    use crate::follow::Update;
+    use crate::follow::{Follower, Update};
     use crate::key::{Control, Key};
-    use crate::scope::Scope;
+    use crate::scope::{Scope, Section};
 
     /// Lets everything pass.
     struct Open;
@@ -284,13 +295,13 @@ mod tests {
 
     /// Loses the answer to the first transaction.
     #[derive(Default)]
-    struct Forgetful(std::sync::atomic::AtomicBool);
+    struct Forgetful(AtomicBool);
 
     impl Gate for Forgetful {
         fn pass(&self, call: &str, passage: Passage) -> BoxFuture<'static, Result<(), Cut>> {
             let loses = call == "KV/Txn" && passage == Passage::Answer;
-            let loses = loses && !self.0.swap(true, std::sync::atomic::Ordering::Relaxed);
-            ready(if loses { Err(Cut) } else { Ok(()) }).boxed()
+            let loses = loses && !self.0.swap(true, Ordering::Relaxed);
+            ready(if loses { Err(Cut::Way) } else { Ok(()) }).boxed()
         }
 
         fn broken(&self) -> BoxFuture<'static, ()> {
@@ -314,6 +325,110 @@ mod tests {
         let before = store.revision();
         assert_eq!(client.cluster_id().await.expect("an id"), id);
         assert_eq!(store.revision(), before, "reading writes nothing");
+    }
+
+    /// Loses what a watch is told, as long as it is so.
+    #[derive(Default)]
+    struct Mute(AtomicBool);
+
+    impl Gate for Mute {
+        fn pass(&self, call: &str, passage: Passage) -> BoxFuture<'static, Result<(), Cut>> {
+            let loses = call == "Watch/Watch" && passage == Passage::Told;
+            let loses = loses && self.0.load(Ordering::Relaxed);
+            ready(if loses { Err(Cut::Message) } else { Ok(()) }).boxed()
+        }
+
+        fn broken(&self) -> BoxFuture<'static, ()> {
+            pending().boxed()
+        }
+    }
+
+    /// What is listed anew, within half a minute and before any change is told.
+    async fn listed(follower: &mut Follower) -> Vec<Key> {
+        let listed = async {
+            loop {
+                match follower.next().await {
+                    Update::Snapshot { entries, .. } => return entries.into_iter().map(|entry| entry.key).collect(),
+                    Update::Interrupted { error } => panic!("{error}"),
+                    Update::Changes { changes, .. } => panic!("{changes:?}"),
+                    Update::Progress { .. } => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), listed).await.expect("a list")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_watch_does_not_tell_is_noticed() {
+        let (store, gate) = (store(), Arc::new(Mute::default()));
+        let client = store.client(Machine::default(), Arc::clone(&gate) as Arc<dyn Gate>).await.expect("a client");
+        let [a, b, c] = ["a", "b", "c"].map(|name| ResourceKey::from_path(&format!("hosts/{name}")).expect("a host"));
+        let declare = async |host| client.declare(host, b"1".to_vec()).await.expect("an answer");
+        let mute = async |muted| {
+            // What was said before has been heard.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            gate.0.store(muted, Ordering::Relaxed);
+        };
+        declare(&a).await;
+        let mut follower = client.follow(Scope::state());
+        listed(&mut follower).await;
+        mute(true).await;
+        declare(&b).await;
+        mute(false).await;
+        // Nothing comes after it.
+        assert_eq!(listed(&mut follower).await, [&a, &b].map(|host| Key::Declared(host.clone())));
+        mute(true).await;
+        client.delete_declaration(&b).await.expect("an answer");
+        mute(false).await;
+        declare(&c).await;
+        assert_eq!(listed(&mut follower).await, [&a, &c].map(|host| Key::Declared(host.clone())));
+    }
+
+    /// Requests are others' here: only declarations are followed.
+    #[tokio::test(start_paused = true)]
+    async fn beside_other_writes_what_a_watch_does_not_tell_is_noticed_later() {
+        let (store, gate) = (store(), Arc::new(Mute::default()));
+        let client = store.client(Machine::default(), Arc::clone(&gate) as Arc<dyn Gate>).await.expect("a client");
+        let [a, b] = ["a", "b"].map(|name| ResourceKey::from_path(&format!("hosts/{name}")).expect("a host"));
+        let mut follower = client.follow(Scope::section(Section::Declared));
+        assert_eq!(listed(&mut follower).await, []);
+        let mut told = 0;
+        for round in 0..300 {
+            let request = format!("{round:06}").parse().expect("an id");
+            client.request(&a, &request, b"{}".to_vec()).await.expect("an answer");
+            client.declare(&a, b"1".to_vec()).await.expect("an answer");
+            client.declare(&b, b"1".to_vec()).await.expect("an answer");
+            client.delete_declaration(&b).await.expect("an answer");
+            while told < 3 * (round + 1) {
+                match follower.next().await {
+                    Update::Changes { changes, .. } => told += changes.len(),
+                    Update::Progress { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        gate.0.store(true, Ordering::Relaxed);
+        client.declare(&b, b"1".to_vec()).await.expect("an answer");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        gate.0.store(false, Ordering::Relaxed);
+        let writes = async {
+            for round in 300.. {
+                let request = format!("{round:06}").parse().expect("an id");
+                client.request(&a, &request, b"{}".to_vec()).await.expect("an answer");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let listed = async {
+            loop {
+                if let Update::Snapshot { entries, .. } = follower.next().await {
+                    return entries.len();
+                }
+            }
+        };
+        let listed = tokio::time::timeout(Duration::from_secs(90), listed);
+        let listed = tokio::select! { listed = listed => listed, () = writes => unreachable!() };
+        assert_eq!(listed.expect("a list"), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ mod call;
 mod campaign;
 mod commit;
 mod connect;
+mod continuity;
 pub mod embedded;
 mod entry;
 mod follow;

@@ -65,6 +65,11 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
+    /// One key.
+    pub(crate) fn single(key: &[u8]) -> Self {
+        Self { start: key.to_owned(), end: [key, b"\0"].concat() }
+    }
+
     /// Every key that begins with `path`, which ends in a slash; every key there is, when it is empty.
     fn below(path: &str) -> Self {
         Self { start: path.as_bytes().to_owned(), end: after_slash(path) }
@@ -153,10 +158,7 @@ impl Scope {
 
     /// A single key.
     pub fn key(key: &Key) -> Self {
-        let start = key.relative();
-        let mut end = start.clone();
-        end.push(0);
-        Self { ranges: vec![KeyRange { start, end }] }
+        Self { ranges: vec![KeyRange::single(&key.relative())] }
     }
 
     /// What the store says of one resource, and what is asked of it: its declaration, its status, what it owns and
@@ -212,6 +214,11 @@ impl Scope {
                 end: if range.end.is_empty() { end_of(prefix) } else { prefix.join(&range.end) },
             })
             .collect()
+    }
+
+    /// Whether all that is written below the prefix is within the smallest single range around them.
+    pub(crate) fn spans_all(&self, prefix: &Prefix) -> bool {
+        self.hull(prefix) == Self::everything().hull(prefix)
     }
 
     /// The smallest single range around all of them.

@@ -25,11 +25,13 @@ pub enum Edition {
     Second,
     /// And twists.
     Third,
+    /// And what a watch does not tell.
+    Fourth,
 }
 
 impl Edition {
     /// The newest.
-    pub const LAST: Self = Self::Third;
+    pub const LAST: Self = Self::Fourth;
 }
 
 /// A leader stands still for so long at most, in milliseconds, beside a host that only it reaches: twice as long as any

@@ -59,7 +59,8 @@ fn edition() -> anyhow::Result<Edition> {
         Ok("1") => Ok(Edition::First),
         Ok("2") => Ok(Edition::Second),
         Ok("3") => Ok(Edition::Third),
-        Ok(other) => anyhow::bail!("EDITION={other} is none of 1, 2, 3"),
+        Ok("4") => Ok(Edition::Fourth),
+        Ok(other) => anyhow::bail!("EDITION={other} is none of 1, 2, 3, 4"),
     }
 }
 

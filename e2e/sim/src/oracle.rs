@@ -14,6 +14,7 @@ use windlass_crds::service::Canary;
 use windlass_crds::step::{DataFate, Step, StepError};
 use windlass_hosts::fleet::Order;
 use windlass_hosts::memory::MemoryFleet;
+use windlass_planner::position::at_rest;
 use windlass_store::{Control, Key, Store, StoreRevision};
 
 use crate::history::History;
@@ -319,9 +320,10 @@ impl Oracle {
             said || !seen.unheard.contains(&(address.clone(), order.service.clone()))
         };
         let runs = |address: &&String| {
-            let unit = self.fleet.peek(address, &order.service).service.unit;
+            let found = self.fleet.peek(address, &order.service).service;
             let before = seen.ran.get(&((*address).clone(), order.service.clone()));
-            let brought = unit.revision() == Some(revision) && before != Some(&revision);
+            // One that rests with it, as a first deploy left it, runs nothing.
+            let brought = found.unit.revision() == Some(revision) && !at_rest(&found) && before != Some(&revision);
             **address == target.address || brought && known(address)
         };
         let running = placed.keys().filter(runs).count();

@@ -53,6 +53,7 @@ impl World {
             way.mend();
             way.set_off(0);
             way.lose_answers(0);
+            way.loses_told(0);
         }
         for (number, _) in self.seats.iter().enumerate() {
             let caller = windlass_hosts::memory::Caller(u32::try_from(number)?);

@@ -20,6 +20,9 @@ const LONGEST_FREEZE: u64 = 45_000;
 /// So many in a hundred of the steps that a controller dies before are on their way by then.
 const LATE: u64 = 40;
 
+/// What watches did not tell is found out by then, as the follower of the store promises.
+const TOLD_BY: Duration = Duration::from_secs(90);
+
 /// Plays a story to its end, and settles.
 ///
 /// # Errors
@@ -64,13 +67,22 @@ pub async fn play(chance: &Chance, edition: Edition) -> anyhow::Result<World> {
             twists.happen(&mut world, service).await?;
         }
     }
-    finish(&mut world, &plot, extras.as_ref()).await?;
+    finish(&mut world, &plot, edition, extras.as_ref()).await?;
     Ok(world)
 }
 
 /// Everything is declared anew, by which it has to come to an end whatever was before.
-async fn finish(world: &mut World, plot: &Chance, extras: Option<&Extras>) -> anyhow::Result<()> {
+async fn finish(
+    world: &mut World,
+    plot: &Chance,
+    edition: Edition,
+    extras: Option<&Extras>,
+) -> anyhow::Result<()> {
     world.heal()?;
+    if edition >= Edition::Fourth {
+        // Who was not told of a pause would hear of it after the word to go on, and keep to it.
+        sleep(TOLD_BY).await;
+    }
     if extras.is_some() {
         for index in 0..world.hosts.len() {
             world.declare_host(index, "").await?;

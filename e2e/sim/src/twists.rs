@@ -18,13 +18,21 @@ const NONSENSE: [&str; 4] = [
     "\u{0}\u{0}",
 ];
 
+/// A watch does not tell of so many messages, one after the other, at most.
+const MOST_UNTOLD: u64 = 3;
+
 /// Twists of a run.
-pub struct Twists(Chance);
+pub struct Twists {
+    plot: Chance,
+    /// What watches do not tell, where the edition has that.
+    untold: Option<Chance>,
+}
 
 impl Twists {
     /// Those of an edition, where it has any.
     pub fn of(edition: Edition, chance: &Chance) -> Option<Self> {
-        (edition >= Edition::Third).then(|| Self(chance.fork("twists")))
+        let untold = (edition >= Edition::Fourth).then(|| chance.fork("untold"));
+        (edition >= Edition::Third).then(|| Self { plot: chance.fork("twists"), untold })
     }
 
     /// Now and then something happens.
@@ -32,7 +40,13 @@ impl Twists {
     /// # Errors
     /// When the store does not take it.
     pub async fn happen(&self, world: &mut World, service: usize) -> anyhow::Result<()> {
-        let Self(plot) = self;
+        let Self { plot, untold } = self;
+        if let Some(untold) = untold.as_ref().filter(|untold| untold.percent(25)) {
+            let ways = world.ways();
+            let (way, count) = (untold.pick(&ways), untold.within(1..MOST_UNTOLD + 1));
+            world.tell(format_args!("{} is not told of the next {count} messages of its watches", way.name()));
+            way.loses_told(u32::try_from(count)?);
+        }
         if !plot.percent(30) {
             return Ok(());
         }

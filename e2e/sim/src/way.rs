@@ -62,6 +62,8 @@ struct State {
     sent: Vec<u64>,
     /// Answers that are still to be lost.
     losing: u32,
+    /// And messages of its watches.
+    untold: u32,
     /// Since when its clock stands still, and how long it has stood before.
     clock: Clock,
 }
@@ -89,7 +91,7 @@ pub struct Way {
 impl Way {
     /// Ways that work, of a controller with this name.
     pub fn new(name: &str, chance: &Chance, history: &History, began: Instant) -> Self {
-        let state = State { death: None, dies_on: None, sent: Vec::new(), losing: 0, clock: Clock::default() };
+        let state = State { death: None, dies_on: None, sent: Vec::new(), losing: 0, untold: 0, clock: Clock::default() };
         Self {
             name: name.into(),
             chance: chance.fork(name),
@@ -195,6 +197,11 @@ impl Way {
     /// Loses the answers to the next things that it changes in the store.
     pub fn lose_answers(&self, count: u32) {
         self.state().losing = count;
+    }
+
+    /// Loses the next messages of its watches, which live on.
+    pub fn loses_told(&self, count: u32) {
+        self.state().untold = count;
     }
 
     /// Sets its time of day off.
@@ -303,7 +310,7 @@ impl Way {
         sleep(self.delay()).await;
         self.hold(false).await;
         if self.standing.borrow().cut {
-            return Err(Cut);
+            return Err(Cut::Way);
         }
         if writes(&call) {
             let deed = self.count();
@@ -333,17 +340,25 @@ impl Way {
             };
             if lost {
                 self.history.tell(format_args!("{}: the answer to {call} is lost", self.name));
-                return Err(Cut);
+                return Err(Cut::Way);
             }
         }
         sleep(self.delay()).await;
         self.hold(false).await;
-        if self.standing.borrow().cut { Err(Cut) } else { Ok(()) }
+        if self.standing.borrow().cut { Err(Cut::Way) } else { Ok(()) }
     }
 
-    async fn message(self) -> Result<(), Cut> {
+    async fn message(self, told: bool) -> Result<(), Cut> {
         self.hold(true).await;
-        if self.standing.borrow().cut { Err(Cut) } else { Ok(()) }
+        if self.standing.borrow().cut {
+            return Err(Cut::Way);
+        }
+        let mut state = self.state();
+        if told && state.untold > 0 {
+            state.untold -= 1;
+            return Err(Cut::Message);
+        }
+        Ok(())
     }
 }
 
@@ -358,7 +373,8 @@ impl Gate for Way {
         match passage {
             Passage::Question => way.question(call).boxed(),
             Passage::Answer => way.answer(call).boxed(),
-            Passage::Sent | Passage::Told => way.message().boxed(),
+            Passage::Sent => way.message(false).boxed(),
+            Passage::Told => way.message(call == "Watch/Watch").boxed(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use insta::assert_snapshot;
 use windlass_crds::condition::Reason;
+use windlass_crds::id::RevisionNumber;
+use windlass_crds::record::Owned;
 use windlass_planner::input::Complaint;
 
 use crate::notation::drift;
@@ -168,4 +170,14 @@ fn a_verdict_on_what_was_declared_before_does_not_block_what_is_declared_now() {
       b: v3 Ready
       Ready=True Converged: revision 3 runs on 2 of 2 hosts
     ");
+}
+
+/// Whoever has left it there, nothing could be recorded under its number.
+#[test]
+fn what_is_recorded_and_not_owned_keeps_its_number() {
+    let mut world = World::of("a=- b=-").declare('E');
+    world.owned = Owned::default();
+    assert_eq!(world.plan().new_revision.map(|new| new.number), Some(RevisionNumber(5)));
+    world.revisions.clear();
+    assert_eq!(world.plan().new_revision.map(|new| new.number), Some(RevisionNumber(1)));
 }

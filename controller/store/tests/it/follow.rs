@@ -10,7 +10,7 @@ use windlass_testbed::Etcd;
 
 use crate::mirror::Mirror;
 use crate::proxy::Proxy;
-use crate::{check, connect, freeze, host, lead, status};
+use crate::{check, connect, freeze, host, lead, status, until};
 
 /// A few tries with their pauses, on a busy machine; less than it takes to find out by failing again and again.
 const PROMPT: Duration = Duration::from_secs(4);
@@ -191,6 +191,73 @@ fn a_store_restored_to_an_earlier_revision_is_listed_again() {
         ensure!(mirror.value(&declared("a")) == Some("old"));
         restored.etcdctl(&["put", "/windlass/declared/hosts/a", "new"])?;
         mirror.until("what follows", |mirror| mirror.value(&declared("a")) == Some("new")).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_watch_did_not_tell_is_read_before_what_came_after_it() {
+    check(async |etcd| {
+        let store = connect(&etcd).await?;
+        store.declare(&host("a"), b"1".to_vec()).await?;
+        let proxy = Proxy::with_losses(&etcd.endpoint()).await?;
+        let behind = Store::connect(&ConnectOptions::new([proxy.endpoint()])).await?;
+        let mut mirror = Mirror::of(behind.follow(Scope::state())).await?;
+        let first = store.declare(&host("b"), b"1".to_vec()).await?;
+        mirror.until("the first change", |mirror| mirror.revision >= first).await?;
+
+        proxy.lose("untold");
+        store.declare(&host("lost"), b"untold".to_vec()).await?;
+        until("it is lost", async || Ok(proxy.has_lost())).await?;
+        ensure!(mirror.value(&declared("lost")).is_none());
+        let after = store.declare(&host("after"), b"1".to_vec()).await?;
+        mirror.until("what came after it", |mirror| mirror.revision >= after).await?;
+        ensure!(mirror.value(&declared("lost")) == Some("untold") && mirror.value(&declared("after")) == Some("1"));
+        ensure!(mirror.snapshots == 2 && mirror.interruptions == 0);
+
+        // And where nothing comes after it.
+        proxy.lose("/windlass/declared/hosts/lost");
+        store.delete_declaration(&host("lost")).await?;
+        let took = mirror.until("the deletion", |mirror| mirror.value(&declared("lost")).is_none()).await?;
+        ensure!(proxy.has_lost() && took < Duration::from_secs(30), "noticed after {took:?}");
+        ensure!(mirror.snapshots == 3 && mirror.interruptions == 0);
+
+        // A watch that compaction overtakes, and that lives on, tells what comes after that.
+        proxy.lose("overtaken");
+        let lost = store.declare(&host("lost"), b"overtaken".to_vec()).await?;
+        until("it is lost", async || Ok(proxy.has_lost())).await?;
+        etcd.etcdctl(&["compact", &lost.to_string()])?;
+        let last = store.declare(&host("last"), b"1".to_vec()).await?;
+        mirror.until("what came after it", |mirror| mirror.revision >= last).await?;
+        ensure!(mirror.value(&declared("lost")) == Some("overtaken") && mirror.snapshots == 4);
+        Ok(())
+    });
+}
+
+#[test]
+fn writes_of_others_beside_ours_are_nothing_that_was_missed() {
+    check(async |etcd| {
+        let store = connect(&etcd).await?;
+        let mut mirror = Mirror::of(store.follow(Scope::state())).await?;
+        let mut last = mirror.revision;
+        for round in 0..30 {
+            etcd.etcdctl(&["put", "/others/key", &round.to_string()])?;
+            let [same, new] = ["same".to_owned(), format!("new{round}")].map(|name| host(&name));
+            store.declare(&same, round.to_string().into_bytes()).await?;
+            store.declare(&new, b"1".to_vec()).await?;
+            last = store.revision().await?;
+            if round % 3 == 0 {
+                etcd.etcdctl(&["del", "/others/key"])?;
+                last = store.delete_declaration(&new).await?.unwrap_or(last);
+            }
+        }
+        etcd.etcdctl(&["put", "/others/key", "last"])?;
+        mirror.until("the last change", |mirror| mirror.revision >= last).await?;
+        ensure!(mirror.entries.len() == 21 && mirror.value(&declared("same")) == Some("29"));
+        // The store was asked about the first gaps, and had told everything.
+        let signs = mirror.signs;
+        mirror.until("two signs of life", |mirror| mirror.signs >= signs + 2).await?;
+        ensure!(mirror.snapshots == 1 && mirror.interruptions == 0, "{} snapshots", mirror.snapshots);
         Ok(())
     });
 }
