@@ -1268,3 +1268,29 @@ fn what_was_started_again_before_the_canary_is_not_held_against_it() {
       Ready=True Converged: revision 2 runs on 4 of 4 hosts
     ");
 }
+
+/// A first deploy has no canary, and may have left the version on several hosts.
+#[test]
+fn where_a_first_deploy_came_to_nothing_the_canary_is_one_of_its_hosts_and_the_others_get_what_is_good() {
+    let world = World::of("a=v1+ b=v2o c=v2o d=v1+").good([1]).declare('B').canary("1 50% 100%").approved();
+    assert_snapshot!(ran(world), @"
+    declared B
+    7 Deploy to 2
+    stamp a b c d with 7
+    b activate 2
+    c stage 1
+    b healthy
+    c revert 1
+    b confirm 2
+    c healthy
+    step 1 is well
+    c confirm 1
+    => to v2; keep
+      a: v1 Pending (its step of the canary has not come)
+      b: v2 Ready
+      c: v1 Pending (its step of the canary has not come)
+      d: v1 Pending (its step of the canary has not come)
+      Ready=False WaitingForApproval: revision 2 runs on 1 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:00:00.5Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+      Reconciling=True WaitingForApproval: revision 2 runs on 1 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:00:00.5Z: `windlass rollout approve service/web --revision 2` lets the next one begin
+    ");
+}
