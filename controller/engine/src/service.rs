@@ -252,6 +252,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     return Ok(self.retry());
                 }
                 let stop = self.stop;
+                // Nobody is asked meanwhile, and a time that has gone by would end the wait at once, again and again.
+                self.ask_at = None;
                 tokio::select! {
                     () = self.wait(&fingerprint) => {}
                     () = stop.cancelled() => {}

@@ -145,6 +145,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether a host that rests with the target keeps it for now: while one was not looked at yet nobody's turn comes, and
+    /// its own may be the first.
+    pub(crate) fn may_be_first(&self, id: &HostId, target: RevisionNumber) -> bool {
+        self.canary.as_ref().is_some_and(|canary| canary.blind) && self.idles_with(id, target)
+    }
+
     /// Whether a host has a revision, does not run it, and has never confirmed it.
     fn idles_with(&self, id: &HostId, revision: RevisionNumber) -> bool {
         let Some(HostView::Seen(seen)) = self.inputs.hosts.get(id).map(|host| &host.view) else { return false };

@@ -27,7 +27,10 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// So many keys may have changed before it is asked all the same, so that not many more need be remembered.
 const MOST_KEYS: usize = 4096;
 
-/// So many keys are asked for one by one. Where there are more, reading everything anew is cheaper.
+/// And so long after it was asked last: it may not answer.
+const FULL_AGAIN: Duration = Duration::from_secs(10);
+
+/// So many keys are asked for one by one; where there are more, all keys are read.
 const MOST_SINGLE: usize = 64;
 
 /// A message that may overtake events is believed once nothing else has come for so long.
@@ -45,11 +48,18 @@ pub(crate) enum Deed {
     Deleted,
 }
 
+/// How a key was left by what was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It is there, put at that revision.
+    There(StoreRevision),
+    Gone,
+}
+
 /// What was told of a scope since a revision.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
-    /// The keys that are there, and when they were put.
-    put: BTreeMap<Vec<u8>, StoreRevision>,
+    keys: BTreeMap<Vec<u8>, Left>,
     /// By how many there are more keys than before.
     grown: i64,
     /// Keys that were deleted, of which nothing was told before that: they have to have been there at that revision, or
@@ -61,30 +71,41 @@ struct Told {
 
 impl Told {
     fn take(&mut self, whole: StoreRevision, revision: StoreRevision, key: &[u8], deed: Deed) {
-        let known = self.put.contains_key(key);
-        match deed {
+        let before = self.keys.get(key).copied();
+        let there = matches!(before, Some(Left::There(_)));
+        let left = match deed {
+            Deed::Put { created } if created == revision => {
+                self.lacks |= there;
+                self.grown += 1;
+                Left::There(revision)
+            }
             Deed::Put { created } => {
                 // Of what was created since, that was to be told first.
-                self.lacks |= created > whole && created != revision && !known;
-                if created == revision {
-                    self.lacks |= known;
-                    self.grown += 1;
-                }
-                self.put.insert(key.to_owned(), revision);
-            }
-            Deed::Deleted if known => {
-                self.put.remove(key);
-                self.grown -= 1;
+                self.lacks |= created > whole && !there;
+                Left::There(revision)
             }
             Deed::Deleted => {
+                self.lacks |= before == Some(Left::Gone);
+                if before.is_none() {
+                    self.taken.insert(key.to_owned());
+                }
                 self.grown -= 1;
-                self.lacks |= !self.taken.insert(key.to_owned());
+                Left::Gone
             }
+        };
+        match self.keys.get_mut(key) {
+            Some(known) => *known = left,
+            None => drop(self.keys.insert(key.to_owned(), left)),
         }
     }
 
-    fn keys(&self) -> usize {
-        self.put.len() + self.taken.len()
+    /// Whether the keys that are there are just these.
+    fn is(&self, put: &BTreeMap<Vec<u8>, StoreRevision>) -> bool {
+        let there = self.keys.iter().filter_map(|(key, left)| match left {
+            Left::There(revision) => Some((key, revision)),
+            Left::Gone => None,
+        });
+        there.eq(put)
     }
 }
 
@@ -112,6 +133,14 @@ struct Ahead {
     heard: Instant,
 }
 
+/// How often the store was asked since when, and when last.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    begun: Instant,
+    times: u32,
+    last: Instant,
+}
+
 /// How much of what a watch has told is known to be all there was to tell.
 #[derive(Debug)]
 pub(crate) struct Continuity {
@@ -122,8 +151,7 @@ pub(crate) struct Continuity {
     /// What was told since `whole`; only where there is a gap.
     since: Option<Told>,
     ahead: Option<Ahead>,
-    /// Since when the store was asked so often.
-    asked: Option<(Instant, u32)>,
+    asked: Option<Asked>,
     /// Up to here nothing was missed when it was asked last.
     closed: StoreRevision,
 }
@@ -134,6 +162,12 @@ impl Continuity {
         Self { whole: listed, told: listed, since: None, ahead: None, asked: None, closed: listed }
     }
 
+    /// Everything was listed anew.
+    pub(crate) fn relisted(&mut self, listed: StoreRevision) {
+        // A store that lists and does not answer otherwise is not asked more often for it.
+        *self = Self { asked: self.asked, ..Self::listed_at(listed) };
+    }
+
     /// Whether the store was asked beyond a revision already: what comes of it now is late, and was gone again by then.
     pub(crate) fn is_past(&self, revision: StoreRevision) -> bool {
         revision <= self.closed
@@ -142,7 +176,7 @@ impl Continuity {
     /// Another watch goes on from a revision; what was told after that, and not believed, it tells again.
     pub(crate) fn resumes(&mut self, from: StoreRevision) {
         self.ahead = None;
-        if from < self.told {
+        if from < self.told || from == self.whole {
             (self.whole, self.told, self.since) = (from, from, None);
         }
     }
@@ -154,7 +188,7 @@ impl Continuity {
 
     /// Whether there is so much that is not known to be whole that the store is to be asked now.
     pub(crate) fn is_full(&self) -> bool {
-        self.since.as_ref().is_some_and(|told| told.keys() > MOST_KEYS)
+        self.since.as_ref().is_some_and(|told| told.keys.len() > MOST_KEYS)
     }
 
     /// The watch tells of a key outside of the scope.
@@ -198,20 +232,21 @@ impl Continuity {
     /// What is to be asked now, if anything. It counts as asked.
     pub(crate) fn ask(&mut self, now: Instant) -> Option<Gap> {
         self.since.as_ref()?;
-        let (begun, times) = self.asked.filter(|(begun, _)| now.duration_since(*begun) < WINDOW).unwrap_or((now, 0));
-        if times >= ASKS && !self.is_full() {
+        let none = Asked { begun: now, times: 0, last: now };
+        let asked = self.asked.filter(|asked| now.duration_since(asked.begun) < WINDOW).unwrap_or(none);
+        let again = self.is_full() && now.duration_since(asked.last) >= FULL_AGAIN;
+        if asked.times >= ASKS && !again {
             return None;
         }
-        self.asked = Some((begun, times + 1));
+        self.asked = Some(Asked { times: asked.times + 1, last: now, ..asked });
         let behind = |ahead: &Ahead| ahead.told == self.told && now.duration_since(ahead.heard) >= OVERTAKES;
         let until = self.ahead.filter(behind).map_or(self.told, |ahead| ahead.store);
         Some(Gap { since: self.whole, until })
     }
 
-    /// Keys that were there before the gap, if nothing was missed; `None` where more are than can be asked for, or where
-    /// something was missed for sure.
+    /// Keys that were there before the gap, if nothing was missed; `None` where something was for sure.
     fn taken(&self) -> Option<&BTreeSet<Vec<u8>>> {
-        self.since.as_ref().filter(|told| !told.lacks && told.taken.len() <= MOST_SINGLE).map(|told| &told.taken)
+        self.since.as_ref().filter(|told| !told.lacks).map(|told| &told.taken)
     }
 
     /// The store has said what changed in a gap: whether all of it was told.
@@ -220,7 +255,7 @@ impl Continuity {
         self.ahead = None;
         (self.whole, self.closed) = (gap.until, gap.until);
         self.told = self.told.max(gap.until);
-        !told.lacks && told.put == changed.put && told.grown == changed.grown
+        !told.lacks && told.is(&changed.put) && told.grown == changed.grown
     }
 
     /// All up to here was told.
@@ -229,19 +264,18 @@ impl Continuity {
     }
 
     /// Asks the store what changed in a gap, and whether all of it was told. Two round trips for each range of the scope
-    /// and one for each key that is gone; values are not sent.
+    /// and one for each key that is gone, up to a number; values are not sent.
     pub(crate) async fn close(&mut self, store: &Store, scope: &Scope, gap: Gap) -> Result<bool, CallError> {
+        let ranges = scope.ranges(store.prefix());
         let Some(taken) = self.taken() else { return Ok(false) };
-        for key in taken {
-            if store.count(KeyRange::single(key), gap.since).await? == 0 {
-                return Ok(false);
-            }
+        if !store.had(taken, &ranges, gap.since).await? {
+            return Ok(false);
         }
         let mut changed = Changed::default();
-        for range in scope.ranges(store.prefix()) {
-            let before = store.count(range.clone(), gap.since).await?;
+        for range in &ranges {
+            let before = store.count(range, gap.since).await?;
             let newer = gap.since.as_etcd().saturating_add(1);
-            let options = options(&range, gap.until).with_keys_only().with_min_mod_revision(newer);
+            let options = options(range, gap.until).with_keys_only().with_min_mod_revision(newer);
             // The count is of all keys, however few of them are newer.
             let after = store.get_raw(&range.start, &options).await?;
             changed.grown += after.count() - before;
@@ -253,9 +287,32 @@ impl Continuity {
 }
 
 impl Store {
+    /// Whether all of these keys, which are in these ranges, were there.
+    async fn had(
+        &self,
+        keys: &BTreeSet<Vec<u8>>,
+        ranges: &[KeyRange],
+        at: StoreRevision,
+    ) -> Result<bool, CallError> {
+        if keys.len() <= MOST_SINGLE {
+            for key in keys {
+                if self.count(&KeyRange::single(key), at).await? == 0 {
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        let mut found = 0;
+        for range in ranges {
+            let answer = self.get_raw(&range.start, &options(range, at).with_keys_only()).await?;
+            found += answer.kvs().iter().filter(|pair| keys.contains(pair.key())).count();
+        }
+        Ok(found == keys.len())
+    }
+
     /// How many keys there were in a range.
-    async fn count(&self, range: KeyRange, at: StoreRevision) -> Result<i64, CallError> {
-        Ok(self.get_raw(&range.start, &options(&range, at).with_count_only()).await?.count())
+    async fn count(&self, range: &KeyRange, at: StoreRevision) -> Result<i64, CallError> {
+        Ok(self.get_raw(&range.start, &options(range, at).with_count_only()).await?.count())
     }
 }
 
@@ -347,10 +404,16 @@ mod tests {
         assert!(lost.ask(Instant::now()).is_some());
         assert_eq!(lost.taken(), Some(&[b"x".to_vec()].into()));
 
-        let mut lost = continuity();
-        delete(&mut lost, 12, "x");
-        delete(&mut lost, 14, "x");
-        assert_eq!(lost.taken(), None, "it was created between");
+        for first in [true, false] {
+            let mut lost = continuity();
+            if first {
+                change(&mut lost, 12, "x", 2);
+            }
+            delete(&mut lost, 13, "x");
+            assert!(lost.taken().is_some());
+            delete(&mut lost, 16, "x");
+            assert_eq!(lost.taken(), None, "it was created between");
+        }
     }
 
     #[test]
@@ -370,9 +433,10 @@ mod tests {
         for number in 0..=MOST_KEYS {
             create(&mut continuity, 23, &number.to_string());
         }
-        for _ in 0..2 * ASKS {
-            assert!(continuity.is_full() && continuity.ask(begun + WINDOW).is_some(), "no more than so many are kept");
-        }
+        assert!(continuity.is_full());
+        let asks = (0..30).filter(|seconds| continuity.ask(begun + WINDOW + Duration::from_secs(*seconds)).is_some());
+        // Four more were left of that minute.
+        assert_eq!(asks.count(), 4 + 2, "no more than so many keys are kept, and a store that is silent is left alone");
     }
 
     #[test]
@@ -385,6 +449,12 @@ mod tests {
         create(&mut continuity, 11, "b");
         create(&mut continuity, 12, "a");
         assert_eq!(continuity.ask(Instant::now()), None);
+        let now = Instant::now();
+        continuity.stands(at(14), now);
+        continuity.stands(at(14), now + OVERTAKES);
+        assert!(!continuity.is_whole());
+        continuity.resumes(at(12));
+        assert!(continuity.is_whole(), "what comes after 12 is told again");
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl Watcher {
     async fn list(&mut self) -> Result<Position, Ended> {
         let (entries, position) = self.store.list_at(&self.scope).await.map_err(FollowError::List)?;
         self.position = Some(position);
-        self.continuity = Continuity::listed_at(position.revision);
+        self.continuity.relisted(position.revision);
         self.tell(Update::Snapshot { entries, revision: position.revision }).await?;
         Ok(position)
     }

@@ -59,6 +59,8 @@ struct Seen {
     unheard: BTreeSet<Spot>,
     /// What hosts ran when it was put in: that a rollout which it knows of brings them that, nobody can hold against it.
     ran: BTreeMap<Spot, RevisionNumber>,
+    /// Which revisions were switched to where another one was good already.
+    brought: BTreeSet<(Spot, RevisionNumber)>,
     /// Who leads, by the revision at which that began, and since when; watched only while it matters.
     term: Option<(StoreRevision, Instant)>,
 }
@@ -304,7 +306,11 @@ impl Oracle {
     fn count_canary(&self, target: &Target, order: &Order, owned: &Owned) {
         let Step::Activate { revision } = order.step else { return };
         let first = owned.good.is_empty() || owned.good.last() == Some(&revision);
-        let seen = self.seen();
+        let spot = |address: &String| (address.clone(), order.service.clone());
+        let mut seen = self.seen();
+        if !first {
+            seen.brought.insert((spot(&target.address), revision));
+        }
         let (Some(approved), Some((_, placed))) =
             (seen.approved.get(&order.service).filter(|_| !first), seen.allowed.get(&order.service))
         else {
@@ -322,8 +328,9 @@ impl Oracle {
         let runs = |address: &&String| {
             let found = self.fleet.peek(address, &order.service).service;
             let before = seen.ran.get(&((*address).clone(), order.service.clone()));
-            // One that rests with it, as a first deploy left it, runs nothing.
-            let brought = found.unit.revision() == Some(revision) && !at_rest(&found) && before != Some(&revision);
+            // One that rests with it, as a first deploy has left it, runs nothing.
+            let left = at_rest(&found) && found.good != Some(revision) && !seen.brought.contains(&(spot(address), revision));
+            let brought = found.unit.revision() == Some(revision) && !left && before != Some(&revision);
             **address == target.address || brought && known(address)
         };
         let running = placed.keys().filter(runs).count();

@@ -98,6 +98,9 @@ async fn lives(ground: Ground, number: u32, seat: Arc<Mutex<Way>>, stop: Cancell
     }
 }
 
+/// Whoever asks what time it is so often at one moment does not wait for anything: a turn asks once.
+const ROUND_AND_ROUND: u32 = 10_000;
+
 /// One life.
 async fn live(ground: &Ground, number: u32, way: &Way, stop: &CancellationToken) {
     let (ours, chance) = (way.clone(), ground.chance.fork(way.name()));
@@ -107,7 +110,15 @@ async fn live(ground: &Ground, number: u32, way: &Way, stop: &CancellationToken)
         Err(error) => return ground.history.tell(format_args!("{}: {error}", way.name())),
     };
     let (clock, began) = (way.clone(), ground.began);
+    let (history, moment) = (ground.history.clone(), Mutex::new((ground.began, 0_u32)));
     let now = move || {
+        let mut moment = moment.lock().unwrap_or_else(PoisonError::into_inner);
+        *moment = if moment.0 == Instant::now() { (moment.0, moment.1 + 1) } else { (Instant::now(), 0) };
+        if moment.1 == ROUND_AND_ROUND {
+            // No time passes for it, and so the run would never end either.
+            history.violated(format_args!("{} goes round and round", clock.name()));
+            clock.kill();
+        }
         let passed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
         let off = SignedDuration::from_millis(clock.off());
         let beginning = Timestamp::from_second(BEGINNING).expect("it is a time");

@@ -1294,3 +1294,17 @@ fn where_a_first_deploy_came_to_nothing_the_canary_is_one_of_its_hosts_and_the_o
       Reconciling=True WaitingForApproval: revision 2 runs on 1 of 4 hosts; step 1 of 3 is well, and has been waiting since 2026-01-01T00:00:00.5Z: `windlass rollout approve service/web --revision 2` lets the next one begin
     ");
 }
+
+/// While one was not looked at, nobody knows whose turn it is.
+#[test]
+fn what_a_first_deploy_has_left_stays_until_everybody_was_looked_at() {
+    let mut world = World::of("a=v1+ b=v2o c=v2o d=v1+0").good([1]).declare('B').canary("1 50% 100%").approved();
+    for _turn in 0..3 {
+        let plan = world.turn();
+        assert!(plan.actions.is_empty(), "{plan:?}");
+    }
+    world.host("d").link = Link::Up;
+    world.log.clear();
+    world.until_logged("b activate 2");
+    assert!(!world.log.iter().any(|line| line == "a activate 2"));
+}
