@@ -37,6 +37,7 @@ use windlass_planner::gate::refreshed;
 use windlass_planner::hold::ails;
 use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
+use windlass_planner::planted::{Bug, planted};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
 use windlass_planner::verdict::confirm_within;
@@ -253,7 +254,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 }
                 let stop = self.stop;
                 // Nobody is asked meanwhile, and a time that has gone by would end the wait at once, again and again.
-                self.ask_at = None;
+                self.ask_at = self.ask_at.filter(|_| planted(Bug::PastAwaited));
                 tokio::select! {
                     () = self.wait(&fingerprint) => {}
                     () = stop.cancelled() => {}

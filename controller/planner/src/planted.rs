@@ -58,11 +58,13 @@ pub enum Bug {
     RecallUnheard,
     /// Engine: what fails on one host ends the wait for a verdict on another.
     VerdictsCutShort,
+    /// Engine: a rollout that has halted waits for a time that has gone by.
+    PastAwaited,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AllHostsAtOnce,
         Self::NothingIsBlocked,
         Self::NobodyJudges,
@@ -90,6 +92,7 @@ impl Bug {
         Self::HashesUnread,
         Self::RecallUnheard,
         Self::VerdictsCutShort,
+        Self::PastAwaited,
     ];
 }
 

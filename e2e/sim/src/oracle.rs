@@ -59,6 +59,8 @@ struct Seen {
     unheard: BTreeSet<Spot>,
     /// What hosts ran when it was put in: that a rollout which it knows of brings them that, nobody can hold against it.
     ran: BTreeMap<Spot, RevisionNumber>,
+    /// Machines that are declared no more.
+    gone: BTreeSet<String>,
     /// Which revisions were switched to where another one was good already.
     brought: BTreeSet<(Spot, RevisionNumber)>,
     /// Who leads, by the revision at which that began, and since when; watched only while it matters.
@@ -328,8 +330,10 @@ impl Oracle {
         let runs = |address: &&String| {
             let found = self.fleet.peek(address, &order.service).service;
             let before = seen.ran.get(&((*address).clone(), order.service.clone()));
-            // One that rests with it, as a first deploy has left it, runs nothing.
-            let left = at_rest(&found) && found.good != Some(revision) && !seen.brought.contains(&(spot(address), revision));
+            // One that rests with it, as a first deploy has left it, runs nothing; and where that has left it on a machine
+            // that nobody may go to any more, it is none of those that there are.
+            let rests = at_rest(&found) && found.good != Some(revision);
+            let left = (rests || seen.gone.contains(*address)) && !seen.brought.contains(&(spot(address), revision));
             let brought = found.unit.revision() == Some(revision) && !left && before != Some(&revision);
             **address == target.address || brought && known(address)
         };
@@ -495,7 +499,14 @@ impl Oracle {
 
     /// A machine is declared no more: what becomes of what is there is not looked at.
     pub fn undeclared_host(&self, gone: &str) {
-        self.seen().wanted.retain(|(address, _), _| address != gone);
+        let mut seen = self.seen();
+        seen.wanted.retain(|(address, _), _| address != gone);
+        seen.gone.insert(gone.to_owned());
+    }
+
+    /// A machine is declared.
+    pub fn declared_host(&self, address: &str) {
+        self.seen().gone.remove(address);
     }
 
     /// Whether somebody has declared it there, long enough for whoever leads to know. What an older store says is not

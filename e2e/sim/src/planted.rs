@@ -45,6 +45,7 @@ const fn breaks(bug: Bug) -> &'static str {
         Bug::LastAloneKept => "has lost the files of its good revision",
         Bug::HashesUnread => "a damaged file is not found",
         Bug::VerdictsCutShort => "ended the wait for a verdict",
+        Bug::PastAwaited => "goes round and round",
     }
 }
 
@@ -110,6 +111,7 @@ const fn last_found_by(bug: Bug) -> Option<u64> {
         Bug::OldOrdersTaken => Some(95),
         Bug::RecallUnheard => Some(41),
         Bug::HashesUnread => Some(124),
+        Bug::PastAwaited => Some(2705),
         _ => None,
     }
 }

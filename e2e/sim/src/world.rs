@@ -211,6 +211,7 @@ impl World {
         let text = format!(
             "{{apiVersion: windlass/v1, kind: Host, metadata: {{name: {name}, labels: {{{labels}}}}}, spec: {{address: {address}}}}}"
         );
+        self.ground.oracle.declared_host(address);
         self.truth.declare(&resource(&format!("hosts/{name}"))?, text.into()).await?;
         Ok(())
     }
