@@ -280,7 +280,9 @@ impl Continuity {
             let after = store.get_raw(&range.start, &options).await?;
             changed.grown += after.count() - before;
             let pairs = after.kvs().iter();
-            changed.put.extend(pairs.map(|pair| (pair.key().to_owned(), StoreRevision::from_etcd(pair.mod_revision()))));
+            changed
+                .put
+                .extend(pairs.map(|pair| (pair.key().to_owned(), StoreRevision::from_etcd(pair.mod_revision()))));
         }
         Ok(self.closes(gap, &changed))
     }
@@ -288,12 +290,7 @@ impl Continuity {
 
 impl Store {
     /// Whether all of these keys, which are in these ranges, were there.
-    async fn had(
-        &self,
-        keys: &BTreeSet<Vec<u8>>,
-        ranges: &[KeyRange],
-        at: StoreRevision,
-    ) -> Result<bool, CallError> {
+    async fn had(&self, keys: &BTreeSet<Vec<u8>>, ranges: &[KeyRange], at: StoreRevision) -> Result<bool, CallError> {
         if keys.len() <= MOST_SINGLE {
             for key in keys {
                 if self.count(&KeyRange::single(key), at).await? == 0 {

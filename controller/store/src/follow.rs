@@ -410,7 +410,12 @@ impl Watcher {
         let Some(gap) = self.continuity.ask(Instant::now()) else { return Ok(()) };
         let lost = |why: &str| {
             let (since, until) = (gap.since.0, gap.until.0);
-            tracing::warn!(since, until, why, "the store may not have told of all that changed; all of it is read again");
+            tracing::warn!(
+                since,
+                until,
+                why,
+                "the store may not have told of all that changed; all of it is read again"
+            );
             Ended::Relist
         };
         match self.continuity.close(&self.store, &self.scope, gap).await {

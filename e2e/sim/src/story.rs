@@ -72,12 +72,7 @@ pub async fn play(chance: &Chance, edition: Edition) -> anyhow::Result<World> {
 }
 
 /// Everything is declared anew, by which it has to come to an end whatever was before.
-async fn finish(
-    world: &mut World,
-    plot: &Chance,
-    edition: Edition,
-    extras: Option<&Extras>,
-) -> anyhow::Result<()> {
+async fn finish(world: &mut World, plot: &Chance, edition: Edition, extras: Option<&Extras>) -> anyhow::Result<()> {
     world.heal()?;
     if edition >= Edition::Fourth {
         // Who was not told of a pause would hear of it after the word to go on, and keep to it.

@@ -91,7 +91,8 @@ pub struct Way {
 impl Way {
     /// Ways that work, of a controller with this name.
     pub fn new(name: &str, chance: &Chance, history: &History, began: Instant) -> Self {
-        let state = State { death: None, dies_on: None, sent: Vec::new(), losing: 0, untold: 0, clock: Clock::default() };
+        let state =
+            State { death: None, dies_on: None, sent: Vec::new(), losing: 0, untold: 0, clock: Clock::default() };
         Self {
             name: name.into(),
             chance: chance.fork(name),

@@ -137,7 +137,8 @@ async fn pass_with_losses(client: TcpStream, server: TcpStream, loses: &Mutex<Ve
             answers.read_exact(&mut frame[9..]).await?;
             let lost = {
                 let mut bytes = loses.lock().expect("a lock");
-                let lost = frame[3] == DATA && !bytes.is_empty() && frame.windows(bytes.len()).any(|part| part == *bytes);
+                let lost =
+                    frame[3] == DATA && !bytes.is_empty() && frame.windows(bytes.len()).any(|part| part == *bytes);
                 if lost {
                     bytes.clear();
                 }
