@@ -107,10 +107,10 @@ fn told(bug: Bug, base: u64) -> anyhow::Result<Option<(String, String)>> {
 /// The seed by which it was found last, where that took many: it is tried first.
 const fn last_found_by(bug: Bug) -> Option<u64> {
     match bug {
-        Bug::ListsAddOnly => Some(44),
-        Bug::OldOrdersTaken => Some(95),
+        Bug::ListsAddOnly => Some(334),
+        Bug::OldOrdersTaken => Some(48),
         Bug::RecallUnheard => Some(41),
-        Bug::HashesUnread => Some(124),
+        Bug::HashesUnread => Some(129),
         Bug::PastAwaited => Some(2705),
         _ => None,
     }
