@@ -227,6 +227,8 @@ impl<'a, F: Fleet> Turn<'a, F> {
 
     async fn run(&mut self) -> Result<Next, ReconcileError> {
         loop {
+            // Not every turn asks, and a time that has gone by would end its wait at once, again and again.
+            self.ask_at = self.ask_at.filter(|_| planted(Bug::PastAwaited));
             let fingerprint = self.controller.cache.fingerprint(self.key);
             let scene = self.scene().await;
             let Some(spec) = scene.accepted.as_ref().map(|accepted| accepted.spec.clone()) else {
@@ -253,8 +255,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
                     return Ok(self.retry());
                 }
                 let stop = self.stop;
-                // Nobody is asked meanwhile, and a time that has gone by would end the wait at once, again and again.
-                self.ask_at = self.ask_at.filter(|_| planted(Bug::PastAwaited));
                 tokio::select! {
                     () = self.wait(&fingerprint) => {}
                     () = stop.cancelled() => {}
@@ -531,7 +531,6 @@ impl<'a, F: Fleet> Turn<'a, F> {
         let held = matches!(plan.report.work, Work::Held | Work::Waiting);
         // One that goes on asks only where it has not come to: it stops when many fall ill there.
         let goes_on = rollout.filter(|rollout| rollout.state == RolloutState::Active && !held);
-        self.ask_at = None;
         for (id, (target, placement)) in &scene.places.placements {
             if self.busy.contains_key(id) || goes_on.is_some_and(|rollout| rollout.touched.contains(id)) {
                 continue;

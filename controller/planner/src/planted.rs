@@ -58,7 +58,7 @@ pub enum Bug {
     RecallUnheard,
     /// Engine: what fails on one host ends the wait for a verdict on another.
     VerdictsCutShort,
-    /// Engine: a rollout that has halted waits for a time that has gone by.
+    /// Engine: a turn that asks nobody waits for when somebody was to be asked before.
     PastAwaited,
 }
 

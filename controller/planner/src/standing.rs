@@ -211,9 +211,7 @@ impl Context<'_> {
             }
             Course::Outside(back) => {
                 let mut standing = self.bring(id, host, seen, back);
-                if self.may_be_first(id, target.number) {
-                    standing.need = Need::Later;
-                } else if standing.settled {
+                if standing.settled || self.may_be_first(id, target.number) {
                     standing.need = Need::Later;
                     if standing.row.state == HostState::Ready {
                         (standing.row.state, standing.row.message) =

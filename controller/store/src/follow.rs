@@ -388,8 +388,10 @@ impl Watcher {
             self.continuity.reaches(revision);
             self.continuity.stands(stands(answer), Instant::now());
         }
-        // Before anything of it is believed, where nobody writes what is not watched.
-        if was_whole && self.scope.spans_all(self.store.prefix()) {
+        if self.continuity.is_whole() {
+            // Nearly always.
+        } else if was_whole && self.scope.spans_all(self.store.prefix()) {
+            // Before anything of it is believed, where nobody writes what is not watched.
             self.look_for_gaps().await?;
         } else if self.continuity.is_full() {
             self.may_look_for_gaps().await?;

@@ -325,11 +325,11 @@ impl Oracle {
         let known = |address: &String| {
             let mut hosts = owned.hosts.values().filter(|host| host.target.address == *address);
             let said = hosts.any(|host| host.carries == Some(revision));
-            said || !seen.unheard.contains(&(address.clone(), order.service.clone()))
+            said || !seen.unheard.contains(&spot(address))
         };
         let runs = |address: &&String| {
             let found = self.fleet.peek(address, &order.service).service;
-            let before = seen.ran.get(&((*address).clone(), order.service.clone()));
+            let before = seen.ran.get(&spot(address));
             // One that rests with it, as a first deploy has left it, runs nothing; and where that has left it on a machine
             // that nobody may go to any more, it is none of those that there are.
             let rests = at_rest(&found) && found.good != Some(revision);
