@@ -563,17 +563,22 @@ verb_have() {
     fi
 }
 
-# Whether process $1 may be at an upload: another of our shells. After a boot its number is somebody else's.
+# Whether there is a process of the number and boot $1. Of another boot, the number is somebody else's, who may be one
+# of us.
+lives() {
+    [ "${1#*-}" = "${me#*-}" ] && [ -d "/proc/${1%%-*}" ]
+}
+
+# Whether $1 may be at an upload: another of our shells.
 may_receive() {
-    [ "$1" != $$ ] && [ -d "/proc/$1" ] && grep -qs '/bin/[0-9a-f]\{64\}' "/proc/$1/cmdline"
+    [ "$1" != "$me" ] && lives "$1" && grep -qs '/bin/[0-9a-f]\{64\}' "/proc/${1%%-*}/cmdline"
 }
 
 # An upload is named by the process that receives it. Once that is gone, the next one may go on with it.
 adopt_parts() {
     set +f
     for part in "$home"/incoming/*.part.*; do
-        pid=${part##*.}
-        [ -f "$part" ] && ! may_receive "$pid" && mv -f "$part" "${part%.*}"
+        [ -f "$part" ] && ! may_receive "${part##*.}" && mv -f "$part" "${part%.*}"
     done
     set -f
 }
@@ -615,7 +620,7 @@ verb_stage() {
     if [ -n "$small" ] && take_room; then
         build=$home/incoming/ready
     else
-        build=$home/incoming/build.$$
+        build=$home/incoming/build.$me
         [ ! -e "$build" ] || wipe "$build"
         mkdir -p "$build/revision" "$home/releases" "$home/revisions" "$home/live" "$unit_dir" || exit 1
     fi
@@ -699,7 +704,7 @@ install_anew() {
 # shows when it is unpacked: every file of it, the manifest, the unit and the environment have their SHA-256.
 receive() {
     # A small one is not gone on with where it ended early, so its file stays for the next one.
-    if [ -n "$small" ]; then part=$home/incoming/small.$$; else part=$home/incoming/$payload.part.$$; fi
+    if [ -n "$small" ]; then part=$home/incoming/small.$me; else part=$home/incoming/$payload.part.$me; fi
     # Only the service is to see what may be in its environment.
     umask 077
     if [ "$offset" -gt 0 ]; then
@@ -1494,13 +1499,10 @@ clear_away() {
     for at in incoming/*; do
         [ -e "$at" ] || continue
         if [ "$at" = incoming/ready ] && has_room "$at/room"; then continue; fi
-        pid=${at##*.}
-        case $pid in
-        part | *[!0-9]*) pid=0 ;;
-        esac
+        who=${at##*.}
         # An empty one of a shell that is there costs nothing, and whose it is would be a process to find out.
-        if [ ! -s "$at" ] && [ "$pid" != $$ ] && [ -d "/proc/$pid" ]; then continue; fi
-        may_receive "$pid" || set -- "$@" "$at"
+        if [ ! -s "$at" ] && [ "$who" != "$me" ] && lives "$who"; then continue; fi
+        may_receive "$who" || set -- "$@" "$at"
     done
     [ $# -eq 0 ] || wipe "$@"
     has_room incoming/ready/room || leave_room
@@ -1809,6 +1811,8 @@ hello() {
     read -r boot </proc/sys/kernel/random/boot_id
     version=$(systemctl --version) || give_up 1 'systemctl does not run'
     version=${version#systemd }
+    # Names what is made here: after a boot, its number alone may be another shell's.
+    me=$$-$boot
     printf 'hello 1 %s %s %s %s %s %s\n' "$scope" "$(id -un)" "$machine" "$boot" "${version%% *}" "$dir"
     echo 'end 0 0'
 }

@@ -451,15 +451,20 @@ async fn an_upload_is_resumed(login: &Login<'_>) {
     let (_, arrived) = seen.incoming.expect("what has arrived is kept");
     assert!(arrived > 0 && seen.revisions.is_empty() && seen.releases.is_empty(), "{seen:?}");
     assert!(matches!(case.activate(1, 1).await, Err(StepError::NotStaged { .. })));
-    // Whose process it was is somebody else now, as after a boot: init, which always runs.
+    // Whose process it was is somebody else after a boot: here a shell of ours, which receives something else.
     let place = format!("{}/default.upload/incoming", login.dir());
-    login.run(&format!("for part in {place}/*.part*; do mv $part ${{part%%.part*}}.part.1; done"));
+    let ours = format!("{}/bin/{}", login.dir(), "0".repeat(64));
+    login.run(&format!("systemd-run --quiet --unit=ours sh -c 'while sleep 600; do :; done' {ours}"));
+    let pid = login.run("systemctl show -p MainPID --value ours");
+    let gone = format!("{}-00000000-0000-4000-8000-000000000000", pid.trim());
+    login.run(&format!("for part in {place}/*.part*; do mv $part ${{part%%.part*}}.part.{gone}; done"));
     // There may be passwords in it.
-    assert_eq!(login.run(&format!("stat -c %a {place}/*.part.1")).trim(), "600");
+    assert_eq!(login.run(&format!("stat -c %a {place}/*.part.{gone}")).trim(), "600");
     let before = received(login);
     case.stage(1, 1, &release, &[]).await.expect("stage");
     let bytes = received(login) - before;
     assert!(bytes < (70 << 20) - arrived, "{bytes} bytes after {arrived} had arrived");
+    login.run("systemctl stop ours");
     case.activate(1, 1).await.expect("activate");
     let seen = case.look(Scrutiny::Full).await;
     assert!(seen.drift.is_empty() && seen.incoming.is_none(), "{seen:?}");
