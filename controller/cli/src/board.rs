@@ -131,7 +131,12 @@ impl Shown {
     /// `  web2   starting     3s   revision 3   the health endpoint answers 503`.
     fn row(&self, host: &HostId, row: &HostRow, names: usize, room: Room, now: Timestamp) -> String {
         let since = self.since.get(host).map_or(now, |(_, since)| *since);
-        let revision = row.revision.map_or_else(|| "no revision".to_owned(), |revision| format!("revision {revision}"));
+        let revision = match (row.revision, row.state) {
+            (Some(revision), _) => format!("revision {revision}"),
+            // Its unit is being switched.
+            (None, HostState::Working) => String::new(),
+            (None, _) => "no revision".to_owned(),
+        };
         let name = host.to_string();
         let before = format!("  {name:names$}   ");
         let word = format!("{:<11}", word(row.state));
@@ -251,7 +256,7 @@ mod tests {
         "c=3 starting the health endpoint answers 503, and this goes on for longer than a line",
         "d=3 unhealthy \u{1b}[2Jno answer",
         "e= unreachable no answer within 10 s",
-        "fritz.example.com=2 working",
+        "fritz.example.com= working activate 3, judge, confirm 3",
     ];
 
     #[test]
@@ -262,21 +267,21 @@ mod tests {
         service/web: rollout 12 (deploy) to revision 3, 1 of 6 hosts ready, 75s
           d                   unhealthy      72s   revision 3   \u{1b}[2Jno answer
           c                   starting       72s   revision 3   the health endpoint ans…
-          fritz.example.com   working        72s   revision 2
+          fritz.example.com   working        72s                activate 3, judge, conf…
           e                   unreachable    72s   no revision  no answer within 10 s
           b                   pending        72s   revision 2
           a                   healthy        72s   revision 3
         ");
         // How long a row is as it is counts from when it was seen so.
         let mut later = FLEET;
-        later[1] = "b=2 working";
+        later[1] = "b= working stage 3";
         board.take(&resource("web", &later, |told| told.ready = 1), second(70));
         insta::assert_snapshot!(show(&board, 80, 20, 75), @r"
         service/web: rollout 12 (deploy) to revision 3, 1 of 6 hosts ready, 75s
           d                   unhealthy      72s   revision 3   \u{1b}[2Jno answer
-          b                   working         5s   revision 2
+          b                   working         5s                stage 3
           c                   starting       72s   revision 3   the health endpoint ans…
-          fritz.example.com   working        72s   revision 2
+          fritz.example.com   working        72s                activate 3, judge, conf…
           e                   unreachable    72s   no revision  no answer within 10 s
           a                   healthy        72s   revision 3
         ");

@@ -35,7 +35,7 @@ use windlass_hosts::fleet::{Fleet, Seen, Stamp};
 use windlass_planner::flap;
 use windlass_planner::gate::refreshed;
 use windlass_planner::hold::ails;
-use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
+use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement, UnderWay};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::planted::{Bug, planted};
 use windlass_planner::position::unproven;
@@ -137,7 +137,7 @@ struct Turn<'a, F> {
     /// When the next question is due.
     ask_at: Option<Instant>,
     looking: BTreeSet<HostId>,
-    busy: BTreeMap<HostId, (Activity, Recall)>,
+    busy: BTreeMap<HostId, (UnderWay, Recall)>,
     /// Those of them that are confirmed together.
     wave: Wave,
     /// What was recorded, and not seen in the cache yet.
@@ -623,7 +623,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
     fn hosts(&self, scene: &Scene) -> BTreeMap<HostId, HostInput> {
         let input = |(id, (target, placement)): (&HostId, &(Arc<Target>, Placement))| {
             let view = match self.busy.get(id) {
-                Some((activity, _)) => HostView::Busy(*activity),
+                Some((errand, _)) => HostView::Busy(errand.clone()),
                 None => self.views.get(id).cloned().unwrap_or_else(|| self.unseen(id)),
             };
             let health = match self.memory.health.get(id) {
@@ -743,7 +743,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 starts: Arc::clone(&self.memory.starts),
                 wave: (plan.last_wave && confirmed).then(|| self.wave.join()),
             };
-            self.busy.insert(id.clone(), (activity, recall));
+            self.busy.insert(id.clone(), (UnderWay { activity, acts: acts.as_slice().into() }, recall));
             if brings {
                 self.bringing.insert(id.clone());
             }

@@ -14,6 +14,7 @@ use windlass_crds::service::ServiceSpec;
 use windlass_crds::step::{ContactError, StepError};
 
 use crate::gate::Proposal;
+use crate::plan::Act;
 
 /// Everything that is known about one Service at one moment.
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ pub enum Placement {
 #[derive(Debug, Clone)]
 pub enum HostView {
     /// A step, or a verdict, is under way.
-    Busy(Activity),
+    Busy(UnderWay),
     /// It could not be talked to. Nothing is known.
     Unreachable(ContactError),
     /// It answers, and refuses us.
@@ -131,6 +132,15 @@ pub enum HostView {
 }
 
 /// What is under way on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    /// What becomes of what runs there.
+    pub activity: Activity,
+    /// What it was sent with, which may be done in part.
+    pub acts: Arc<[Act]>,
+}
+
+/// What becomes of what runs on a host while something is under way there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// Nothing that runs is changed by it.

@@ -1,6 +1,7 @@
 //! The plan: what to record and what to do next for one Service, and what to say of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,7 +15,7 @@ use windlass_crds::step::{Step, StepError, Verb};
 use crate::canary::Stage;
 use crate::claim::{Claimed, LeftBehind, claim, haunted};
 use crate::gate::{self, Waiting};
-use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement};
+use crate::input::{Activity, Goal, HostInput, HostView, Inputs, Placement, UnderWay};
 use crate::order::{switched_to, switches_to};
 use crate::planted::{Bug, planted};
 use crate::position::{running, unproven};
@@ -35,6 +36,20 @@ pub enum Act {
         /// Which.
         revision: RevisionNumber,
     },
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(step) => step.fmt(out),
+            Self::Judge { .. } => out.write_str("judge"),
+        }
+    }
+}
+
+/// `activate 2, judge, confirm 2`.
+pub(crate) fn in_words(acts: &[Act]) -> String {
+    acts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// What becomes of the last rollout.
@@ -201,7 +216,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     });
     let stalled = stalled.collect();
     let found = Findings { rows, twins: &stalled, work, canary: context.canary.as_ref().zip(stage.as_ref()) };
-    let report = Report::new(inputs, &choice.aim, &owned, found);
+    let mut report = Report::new(inputs, &choice.aim, &owned, found);
+    report.begin(&actions);
     let baked = if let Some(Stage::Baking(until)) = stage { Some(until) } else { None };
     let expires = inputs.proposal.as_ref().zip(owned.gate.as_ref());
     let expires = expires.and_then(|(proposal, gate)| gate::expires(gate, proposal.rules, inputs.now));
@@ -374,7 +390,10 @@ impl Context<'_> {
         let carries = self.inputs.owned.hosts.contains_key(id) && !self.inputs.owned.good.is_empty();
         let brought = match &standing.need {
             Need::Quiet(acts) => matches!(acts.first(), Some(Act::Step(Step::Stage { .. }))),
-            _ => matches!(self.inputs.hosts.get(id).map(|host| &host.view), Some(HostView::Busy(Activity::Quiet))),
+            _ => matches!(
+                self.inputs.hosts.get(id).map(|host| &host.view),
+                Some(HostView::Busy(UnderWay { activity: Activity::Quiet, .. }))
+            ),
         };
         carries && brought && self.is_placed(id)
     }

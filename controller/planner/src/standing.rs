@@ -19,6 +19,7 @@ use crate::planted::{Bug, planted};
 use crate::position::{
     Damage, Position, Staged, at_rest, has_exited, position, running, switched_by, switched_under, unproven, went_back,
 };
+use crate::status::working;
 use crate::target::Aim;
 
 /// What a host needs.
@@ -153,14 +154,15 @@ impl Context<'_> {
         }
         if let Placement::Refused(complaint) = &host.placement {
             // What is not allowed now may have been switched when it was.
-            let down = matches!(host.view, HostView::Busy(Activity::Disruptive)) || self.may_be_down(id);
+            let down = matches!(&host.view, HostView::Busy(errand) if errand.activity == Activity::Disruptive)
+                || self.may_be_down(id);
             return Standing { down, ..Standing::idle(None, HostState::Failed, complaint.message.clone()) };
         }
         match &host.view {
-            HostView::Busy(activity) => {
+            HostView::Busy(errand) => {
                 // What was left down by an earlier rollout stays so while something is brought there.
-                let down = *activity == Activity::Disruptive || (self.carried(id) && self.touched(id));
-                Standing { down, ..Standing::idle(None, HostState::Working, "") }
+                let down = errand.activity == Activity::Disruptive || (self.carried(id) && self.touched(id));
+                Standing { row: working(&errand.acts), down, ..Standing::idle(None, HostState::Working, "") }
             }
             HostView::Unreachable(error) => self.unseen(id, HostState::Unreachable, error.to_string()),
             HostView::Refusing(error) => self.unseen(id, HostState::Failed, error.to_string()),
@@ -213,7 +215,7 @@ impl Context<'_> {
                 let mut standing = self.bring(id, host, seen, back);
                 if standing.settled || self.may_be_first(id, target.number) {
                     standing.need = Need::Later;
-                    if standing.row.state == HostState::Ready {
+                    if matches!(standing.row.state, HostState::Ready | HostState::Pending) {
                         (standing.row.state, standing.row.message) =
                             (HostState::Pending, "its step of the canary has not come".to_owned());
                     }
@@ -305,7 +307,7 @@ impl Context<'_> {
         let (state, message) = self.trouble(id).unwrap_or_else(|| match state {
             HostState::Drifted if need == Need::Nothing => (state, format!("{}; it flaps", drift_message(seen))),
             HostState::Drifted => (state, drift_message(seen)),
-            _ => (state, self.taken_back(seen, target).unwrap_or_default()),
+            _ => (state, self.taken_back(seen, target).unwrap_or_else(|| next(&need))),
         });
         Standing { need, down, ..Standing::idle(carries, state, message) }
     }
@@ -464,6 +466,11 @@ fn staying(host: &HostInput, seen: &ServiceObservation, blocked: &Blocked) -> St
         (HostState::Pending, "left as it is, since what is declared was unhealthy elsewhere")
     };
     Standing::idle(carries, state, message)
+}
+
+/// What a host begins with once it is its turn.
+fn next(need: &Need) -> String {
+    need.acts().first().map(|act| format!("next: {act}")).unwrap_or_default()
 }
 
 /// What ails what runs on a host, if anything does.

@@ -6,12 +6,13 @@ use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
 use windlass_crds::record::{BlockCause, Blocked, Hold, HoldCause, Owned, Purpose, Rollout, RolloutState, Verdict};
 use windlass_crds::status::{ApprovalStatus, CanaryStatus, Failure, Finding, HostRow, HostState};
-use windlass_crds::step::{ContactError, StepError};
+use windlass_crds::step::{ContactError, Step, StepError};
 
 use crate::canary::{Canary, Stage};
 use crate::flap::flaps;
 use crate::gate;
-use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate};
+use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate, UnderWay};
+use crate::plan::{Act, in_words};
 use crate::position::running;
 use crate::target::Aim;
 
@@ -96,6 +97,22 @@ impl Report {
         let canary = canary.map(|(canary, stage)| canary.status(stage));
         Self { ready: count(ready), desired: count(desired), hosts, findings, failure, canary, approval, work }
     }
+
+    /// Says of hosts that a switch is sent to now that it is under way: this is told before, and nothing else may be
+    /// until it is over. What is only brought may wait for a free line, and is said to come next.
+    pub(crate) fn begin(&mut self, actions: &BTreeMap<HostId, Vec<Act>>) {
+        for (id, acts) in actions {
+            let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
+            if let Some(row) = self.hosts.get_mut(id).filter(|row| row.state == HostState::Pending && !brings) {
+                *row = working(acts);
+            }
+        }
+    }
+}
+
+/// The row of a host that is being worked on; what its unit names meanwhile, nobody has looked.
+pub(crate) fn working(acts: &[Act]) -> HostRow {
+    HostRow { revision: None, state: HostState::Working, message: in_words(acts), since: None }
 }
 
 fn failure(blocked: &Blocked) -> Option<Failure> {
@@ -551,8 +568,10 @@ impl Told<'_> {
                 confirmed && running(&seen.service) && !ill
             }
             // What is under way there changes nothing that runs.
-            HostView::Busy(Activity::Quiet) => self.owned.hosts.contains_key(id) && !self.owned.good.is_empty(),
-            HostView::Busy(Activity::Disruptive)
+            HostView::Busy(UnderWay { activity: Activity::Quiet, .. }) => {
+                self.owned.hosts.contains_key(id) && !self.owned.good.is_empty()
+            }
+            HostView::Busy(UnderWay { activity: Activity::Disruptive, .. })
             | HostView::Unreachable(_)
             | HostView::Refusing(_)
             | HostView::NotLookedAt => false,

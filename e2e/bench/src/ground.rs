@@ -108,6 +108,19 @@ impl Ground {
         get(address, "/health").ok().map(|answer| answer.body)
     }
 
+    /// Makes sure that no host has cached anything for a service: one that is not the first there would not have to
+    /// compile its modules.
+    ///
+    /// # Errors
+    /// When one has.
+    pub(crate) fn expect_nothing_of(&self, hosts: &[Host], name: &str) -> Result<()> {
+        for host in hosts {
+            let found = host.run(&["find", "/var/cache", "-name", &format!("*{name}")])?;
+            ensure!(found.is_empty(), "{} has met {name} before: {found}", host.name());
+        }
+        Ok(())
+    }
+
     /// Makes sure that every host answers with a version.
     ///
     /// # Errors

@@ -101,6 +101,7 @@ fn lap(ground: &Ground, contestant: &dyn Contestant, job: &Job<'_>, row: Row, ro
     let version = round.to_string();
     match row {
         Row::Cold => {
+            ground.expect_nothing_of(job.hosts, job.name)?;
             let took = contestant.first(job)?;
             ground.expect(job.hosts, job.port, "fresh")?;
             contestant.remove(job)?;

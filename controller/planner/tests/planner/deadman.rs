@@ -66,7 +66,7 @@ fn what_goes_back_again_holds_everything_up() {
     let mut world = first().declare('B');
     lost_until_it_went_back(&mut world);
     lost_until_it_went_back(&mut world);
-    assert_snapshot!(ran(&mut world), @"
+    assert_snapshot!(ran(&mut world), @r"
     declared B
     2 Deploy to 2
     stamp a b with 2
@@ -84,7 +84,7 @@ fn what_goes_back_again_holds_everything_up() {
     3 Halted
     => to v2; keep
       a: v1 Pending (it went back by itself: revision 2 was not confirmed in time)
-      b: v1 Pending
+      b: v1 Pending (next: activate 2)
       Ready=False Unconfirmed: a took revision 2 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:02.1Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
       Stalled=True Unconfirmed: a took revision 2 back by itself twice, since nobody could log in and confirm it in time; nothing is begun on any host since 2026-01-01T00:00:02.1Z: declare something else, `windlass rollout resume service/web` tries it again, `windlass rollout undo service/web` goes back everywhere
     ");

@@ -102,7 +102,7 @@ fn each_kind_of_drift_is_told_before_it_is_repaired() {
       Drifted=True DriftFound: a: what it runs from is gone
     everything is gone: a=- b=v1+
       to v1; open Repair to v1 above 5
-      a: - Pending
+      a: - Pending (next: stage 1)
       b: v1 Ready
       Ready=False RollingOut: revision 1 runs on 1 of 2 hosts
       Reconciling=True RollingOut: revision 1 runs on 1 of 2 hosts
@@ -400,10 +400,10 @@ fn two_writers_of_one_declaration_are_told_and_not_obeyed_for_ever() {
     let mut world = contested();
     let before: Vec<_> = world.hosts.values().map(|machine| machine.observed().good).collect();
     let end = world.settle();
-    assert_snapshot!(story(&world, &end), @"
+    assert_snapshot!(story(&world, &end), @r"
     => to v2; keep
-      a: v1 Pending
-      b: v1 Pending
+      a: v1 Pending (next: activate 2)
+      b: v1 Pending (next: activate 2)
       Ready=False Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or `windlass rollout undo service/web`
       Stalled=True Flapping: the declaration was changed back and forth 4 times within an hour: spec.runtime.args; nothing is begun on any host since 2026-01-01T00:06:04.9Z: find out who else writes it, then `windlass rollout resume service/web`, or `windlass rollout undo service/web`
     ");

@@ -26,9 +26,9 @@ fn a_step_that_fails_halts_the_rollout_and_a_new_one_tries_again() {
     world.until_logged("Halted");
     assert_snapshot!(draw(&world.plan()), @r"
     to v2; open Deploy to v2 above 2
-    a: v1 Pending
+    a: v1 Pending (next: activate 2)
     b: v1 Failed (stage 2: no space left: /opt/windlass; make room there)
-    c: v1 Pending
+    c: v1 Pending (next: activate 2)
     Ready=False StepFailed: stage 2 on b: no space left: /opt/windlass; make room there; it is tried again
     Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
     Degraded=True StepFailed: b: stage 2: no space left: /opt/windlass; make room there
@@ -158,8 +158,8 @@ fn a_host_lost_after_it_was_touched_holds_the_others() {
     a lost
     => to v2; keep
       a: - Unreachable (no answer within 10 s)
-      b: v1 Pending
-      c: v1 Pending
+      b: v1 Pending (next: activate 2)
+      c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 0 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
       Degraded=True HostUnreachable: a: no answer within 10 s
@@ -218,8 +218,8 @@ fn a_host_lost_in_a_rollout_that_halted_holds_the_others_in_the_next_one() {
     c stage 3
     => to v3; keep
       a: - Unreachable (no answer within 10 s)
-      b: v1 Pending
-      c: v1 Pending
+      b: v1 Pending (next: activate 3)
+      c: v1 Pending (next: activate 3)
       Ready=False RollingOut: revision 3 runs on 0 of 3 hosts
       Reconciling=True RollingOut: revision 3 runs on 0 of 3 hosts
       Degraded=True HostUnreachable: a: no answer within 10 s

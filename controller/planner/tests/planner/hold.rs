@@ -53,7 +53,7 @@ fn a_rollout_stands_still_when_many_fall_ill_together() {
     for name in ["d", "e", "f"] {
         falls_ill(&mut world, name);
     }
-    assert_snapshot!(ran(&mut world), @"
+    assert_snapshot!(ran(&mut world), @r"
     declared B
     2 Deploy to 2
     stamp a b c d e f g h i j with 2
@@ -76,15 +76,15 @@ fn a_rollout_stands_still_when_many_fall_ill_together() {
     2 Halted
     => to v2; keep
       a: v2 Ready
-      b: v1 Pending
-      c: v1 Pending
-      d: v1 Pending
-      e: v1 Pending
-      f: v1 Pending
-      g: v1 Pending
-      h: v1 Pending
-      i: v1 Pending
-      j: v1 Pending
+      b: v1 Pending (next: activate 2)
+      c: v1 Pending (next: activate 2)
+      d: v1 Pending (next: activate 2)
+      e: v1 Pending (next: activate 2)
+      f: v1 Pending (next: activate 2)
+      g: v1 Pending (next: activate 2)
+      h: v1 Pending (next: activate 2)
+      i: v1 Pending (next: activate 2)
+      j: v1 Pending (next: activate 2)
       Ready=False MassUnhealthy: 3 of 10 hosts turned unhealthy within a minute, and nothing had been done there: d, e, f; nothing is switched on any host since 2026-01-01T00:00:01.2Z, neither on nor back: `windlass rollout resume service/web` lets it go on, `windlass rollout undo service/web` goes back
       Stalled=True MassUnhealthy: 3 of 10 hosts turned unhealthy within a minute, and nothing had been done there: d, e, f; nothing is switched on any host since 2026-01-01T00:00:01.2Z, neither on nor back: `windlass rollout resume service/web` lets it go on, `windlass rollout undo service/web` goes back
     ");
@@ -180,7 +180,7 @@ fn neither_goes_a_rollback_on() {
     for name in ["d", "e", "f"] {
         falls_ill(&mut world, name);
     }
-    assert_snapshot!(ran(&mut world), @"
+    assert_snapshot!(ran(&mut world), @r"
     declared B
     2 Deploy to 2
     stamp a b c d e f g h i j with 2
@@ -204,7 +204,7 @@ fn neither_goes_a_rollback_on() {
     e is ill
     f is ill
     => back to v1 from v2; keep
-      a: v2 Pending
+      a: v2 Pending (next: revert 1)
       b: v2 Unhealthy (it answers 500)
       c: v1 Ready
       d: v1 Unhealthy (the health endpoint answers 500)

@@ -26,7 +26,7 @@ fn what_is_begun_on_a_host_is_finished_and_the_others_wait() {
     world.until_logged("a activate 2");
     world.pause();
     let end = world.settle();
-    assert_snapshot!(story(&world, &end), @"
+    assert_snapshot!(story(&world, &end), @r"
     declared B
     2 Deploy to 2
     stamp a b c with 2
@@ -39,8 +39,8 @@ fn what_is_begun_on_a_host_is_finished_and_the_others_wait() {
     a confirm 2
     => to v2; keep
       a: v2 Ready
-      b: v1 Pending
-      c: v1 Pending
+      b: v1 Pending (next: activate 2)
+      c: v1 Pending (next: activate 2)
       Ready=False Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
     ");
@@ -69,7 +69,7 @@ fn another_leader_finishes_it_too_and_begins_nothing() {
     world.until_logged("a activate 2");
     world.pause();
     world.take_over();
-    assert_snapshot!(ran(world), @"
+    assert_snapshot!(ran(world), @r"
     declared B
     2 Deploy to 2
     stamp a b c with 2
@@ -86,8 +86,8 @@ fn another_leader_finishes_it_too_and_begins_nothing() {
     a confirm 2
     => to v2; keep
       a: v2 Ready
-      b: v1 Pending
-      c: v1 Pending
+      b: v1 Pending (next: activate 2)
+      c: v1 Pending (next: activate 2)
       Ready=False Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
     ");
@@ -205,7 +205,7 @@ fn what_is_declared_meanwhile_is_accepted_and_waits() {
     world.take_over();
     let end = world.settle();
     assert_eq!(world.rollout.as_ref().map(|rollout| rollout.state), Some(RolloutState::Active));
-    assert_snapshot!(story(&world, &end), @"
+    assert_snapshot!(story(&world, &end), @r"
     declared B
     2 Deploy to 2
     stamp a b c with 2
@@ -219,9 +219,9 @@ fn what_is_declared_meanwhile_is_accepted_and_waits() {
     declared C
     term 2
     => to v3; keep
-      a: v2 Pending
-      b: v1 Pending
-      c: v1 Pending
+      a: v2 Pending (next: stage 3)
+      b: v1 Pending (next: stage 3)
+      c: v1 Pending (next: stage 3)
       Ready=False Paused: paused since 2026-01-01T00:00:01.4Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:01.4Z: nothing is begun on any host until `windlass rollout resume`
     ");
@@ -260,7 +260,7 @@ fn a_switch_to_what_nobody_wants_any_more_waits_too() {
     world.pause();
     world.set_files('C');
     world.take_over();
-    assert_snapshot!(ran(world), @"
+    assert_snapshot!(ran(world), @r"
     declared B
     2 Deploy to 2
     stamp a b c with 2
@@ -272,9 +272,9 @@ fn a_switch_to_what_nobody_wants_any_more_waits_too() {
     declared C
     term 2
     => to v3; keep
-      a: v2 Pending
-      b: v1 Pending
-      c: v1 Pending
+      a: v2 Pending (next: stage 3)
+      b: v1 Pending (next: stage 3)
+      c: v1 Pending (next: stage 3)
       Ready=False Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:01.2Z: nothing is begun on any host until `windlass rollout resume`
     ");
@@ -286,13 +286,13 @@ fn a_restart_waits() {
     world.pause();
     world.restart();
     let end = world.settle();
-    assert_snapshot!(story(&world, &end), @"
+    assert_snapshot!(story(&world, &end), @r"
     pause
     restart
     => to v1; keep
-      a: v1 Pending
-      b: v1 Pending
-      c: v1 Pending
+      a: v1 Pending (next: activate 1)
+      b: v1 Pending (next: activate 1)
+      c: v1 Pending (next: activate 1)
       Ready=False Paused: paused since 2026-01-01T00:00:00.8Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:00.8Z: nothing is begun on any host until `windlass rollout resume`
     ");
@@ -349,11 +349,11 @@ fn a_host_that_comes_back_waits() {
     world.log.clear();
     world.pause();
     world.host("b").link = Link::Up;
-    assert_snapshot!(ran(world), @"
+    assert_snapshot!(ran(world), @r"
     pause
     => to v2; keep
       a: v2 Ready
-      b: v1 Pending
+      b: v1 Pending (next: stage 2)
       c: v2 Ready
       Ready=False Paused: paused since 2026-01-01T00:00:01.9Z: nothing is begun on any host until `windlass rollout resume`
       Reconciling=True Paused: paused since 2026-01-01T00:00:01.9Z: nothing is begun on any host until `windlass rollout resume`

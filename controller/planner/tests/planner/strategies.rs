@@ -129,33 +129,33 @@ fn what_a_group_that_is_not_finished_holds_up() {
         ("one was switched and is lost", "a=v2+s1 b=v2?g1~ c=v1+s2"),
         ("one has not been looked at", "a=v2+s1 b=v1+0 c=v1+s2"),
         ("staging goes on everywhere", "a=v2+s1 b=v1+s2 c=v1+"),
-    ]), @"
+    ]), @r"
     both done: a=v2+s1 b=v2+s1 c=v1+s2
       to v2; keep; touch c
       a: v2 Ready
       b: v2 Ready
-      c: v1 Pending -> activate 2, judge, confirm 2
+      c: - Working (activate 2, judge, confirm 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 2 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 2 of 3 hosts
     one has yet to be switched: a=v2+s1 b=v1+s2 c=v1+s2
       to v2; keep
       a: v2 Ready
-      b: v1 Pending -> activate 2, judge, confirm 2
-      c: v1 Pending
+      b: - Working (activate 2, judge, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     one is judged: a=v2+s1 b=v2?g1 c=v1+s2
       to v2; keep
       a: v2 Ready
-      b: v2 Starting -> judge, confirm 2
-      c: v1 Pending
+      b: v2 Starting (next: judge) -> judge, confirm 2
+      c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     one was switched and is lost: a=v2+s1 b=v2?g1~ c=v1+s2
       to v2; keep
       a: v2 Ready
       b: - Unreachable (no answer within 10 s)
-      c: v1 Pending
+      c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
       Degraded=True HostUnreachable: b: no answer within 10 s
@@ -163,14 +163,14 @@ fn what_a_group_that_is_not_finished_holds_up() {
       to v2; keep
       a: v2 Ready
       b: - Pending
-      c: v1 Pending
+      c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     staging goes on everywhere: a=v2+s1 b=v1+s2 c=v1+
       to v2; keep
       a: v2 Ready
-      b: v1 Pending -> activate 2, judge, confirm 2
-      c: v1 Pending -> stage 2
+      b: - Working (activate 2, judge, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: stage 2) -> stage 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     ");
@@ -182,12 +182,12 @@ fn a_host_out_of_reach_before_its_turn_holds_no_group_up() {
         let world = world.grouped("a=1 b=1 c=2").declare('B').good([1]);
         world.rolling(Purpose::Deploy, 2).touched("a")
     };
-    assert_snapshot!(table(circumstances, [("b was away", "a=v2+s1 b=v1+~ c=v1+s2")]), @"
+    assert_snapshot!(table(circumstances, [("b was away", "a=v2+s1 b=v1+~ c=v1+s2")]), @r"
     b was away: a=v2+s1 b=v1+~ c=v1+s2
       to v2; keep; touch c
       a: v2 Ready
       b: - Unreachable (no answer within 10 s)
-      c: v1 Pending -> activate 2, judge, confirm 2
+      c: - Working (activate 2, judge, confirm 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
       Degraded=True HostUnreachable: b: no answer within 10 s
@@ -1062,11 +1062,11 @@ fn what_is_down_in_a_later_group_is_brought_up_first() {
         let world = world.grouped("a=2 b=1").declare('B').good([1]);
         world.rolling(Purpose::Deploy, 2).touched("a")
     };
-    assert_snapshot!(table(circumstances, [("a is half way", "a=v3?g1s2 b=v1+s2")]), @"
+    assert_snapshot!(table(circumstances, [("a is half way", "a=v3?g1s2 b=v1+s2")]), @r"
     a is half way: a=v3?g1s2 b=v1+s2
       to v2; keep
-      a: v3 Pending -> activate 2, judge, confirm 2
-      b: v1 Pending
+      a: - Working (activate 2, judge, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
     ");

@@ -19,7 +19,9 @@ use windlass_crds::span::Span;
 use windlass_crds::step::{ContactError, Step, StepError, Verb};
 use windlass_planner::hold::ails;
 use windlass_planner::input::RemovalGate;
-use windlass_planner::input::{Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement};
+use windlass_planner::input::{
+    Activity, Complaint, Files, Goal, Health, HostInput, HostView, Inputs, Placement, UnderWay,
+};
 use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
 use windlass_planner::status::Work;
 use windlass_planner::target::Aim;
@@ -377,7 +379,7 @@ impl World {
 
     fn view(&self, machine: &Machine) -> HostView {
         if let Some(errand) = &machine.errand {
-            return HostView::Busy(errand.activity);
+            return HostView::Busy(UnderWay { activity: errand.activity, acts: errand.acts.as_slice().into() });
         }
         match machine.link {
             Link::Cut => HostView::Unreachable(ContactError::Timeout { seconds: 10 }),
