@@ -95,12 +95,16 @@ async fn goes_back_after_a_boot<'a, 'b>(login: &'a Login<'b>, name: &str) -> Cas
     case.confirm_within = Duration::from_secs(3);
     case.activate(2, 2).await.expect("activate");
     boot_again(login).await;
+    until_it_has_gone_back(&case).await;
+    case
+}
+
+async fn until_it_has_gone_back(case: &Case<'_, Login<'_>>) {
     until("it goes back after the boot", async || {
         let seen = case.look(Scrutiny::Quick).await;
         is_voided(&seen) && seen.unit == UnitFile::Revision(revision(1)) && seen.run.active == ActiveState::Active
     })
     .await;
-    case
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,6 +133,59 @@ async fn a_host_goes_back_by_itself_after_a_boot_too() {
     assert_eq!(login.run(TEMPLATES).trim(), templates);
     case.remove(4, DataFate::Keep).await.expect("remove");
     assert_eq!(login.run(TEMPLATES).trim(), "");
+}
+
+/// A machine without a clock of its own comes up in the past: what was due then is an hour away by the time of day. It goes
+/// back all the same, within the time that it was given, counted from the boot. Hosts here have the clock of the machine
+/// that they are on, so they are told an hour too much while the switch is armed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_boots_with_a_clock_an_hour_behind_goes_back_in_time() {
+    const WITHIN: Duration = Duration::from_secs(12);
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    login.run(
+        "printf '#!/bin/sh\nexec /bin/date -d \"1 hour\" \"$@\"\n' >/usr/local/bin/date && chmod 755 /usr/local/bin/date",
+    );
+    let mut case = two_revisions(&login, "behind").await;
+    case.confirm_within = WITHIN;
+    case.activate(2, 2).await.expect("activate");
+    let now = login
+        .run("rm /usr/local/bin/date && touch -d '1 hour' /var/lib/systemd/timers/stamp-windlass-revert-* && date +%s");
+    let due = login
+        .run("ls /etc/systemd/system/timers.target.wants | sed -n 's/^windlass-revert-.*@\\(.*\\)[.]timer$/\\1/p'");
+    let [now, due] = [now, due].map(|text| text.trim().parse::<u64>().expect("seconds"));
+    assert!((3500..3700).contains(&(due - now)), "due in {} s", due - now);
+    boot_again(&login).await;
+    until_it_has_gone_back(&case).await;
+    let late = case.confirm(2, 2, &[1]).await;
+    assert!(matches!(late, Err(StepError::NotActivated { .. })), "{late:?}");
+    until_clean(&login).await;
+}
+
+/// A clock that is set ahead makes the timer go off too early; the host sees by the clock that nobody sets that its time has
+/// not come, and tries again. The clock of these hosts cannot be set, so it is what the timer starts that is started here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_off_before_its_time_takes_nothing_back() {
+    let testbed = Testbed::new().expect("a testbed");
+    let host = testbed.host("web1").expect("a host");
+    let login = Login::new(&host, "root", "sh", "default", 8000);
+    let mut case = two_revisions(&login, "early").await;
+    case.confirm_within = PATIENCE;
+    case.activate(2, 2).await.expect("activate");
+    let unit = login.run(
+        "cd /etc/systemd/system/timers.target.wants && ls -d windlass-revert-default.early@* | sed 's/timer$/service/'",
+    );
+    let unit = unit.trim();
+    login.run(&format!("systemctl start {unit}"));
+    let failed = format!("journalctl -o cat -u {unit} | grep -c \"Failed with result 'exit-code'\"; true");
+    until("it has seen that it is early", async || login.run(&failed).trim() != "0").await;
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, is_voided(&seen)), (UnitFile::Revision(revision(2)), false));
+    case.confirm(2, 2, &[1]).await.expect("confirm");
+    until_clean(&login).await;
+    let seen = case.look(Scrutiny::Quick).await;
+    assert_eq!((seen.unit, seen.good), (UnitFile::Revision(revision(2)), Some(revision(2))));
 }
 
 /// The same where a user's own manager runs it, which lingering starts at a boot.
