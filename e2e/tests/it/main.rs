@@ -35,11 +35,37 @@ mod verdict;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use windlass_e2e::{Controller, Declaration, Program, World, service, within};
+use windlass_e2e::{Controller, Declaration, Program, Ran, World, service, within};
 use windlass_testbed::Host;
 
 /// The port of the service that most tests deploy.
 const PORT: u16 = 8080;
+
+/// What a command came to, for a snapshot: hashes and numbers, which differ from run to run, are hidden, and so is how wide
+/// they make a column.
+fn masked(ran: &Ran) -> String {
+    let mask = |word: &str| {
+        let number = |part: &str| part.starts_with(|letter: char| letter.is_ascii_digit()) && part.len() < 12;
+        let hash = |part: &str| part.len() >= 12 && part.chars().all(|letter| letter.is_ascii_hexdigit());
+        let mut text = String::new();
+        for part in word.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric()) {
+            let (part, end) = match part.char_indices().next_back() {
+                Some((at, letter)) if !letter.is_ascii_alphanumeric() => part.split_at(at),
+                _ => (part, ""),
+            };
+            text += match part {
+                part if number(part) => "N",
+                part if hash(part) => "HASH",
+                part => part,
+            };
+            text += end;
+        }
+        text
+    };
+    let line = |line: &str| line.split_whitespace().map(mask).collect::<Vec<_>>().join(" ");
+    let lines = |text: &str| text.lines().map(line).collect::<Vec<_>>().join("\n");
+    format!("exit code {}\n{}\n--- stderr\n{}", ran.code, lines(&ran.stdout), lines(&ran.stderr))
+}
 
 /// A world in which the service `web` runs version `v1` on every host.
 struct Running {

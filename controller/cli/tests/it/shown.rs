@@ -13,6 +13,31 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Whether code has a test of this name, or a function that one of them calls.
+fn is_shown(code: &[String], name: &str) -> bool {
+    let mut calls = 0;
+    for text in code {
+        for (at, _) in text.match_indices(name) {
+            let (before, after) = (&text[..at], &text[at + name.len()..]);
+            let part =
+                |neighbour: Option<char>| neighbour.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+            if part(before.chars().next_back()) || part(after.chars().next()) {
+                continue;
+            }
+            if !before.ends_with("fn ") {
+                calls += 1;
+                continue;
+            }
+            let above = before.lines().rev().skip(1).map(str::trim).take_while(|line| line.starts_with(['#', '/']));
+            if above.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
+                return true;
+            }
+        }
+    }
+    let defined = format!("fn {name}");
+    calls > 0 && code.iter().any(|text| text.contains(&format!("{defined}(")) || text.contains(&format!("{defined}<")))
+}
+
 /// Makes sure that the last cell of each row of a document's tables is a list of tests, and that they are there.
 fn check(document: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -30,11 +55,21 @@ fn check(document: &str, least: usize) {
         for name in cell.split(", ") {
             let name = name.strip_prefix('`').and_then(|name| name.strip_suffix('`'));
             let name = name.unwrap_or_else(|| panic!("no test in the last cell of {row}"));
-            let definition = format!("fn {name}");
-            let defines =
-                |text: &String| text.contains(&format!("{definition}(")) || text.contains(&format!("{definition}<"));
-            assert!(code.iter().any(defines), "there is no test {name}: {row}");
+            assert!(is_shown(&code, name), "there is no test {name}: {row}");
         }
+    }
+}
+
+#[test]
+fn a_function_that_nothing_runs_shows_nothing() {
+    let code = |text: &str| vec![text.to_owned()];
+    assert!(is_shown(&code("/// What.\n#[test]\n#[ignore]\nfn it_holds() {\n"), "it_holds"));
+    assert!(is_shown(&code("#[tokio::test(flavor = \"multi_thread\")]\nasync fn it_holds() {\n"), "it_holds"));
+    assert!(is_shown(&code("fn all() { it_holds(); }\nfn it_holds() {}\n"), "it_holds"));
+    for nothing in
+        ["", "fn it_holds() {}\n", "#[test]\nfn it_holds_not() {}\n", "#[test]\nfn a() {}\n\nfn it_holds() {}\n"]
+    {
+        assert!(!is_shown(&code(nothing), "it_holds"), "{nothing}");
     }
 }
 
