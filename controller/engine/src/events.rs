@@ -103,10 +103,10 @@ pub struct Events {
 }
 
 /// What is worth an event in how the conditions of a resource changed: another reason why it is ready or not, a
-/// drift that was not there.
+/// drift or a standstill that was not there.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let find = |conditions: &[Condition], kind| conditions.iter().find(|condition| condition.kind == kind).cloned();
-    let told = [ConditionType::Ready, ConditionType::Drifted, ConditionType::Degraded];
+    let told = [ConditionType::Ready, ConditionType::Stalled, ConditionType::Drifted, ConditionType::Degraded];
     let news = told.into_iter().filter_map(|kind| {
         let (old, new) = (find(before, kind), find(after, kind)?);
         let silent = kind != ConditionType::Ready && new.status != ConditionStatus::True;

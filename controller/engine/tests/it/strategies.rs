@@ -271,6 +271,34 @@ async fn a_rollout_stands_still_when_many_others_fall_ill() -> anyhow::Result<()
     world.stop().await
 }
 
+/// Nothing comes back from any host meanwhile: the controller finds out by itself that time has gone by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_stands_still_is_told_and_goes_on() -> anyhow::Result<()> {
+    let world = running("    minHealthyTime: 0s\n    progressDeadline: 2s\n").await?;
+    let text = world.declared("web").await?.replace("startPeriod: 5s", "startPeriod: 3600s");
+    world.store.declare(&resource(WEB), text.into()).await?;
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::healthy_after(Duration::from_secs(3600)),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print(2)");
+    let stalled = async || {
+        let conditions = world.status("web").await.ok().flatten().map(|status| status.conditions).unwrap_or_default();
+        condition(&conditions, ConditionType::Stalled).map(|stalled| (stalled.reason, stalled.message.clone()))
+    };
+    let told = (Reason::ProgressDeadlineExceeded, "no progress for 2s; it goes on trying".to_owned());
+    world.until("it to be told", async || stalled().await.as_ref() == Some(&told)).await?;
+    assert_eq!(world.revisions("web"), [2, 1, 1], "nothing is taken back, and nothing begun");
+    // Those that come later are quick.
+    world.fleet.choose_behaviours(|_| Behaviour::default());
+    world.fleet.edit("web1", &World::key("web"), Edit::Behave(Behaviour::default()));
+    world.settles_at("web", Reason::Converged, 2).await?;
+    assert_ne!(stalled().await.map(|(reason, _)| reason), Some(Reason::ProgressDeadlineExceeded));
+    let told = world.events().await?;
+    assert!(told.iter().any(|(reason, _)| *reason == Reason::ProgressDeadlineExceeded), "{told:?}");
+    world.stop().await
+}
+
 /// The order in which hosts are switched to a revision.
 fn order(world: &World, revision: u64) -> Vec<String> {
     let word = format!(" activate {revision} ");
