@@ -256,7 +256,7 @@ mod tests {
         "c=3 starting the health endpoint answers 503, and this goes on for longer than a line",
         "d=3 unhealthy \u{1b}[2Jno answer",
         "e= unreachable no answer within 10 s",
-        "fritz.example.com= working activate 3, judge, confirm 3",
+        "fritz.example.com= working activate 3, verdict on 3, confirm 3",
     ];
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         service/web: rollout 12 (deploy) to revision 3, 1 of 6 hosts ready, 75s
           d                   unhealthy      72s   revision 3   \u{1b}[2Jno answer
           c                   starting       72s   revision 3   the health endpoint ans…
-          fritz.example.com   working        72s                activate 3, judge, conf…
+          fritz.example.com   working        72s                activate 3, verdict on …
           e                   unreachable    72s   no revision  no answer within 10 s
           b                   pending        72s   revision 2
           a                   healthy        72s   revision 3
@@ -281,7 +281,7 @@ mod tests {
           d                   unhealthy      72s   revision 3   \u{1b}[2Jno answer
           b                   working         5s                stage 3
           c                   starting       72s   revision 3   the health endpoint ans…
-          fritz.example.com   working        72s                activate 3, judge, conf…
+          fritz.example.com   working        72s                activate 3, verdict on …
           e                   unreachable    72s   no revision  no answer within 10 s
           a                   healthy        72s   revision 3
         ");

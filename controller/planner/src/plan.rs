@@ -42,14 +42,19 @@ impl fmt::Display for Act {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Step(step) => step.fmt(out),
-            Self::Judge { .. } => out.write_str("judge"),
+            Self::Judge { revision } => write!(out, "verdict on {revision}"),
         }
     }
 }
 
-/// `activate 2, judge, confirm 2`.
-pub(crate) fn in_words(acts: &[Act]) -> String {
+/// `activate 2, verdict on 2, confirm 2`.
+pub fn in_words(acts: &[Act]) -> String {
     acts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a host begins with once it is its turn: `next: stage 2`.
+pub fn next(acts: &[Act]) -> String {
+    acts.first().map(|act| format!("next: {act}")).unwrap_or_default()
 }
 
 /// What becomes of the last rollout.

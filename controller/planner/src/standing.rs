@@ -14,7 +14,7 @@ use windlass_crds::step::{DataFate, Step, StepError};
 use crate::canary::Canary;
 use crate::flap::flaps;
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
-use crate::plan::Act;
+use crate::plan::{Act, next};
 use crate::planted::{Bug, planted};
 use crate::position::{
     Damage, Position, Staged, at_rest, has_exited, position, running, switched_by, switched_under, unproven, went_back,
@@ -307,7 +307,7 @@ impl Context<'_> {
         let (state, message) = self.trouble(id).unwrap_or_else(|| match state {
             HostState::Drifted if need == Need::Nothing => (state, format!("{}; it flaps", drift_message(seen))),
             HostState::Drifted => (state, drift_message(seen)),
-            _ => (state, self.taken_back(seen, target).unwrap_or_else(|| next(&need))),
+            _ => (state, self.taken_back(seen, target).unwrap_or_else(|| next(need.acts()))),
         });
         Standing { need, down, ..Standing::idle(carries, state, message) }
     }
@@ -466,11 +466,6 @@ fn staying(host: &HostInput, seen: &ServiceObservation, blocked: &Blocked) -> St
         (HostState::Pending, "left as it is, since what is declared was unhealthy elsewhere")
     };
     Standing::idle(carries, state, message)
-}
-
-/// What a host begins with once it is its turn.
-fn next(need: &Need) -> String {
-    need.acts().first().map(|act| format!("next: {act}")).unwrap_or_default()
 }
 
 /// What ails what runs on a host, if anything does.

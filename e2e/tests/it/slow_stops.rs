@@ -33,7 +33,10 @@ fn a_program_that_does_not_stop_is_killed_after_its_time() -> Result<()> {
     })?;
     during.expect("Reconciling", "True", "RollingOut")?;
     let row = during.host("web1")?;
-    ensure!((row.state.as_str(), row.revision) == ("pending", Some(2)), "{row:?}");
+    ensure!(
+        (row.state.as_str(), row.message.as_str()) == ("working", "activate 3, verdict on 3, confirm 3"),
+        "{row:?}"
+    );
     world.wait_version("web", PORT, "v3")?;
     let took = told(web1, "with signal SIGKILL")? - told(web1, "Stopping")?;
     ensure!((FORCE_AFTER..FORCE_AFTER + 3.0).contains(&took), "killed after {took} s");

@@ -11,7 +11,7 @@ use windlass_crds::span::Span;
 use windlass_engine::{Preview, Question, Supposed, preview};
 use windlass_hosts::SshFleet;
 use windlass_planner::input::HostView;
-use windlass_planner::plan::{Act, Plan, RolloutChange};
+use windlass_planner::plan::{Plan, RolloutChange, in_words, next};
 use windlass_store::Store;
 
 use super::ClientArgs;
@@ -141,18 +141,6 @@ async fn of_files(args: &PlanArgs, client: &ClientArgs) -> anyhow::Result<(Store
     Ok((store, Question { services: BTreeSet::new(), supposed: documents.into_iter().map(supposed).collect() }))
 }
 
-/// `stage 4, activate 4, verdict on 4, confirm 4`.
-fn acts(acts: &[Act]) -> String {
-    let words: Vec<String> = acts
-        .iter()
-        .map(|act| match act {
-            Act::Step(step) => step.to_string(),
-            Act::Judge { revision } => format!("verdict on {revision}"),
-        })
-        .collect();
-    words.join(", ")
-}
-
 fn change(plan: &Plan) -> Option<String> {
     match &plan.rollout {
         RolloutChange::Keep => None,
@@ -172,10 +160,13 @@ fn as_text(preview: &Preview) -> String {
         text += &format!("  {line}\n");
     }
     for (host, row) in &plan.report.hosts {
-        let next = plan.actions.get(host).map(|todo| acts(todo));
-        let why = if row.message.is_empty() { String::new() } else { format!(" ({})", row.message) };
+        let todo = plan.actions.get(host);
+        // What is done is told once.
+        let told = todo.is_some_and(|todo| row.message == in_words(todo) || row.message == next(todo));
+        let why = if row.message.is_empty() || told { String::new() } else { format!(" ({})", row.message) };
         let state = format!("{:?}", row.state).to_lowercase();
-        text += &format!("  {host}: {}\n", next.unwrap_or_else(|| format!("nothing now; {state}")) + &why);
+        let todo = todo.map_or_else(|| format!("nothing now; {state}"), |todo| in_words(todo));
+        text += &format!("  {host}: {todo}{why}\n");
     }
     for finding in plan.report.findings.iter().filter(|finding| finding.kind == ConditionType::Ready) {
         text += &format!("  {} {}: {}\n", finding.kind, finding.reason, finding.message);
