@@ -154,7 +154,7 @@ pub struct HostRow {
     /// More about it; empty where there is nothing to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Since when its state and revision are what they are. The planner leaves it open; it is filled in where the
+    /// Since when its state and revision, or what is under way there, are what they are. The planner leaves it open; it is filled in where the
     /// status is written, from the one before, so that it changes nothing by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -167,7 +167,11 @@ pub fn rows(
     now: Timestamp,
 ) -> BTreeMap<HostId, HostRow> {
     let dated = |(host, row): (&HostId, &HostRow)| {
-        let same = before.get(host).filter(|old| (old.state, old.revision) == (row.state, row.revision));
+        // What is under way is another thing from step to step.
+        let same = before.get(host).filter(|old| match row.state {
+            HostState::Working => (old.state, &old.message) == (row.state, &row.message),
+            _ => (old.state, old.revision) == (row.state, row.revision),
+        });
         let since = same.map_or(Some(now), |old| old.since.or(Some(now)));
         (host.clone(), HostRow { since, ..row.clone() })
     };

@@ -133,7 +133,7 @@ impl Shown {
         let since = self.since.get(host).map_or(now, |(_, since)| *since);
         let revision = match (row.revision, row.state) {
             (Some(revision), _) => format!("revision {revision}"),
-            // Its unit is being switched.
+            // Nobody has looked since that began.
             (None, HostState::Working) => String::new(),
             (None, _) => "no revision".to_owned(),
         };

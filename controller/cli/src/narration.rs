@@ -60,7 +60,8 @@ fn describe(row: &HostRow) -> String {
     if let Some(revision) = row.revision {
         text += &format!(", revision {revision}");
     }
-    if !row.message.is_empty() {
+    // What comes next is no news: it is told when it begins.
+    if !row.message.is_empty() && !row.message.starts_with("next: ") {
         text += &format!(": {}", printable(&row.message));
     }
     text

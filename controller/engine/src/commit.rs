@@ -341,7 +341,7 @@ mod tests {
             let writes = records.writes();
             let ended = writes.iter().filter(|write| matches!(write.key, Key::Request { .. })).count();
             assert_eq!(ended, view.requests.len(), "what is answered is ended");
-            let events = view.requests.len() + 3 + crate::service::LEFT_BEHIND;
+            let events = view.requests.len() + (if gone { 3 } else { 5 }) + crate::service::LEFT_BEHIND;
             // The number of a rollout, and of the trail a record, an anchor, and that this controller leads.
             let more = usize::from(!gone) + 3;
             assert!(writes.len() + events + more <= MOST_WRITES, "{} writes, {events} events", writes.len());

@@ -109,7 +109,14 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<News> {
     let told = [ConditionType::Ready, ConditionType::Stalled, ConditionType::Drifted, ConditionType::Degraded];
     let news = told.into_iter().filter_map(|kind| {
         let (old, new) = (find(before, kind), find(after, kind)?);
-        let silent = kind != ConditionType::Ready && new.status != ConditionStatus::True;
+        let silent = match kind {
+            ConditionType::Ready => false,
+            // Every other standstill is why it is not ready, too, if not in the same commit.
+            ConditionType::Stalled => {
+                new.status != ConditionStatus::True || new.reason != Reason::ProgressDeadlineExceeded
+            }
+            _ => new.status != ConditionStatus::True,
+        };
         let same = old.is_some_and(|old| old.reason == new.reason && old.status == new.status);
         (!silent && !same).then_some(News::new(new.reason, new.message))
     });

@@ -242,8 +242,14 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 plan.rollout = RolloutChange::Keep;
                 plan.touch.clear();
             }
+            let sends = !held && !plan.gone && !self.stop.is_cancelled();
+            if sends {
+                for (host, acts) in plan.actions.iter().filter(|(host, _)| !self.looking.contains(*host)) {
+                    plan.report.begin(host, acts);
+                }
+            }
             let rollout = self.record(&scene, &plan, rollout).await?;
-            if !held && !plan.gone && !self.stop.is_cancelled() {
+            if sends && !self.stop.is_cancelled() {
                 self.send(&scene, &plan, rollout.as_ref());
                 self.ask(&scene, &plan, rollout.as_ref());
             }

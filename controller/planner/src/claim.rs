@@ -6,7 +6,7 @@ use std::sync::Arc;
 use windlass_crds::host::Target;
 use windlass_crds::id::{Destination, HostId, MachineId};
 use windlass_crds::record::{Owned, OwnedHost, Revision};
-use windlass_crds::status::HostRow;
+use windlass_crds::status::{HostRow, HostState};
 
 use crate::flap;
 use crate::hold;
@@ -186,13 +186,16 @@ fn elsewhere_by_address(before: &OwnedHost, host: &HostInput) -> Option<HostId> 
     id.to_string().parse().ok().filter(|read| *read == id)
 }
 
-/// A row that says which machines were left behind under this name, where it has nothing else to say.
+/// A row that says which machines were left behind under this name, where it has nothing worse to say.
 pub(crate) fn haunted(mut row: HostRow, owned: Option<&OwnedHost>) -> HostRow {
     let former = owned.map(|owned| owned.former.as_slice()).unwrap_or_default();
-    if row.message.is_empty() && !former.is_empty() {
+    let at_work = matches!(row.state, HostState::Pending | HostState::Working | HostState::Starting);
+    if (row.message.is_empty() || at_work) && !former.is_empty() {
         let names: Vec<String> = former.iter().map(ToString::to_string).collect();
-        row.message =
-            format!("another machine was here before, and what it runs was left behind: {}", names.join(", "));
+        let before = if row.message.is_empty() { "" } else { "; " };
+        row.message += before;
+        row.message +=
+            &format!("another machine was here before, and what it runs was left behind: {}", names.join(", "));
     }
     row
 }

@@ -221,8 +221,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     });
     let stalled = stalled.collect();
     let found = Findings { rows, twins: &stalled, work, canary: context.canary.as_ref().zip(stage.as_ref()) };
-    let mut report = Report::new(inputs, &choice.aim, &owned, found);
-    report.begin(&actions);
+    let report = Report::new(inputs, &choice.aim, &owned, found);
     let baked = if let Some(Stage::Baking(until)) = stage { Some(until) } else { None };
     let expires = inputs.proposal.as_ref().zip(owned.gate.as_ref());
     let expires = expires.and_then(|(proposal, gate)| gate::expires(gate, proposal.rules, inputs.now));

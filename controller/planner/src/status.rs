@@ -12,7 +12,7 @@ use crate::canary::{Canary, Stage};
 use crate::flap::flaps;
 use crate::gate;
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate, UnderWay};
-use crate::plan::{Act, in_words};
+use crate::plan::{Act, in_words, next};
 use crate::position::running;
 use crate::target::Aim;
 
@@ -98,14 +98,15 @@ impl Report {
         Self { ready: count(ready), desired: count(desired), hosts, findings, failure, canary, approval, work }
     }
 
-    /// Says of hosts that a switch is sent to now that it is under way: this is told before, and nothing else may be
-    /// until it is over. What is only brought may wait for a free line, and is said to come next.
-    pub(crate) fn begin(&mut self, actions: &BTreeMap<HostId, Vec<Act>>) {
-        for (id, acts) in actions {
-            let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
-            if let Some(row) = self.hosts.get_mut(id).filter(|row| row.state == HostState::Pending && !brings) {
-                *row = working(acts);
-            }
+    /// Says of a host that a switch is about to be sent to that it is under way: this is told before, and nothing else may
+    /// be until it is over. What is only brought may wait for a free line, and stays what comes next.
+    pub fn begin(&mut self, host: &HostId, acts: &[Act]) {
+        let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
+        let Some(row) = self.hosts.get_mut(host).filter(|row| row.state == HostState::Pending && !brings) else {
+            return;
+        };
+        if let Some(rest) = row.message.strip_prefix(&next(acts)) {
+            (row.state, row.message) = (HostState::Working, format!("{}{rest}", in_words(acts)));
         }
     }
 }

@@ -62,7 +62,21 @@ fn masked(ran: &Ran) -> String {
         }
         text
     };
-    let line = |line: &str| line.split_whitespace().map(mask).collect::<Vec<_>>().join(" ");
+    let line = |line: &str| {
+        let mut before = "";
+        let mut words = Vec::new();
+        for word in line.split_whitespace() {
+            let time = word.contains('T') && word.trim_end_matches(':').ends_with('Z') && word.starts_with("20");
+            words.push(match before {
+                _ if time => "TIME".to_owned(),
+                // What it is about.
+                "revision" => word.to_owned(),
+                _ => mask(word),
+            });
+            before = word;
+        }
+        words.join(" ")
+    };
     let lines = |text: &str| text.lines().map(line).collect::<Vec<_>>().join("\n");
     format!("exit code {}\n{}\n--- stderr\n{}", ran.code, lines(&ran.stdout), lines(&ran.stderr))
 }

@@ -89,30 +89,31 @@ fn a_restart_is_finished_by_the_next_controller_and_a_pause_holds() -> Result<()
     holds(Duration::from_secs(4), "nothing is deployed", || world.expect_version(&world.hosts, PORT, "v1"))?;
     insta::assert_snapshot!(masked(&world.windlass(&["diff", "service/web"])?), @r"
     exit code 3
-    service/web: revision N is declared
-    web1: revision N -> revision N
-    web2: revision N -> revision N
-    web3: revision N -> revision N
-    revision N -> revision N:
+    service/web: revision 2 is declared
+    web1: revision 1 -> revision 2
+    web2: revision 1 -> revision 2
+    web3: revision 1 -> revision 2
+    revision 1 -> revision 2:
     server.py: HASH -> HASH
     settings: the same
-    Paused: paused since N-N-N:N:N.N: nothing is begun on any host until `windlass rollout resume`
+    Paused: paused since TIME nothing is begun on any host until `windlass rollout resume`
     --- stderr
     ");
     let data = world.windlass(&["diff", "service/web", "-o", "json"])?.expect(3)?;
     let data: serde_json::Value = serde_json::from_str(&data)?;
     let hash = data[0]["changes"][0]["files"][0]["new"].as_str().unwrap_or_default();
-    ensure!(hash.len() == 64, "no whole hash: {data}");
+    let before = data[0]["changes"][0]["files"][0]["old"].as_str().unwrap_or_default();
+    ensure!(hash.len() == 64 && before.len() == 64 && hash != before, "no whole hashes that differ: {data}");
     let told = world.windlass(&["wait", "service/web"])?;
     ensure!(told.code == 1 && told.stderr.contains("windlass rollout resume service/web"), "{told}");
     world.windlass(&["rollout", "resume", "service/web"])?.expect(0)?;
     world.wait_version("web", PORT, "v2")?;
     insta::assert_snapshot!(masked(&world.windlass(&["diff", "service/web"])?), @r"
     exit code 0
-    service/web: revision N is declared
-    web1: revision N
-    web2: revision N
-    web3: revision N
+    service/web: revision 2 is declared
+    web1: revision 2
+    web2: revision 2
+    web3: revision 2
     no difference
     --- stderr
     ");

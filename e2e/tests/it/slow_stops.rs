@@ -33,6 +33,7 @@ fn a_program_that_does_not_stop_is_killed_after_its_time() -> Result<()> {
     })?;
     during.expect("Reconciling", "True", "RollingOut")?;
     let row = during.host("web1")?;
+    ensure!(row.revision == Some(2), "what its unit named when it was looked at: {row:?}");
     ensure!(
         (row.state.as_str(), row.message.as_str()) == ("working", "activate 3, verdict on 3, confirm 3"),
         "{row:?}"

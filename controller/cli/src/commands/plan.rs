@@ -162,7 +162,7 @@ fn as_text(preview: &Preview) -> String {
     for (host, row) in &plan.report.hosts {
         let todo = plan.actions.get(host);
         // What is done is told once.
-        let told = todo.is_some_and(|todo| row.message == in_words(todo) || row.message == next(todo));
+        let told = todo.is_some_and(|todo| row.message == next(todo));
         let why = if row.message.is_empty() || told { String::new() } else { format!(" ({})", row.message) };
         let state = format!("{:?}", row.state).to_lowercase();
         let todo = todo.map_or_else(|| format!("nothing now; {state}"), |todo| in_words(todo));

@@ -17,6 +17,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 fn is_shown(code: &[String], name: &str) -> bool {
     let mut calls = 0;
     for text in code {
+        let spoken = |at: usize| text[..at].rsplit('\n').next().is_some_and(|line| line.trim_start().starts_with("//"));
         for (at, _) in text.match_indices(name) {
             let (before, after) = (&text[..at], &text[at + name.len()..]);
             let part =
@@ -25,7 +26,7 @@ fn is_shown(code: &[String], name: &str) -> bool {
                 continue;
             }
             if !before.ends_with("fn ") {
-                calls += 1;
+                calls += usize::from(!spoken(at));
                 continue;
             }
             let above = before.lines().rev().skip(1).map(str::trim).take_while(|line| line.starts_with(['#', '/']));
@@ -66,9 +67,13 @@ fn a_function_that_nothing_runs_shows_nothing() {
     assert!(is_shown(&code("/// What.\n#[test]\n#[ignore]\nfn it_holds() {\n"), "it_holds"));
     assert!(is_shown(&code("#[tokio::test(flavor = \"multi_thread\")]\nasync fn it_holds() {\n"), "it_holds"));
     assert!(is_shown(&code("fn all() { it_holds(); }\nfn it_holds() {}\n"), "it_holds"));
-    for nothing in
-        ["", "fn it_holds() {}\n", "#[test]\nfn it_holds_not() {}\n", "#[test]\nfn a() {}\n\nfn it_holds() {}\n"]
-    {
+    for nothing in [
+        "",
+        "fn it_holds() {}\n",
+        "// it_holds\nfn it_holds() {}\n",
+        "#[test]\nfn it_holds_not() {}\n",
+        "#[test]\nfn a() {}\n\nfn it_holds() {}\n",
+    ] {
         assert!(!is_shown(&code(nothing), "it_holds"), "{nothing}");
     }
 }

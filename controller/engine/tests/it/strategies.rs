@@ -271,7 +271,7 @@ async fn a_rollout_stands_still_when_many_others_fall_ill() -> anyhow::Result<()
     world.stop().await
 }
 
-/// Nothing comes back from any host meanwhile: the controller finds out by itself that time has gone by.
+/// A verdict that takes longer than the rollout may stand still: told, and tried again until it is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_that_stands_still_is_told_and_goes_on() -> anyhow::Result<()> {
     let world = running("    minHealthyTime: 0s\n    progressDeadline: 2s\n").await?;

@@ -140,7 +140,8 @@ async fn a_host_goes_back_by_itself_after_a_boot_too() {
 /// that they are on, so they are told an hour too much while the switch is armed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_boots_with_a_clock_an_hour_behind_goes_back_in_time() {
-    const WITHIN: Duration = Duration::from_secs(12);
+    // It has to last until the power goes.
+    const WITHIN: Duration = Duration::from_secs(20);
     let testbed = Testbed::new().expect("a testbed");
     let host = testbed.host("web1").expect("a host");
     let login = Login::new(&host, "root", "sh", "default", 8000);
@@ -156,6 +157,7 @@ async fn a_host_that_boots_with_a_clock_an_hour_behind_goes_back_in_time() {
         .run("ls /etc/systemd/system/timers.target.wants | sed -n 's/^windlass-revert-.*@\\(.*\\)[.]timer$/\\1/p'");
     let [now, due] = [now, due].map(|text| text.trim().parse::<u64>().expect("seconds"));
     assert!((3500..3700).contains(&(due - now)), "due in {} s", due - now);
+    assert!(!is_voided(&case.look(Scrutiny::Quick).await), "it has gone back before the boot: too slow a machine");
     boot_again(&login).await;
     until_it_has_gone_back(&case).await;
     let late = case.confirm(2, 2, &[1]).await;
@@ -178,7 +180,7 @@ async fn what_goes_off_before_its_time_takes_nothing_back() {
     );
     let unit = unit.trim();
     login.run(&format!("systemctl start {unit}"));
-    let failed = format!("journalctl -o cat -u {unit} | grep -c \"Failed with result 'exit-code'\"; true");
+    let failed = format!("journalctl -o cat -u {unit} | grep -c 'status=1/FAILURE'; true");
     until("it has seen that it is early", async || login.run(&failed).trim() != "0").await;
     let seen = case.look(Scrutiny::Quick).await;
     assert_eq!((seen.unit, is_voided(&seen)), (UnitFile::Revision(revision(2)), false));

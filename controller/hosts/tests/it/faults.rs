@@ -464,10 +464,15 @@ async fn an_upload_is_resumed(login: &Login<'_>) {
     case.stage(1, 1, &release, &[]).await.expect("stage");
     let bytes = received(login) - before;
     assert!(bytes < (70 << 20) - arrived, "{bytes} bytes after {arrived} had arrived");
-    login.run("systemctl stop ours");
     case.activate(1, 1).await.expect("activate");
     let seen = case.look(Scrutiny::Full).await;
     assert!(seen.drift.is_empty() && seen.incoming.is_none(), "{seen:?}");
+    // What that boot has left otherwise is swept.
+    login.run(&format!("cd {place} && mkdir build.{gone} && echo left >build.{gone}/x && echo left >small.{gone}"));
+    case.confirm(1, 1, &[]).await.expect("confirm");
+    let left = login.run(&format!("ls {place}"));
+    assert!(!left.contains(&gone), "{left}");
+    login.run("systemctl stop ours");
     case.remove(2, DataFate::Purge).await.expect("remove");
 }
 

@@ -101,7 +101,7 @@ fn the_first_by_name_goes_first_whoever_has_the_files_first() {
     the first is out of reach: a=v1+~ b=v1+s2
       to v2; keep; touch b
       a: - Unreachable (no answer within 10 s)
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
       Degraded=True HostUnreachable: a: no answer within 10 s
@@ -152,7 +152,7 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
       Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
     staged everywhere: a=v1+s2 b=v1+s2 c=v1+s2
       to v2; keep
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: v1 Pending (next: activate 2)
       c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 0 of 3 hosts
@@ -187,7 +187,7 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
       Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
     first one half switched: a=v2hg1 b=v1+s2 c=v1+s2
       to v2; keep
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v2 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: v1 Pending (next: activate 2)
       c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 0 of 3 hosts
@@ -226,7 +226,7 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
     first one done: a=v2+ b=v1+s2 c=v1+s2
       to v2; keep; touch b
       a: v2 Ready
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
@@ -258,22 +258,22 @@ fn one_at_a_time_is_switched_and_what_is_down_holds_the_others() {
       to v2; keep; touch c
       a: v2 Ready
       b: - Unreachable (no answer within 10 s)
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
       Degraded=True HostUnreachable: b: no answer within 10 s
     another one failed before its turn: a=v2+ b=v1xs2 c=v1+s2
       to v2; keep; touch b c
       a: v2 Ready
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     another one new: a=v2+ b=-s2 c=v1+s2
       to v2; keep; touch b c
       a: v2 Ready
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: - Pending (next: activate 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
     all done: a=v2+ b=v2+ c=v2+
@@ -352,7 +352,7 @@ fn a_minute_after_a_takeover_what_the_records_call_unconfirmed_counts_too() {
     assert_snapshot!(table(going(false), rows), @r"
     out of reach, and not confirmed as far as is known: a=v1+s2 b=v1?~
       to v2; keep; touch a
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: - Unreachable (no answer within 10 s)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
@@ -385,7 +385,7 @@ fn a_minute_after_a_takeover_what_cannot_be_stamped_counts_as_down() {
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
     out of reach, and never had anything: a=v1+s2 b=-~
       to v2; keep; touch a
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: - Unreachable (no answer within 10 s)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
@@ -394,20 +394,20 @@ fn a_minute_after_a_takeover_what_cannot_be_stamped_counts_as_down() {
     assert_snapshot!(table(going(false), rows), @r"
     out of reach: a=v1+s2 b=v1+s2~
       to v2; keep; touch a
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: - Unreachable (no answer within 10 s)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
       Degraded=True HostUnreachable: b: no answer within 10 s
     not looked at yet: a=v1+s2 b=v1+s20
       to v2; keep; touch a
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: - Pending
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
     out of reach, and never had anything: a=v1+s2 b=-~
       to v2; keep; touch a
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: - Unreachable (no answer within 10 s)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
@@ -434,22 +434,22 @@ fn a_rollback_goes_back_at_once_where_it_is_down_and_one_by_one_where_it_is_not(
     assert_snapshot!(table(back, rows), @r"
     one crashed: a=v2!g1 b=v1+ c=v1+
       back to v1 from v2; keep; touch a
-      a: - Working (revert 1, verdict on 1, confirm 1) -> revert 1, judge, confirm 1
+      a: v2 Pending (next: revert 1) -> revert 1, judge, confirm 1
       b: v1 Ready
       c: v1 Ready
       Ready=False RollingBack: revision 2 was unhealthy on a: it answers 500; going back to revision 1, which runs on 2 of 3 hosts; declare something else or `windlass rollout retry`
       Reconciling=True RollingBack: revision 1 runs on 2 of 3 hosts
     two crashed: a=v2!g1s1 b=v2!g1 c=v1+
       back to v1 from v2; keep; touch a b
-      a: - Working (revert 1, verdict on 1, confirm 1) -> revert 1, judge, confirm 1
-      b: - Working (revert 1, verdict on 1, confirm 1) -> revert 1, judge, confirm 1
+      a: v2 Pending (next: revert 1) -> revert 1, judge, confirm 1
+      b: v2 Pending (next: revert 1) -> revert 1, judge, confirm 1
       c: v1 Ready
       Ready=False RollingBack: revision 2 was unhealthy on a: it answers 500; going back to revision 1, which runs on 1 of 3 hosts; declare something else or `windlass rollout retry`
       Reconciling=True RollingBack: revision 1 runs on 1 of 3 hosts
     one well, one crashed: a=v2+s1 b=v2!g1 c=v1+
       back to v1 from v2; keep; touch b
       a: v2 Pending (next: revert 1)
-      b: - Working (revert 1, verdict on 1, confirm 1) -> revert 1, judge, confirm 1
+      b: v2 Pending (next: revert 1) -> revert 1, judge, confirm 1
       c: v1 Ready
       Ready=False RollingBack: revision 2 was unhealthy on a: it answers 500; going back to revision 1, which runs on 1 of 3 hosts; declare something else or `windlass rollout retry`
       Reconciling=True RollingBack: revision 1 runs on 1 of 3 hosts
@@ -569,7 +569,7 @@ fn hosts_that_nothing_may_be_done_on_hold_nobody_up() {
     refused by the plaintext rule: a=v1+s2R b=v1+s2
       to v2; keep; touch b
       a: - Failed (http is plaintext, and 192.0.2.1 is remote)
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False PlaintextRefused: a: http is plaintext, and 192.0.2.1 is remote
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
       Stalled=True PlaintextRefused: a: http is plaintext, and 192.0.2.1 is remote
@@ -577,7 +577,7 @@ fn hosts_that_nothing_may_be_done_on_hold_nobody_up() {
     another store's: a=v1+s2# b=v1+s2
       to v2; keep; touch b
       a: - Failed (the host belongs to the store feedfeedfeed; `windlass host adopt` takes it over)
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False OwnedByAnother: a: the host belongs to the store feedfeedfeed; `windlass host adopt` takes it over
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
       Stalled=True OwnedByAnother: a: the host belongs to the store feedfeedfeed; `windlass host adopt` takes it over
@@ -586,7 +586,7 @@ fn hosts_that_nothing_may_be_done_on_hold_nobody_up() {
       to v2; keep; touch c
       a: v1 Failed (it is the same machine as b; nothing is done on either)
       b: v1 Failed (it is the same machine as a; nothing is done on either)
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False DuplicateHost: a and b are one machine; remove one of the names
       Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
       Stalled=True DuplicateHost: a and b are one machine; remove one of the names
@@ -595,7 +595,7 @@ fn hosts_that_nothing_may_be_done_on_hold_nobody_up() {
       to v2; keep; touch c
       a: v1 Failed (it is the same machine as b; nothing is done on either)
       b: - Failed (it is the same machine as a; nothing is done on either)
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False DuplicateHost: a and b are one machine; remove one of the names
       Reconciling=True RollingOut: revision 2 runs on 0 of 3 hosts
       Stalled=True DuplicateHost: a and b are one machine; remove one of the names

@@ -134,13 +134,13 @@ fn what_a_group_that_is_not_finished_holds_up() {
       to v2; keep; touch c
       a: v2 Ready
       b: v2 Ready
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 2 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 2 of 3 hosts
     one has yet to be switched: a=v2+s1 b=v1+s2 c=v1+s2
       to v2; keep
       a: v2 Ready
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       c: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
@@ -169,7 +169,7 @@ fn what_a_group_that_is_not_finished_holds_up() {
     staging goes on everywhere: a=v2+s1 b=v1+s2 c=v1+
       to v2; keep
       a: v2 Ready
-      b: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      b: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       c: v1 Pending (next: stage 2) -> stage 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
@@ -187,7 +187,7 @@ fn a_host_out_of_reach_before_its_turn_holds_no_group_up() {
       to v2; keep; touch c
       a: v2 Ready
       b: - Unreachable (no answer within 10 s)
-      c: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      c: v1 Pending (next: activate 2) -> activate 2, judge, confirm 2
       Ready=False RollingOut: revision 2 runs on 1 of 3 hosts
       Reconciling=True RollingOut: revision 2 runs on 1 of 3 hosts
       Degraded=True HostUnreachable: b: no answer within 10 s
@@ -1065,7 +1065,7 @@ fn what_is_down_in_a_later_group_is_brought_up_first() {
     assert_snapshot!(table(circumstances, [("a is half way", "a=v3?g1s2 b=v1+s2")]), @r"
     a is half way: a=v3?g1s2 b=v1+s2
       to v2; keep
-      a: - Working (activate 2, verdict on 2, confirm 2) -> activate 2, judge, confirm 2
+      a: v3 Pending (next: activate 2) -> activate 2, judge, confirm 2
       b: v1 Pending (next: activate 2)
       Ready=False RollingOut: revision 2 runs on 0 of 2 hosts
       Reconciling=True RollingOut: revision 2 runs on 0 of 2 hosts
