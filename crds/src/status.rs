@@ -154,8 +154,8 @@ pub struct HostRow {
     /// More about it; empty where there is nothing to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Since when its state and revision, or what is under way there, are what they are. The planner leaves it open; it is filled in where the
-    /// status is written, from the one before, so that it changes nothing by itself.
+    /// Since when its state and revision, or what is under way there, are what they are. The planner leaves it open; it is
+    /// filled in where the status is written, from the one before, so that it changes nothing by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_crds::id::{HostId, Sequence};
 use windlass_crds::status::HostRow;
+use windlass_planner::plan::NEXT;
 
 use crate::inventory::Resource;
 use crate::steps;
@@ -61,7 +62,7 @@ fn describe(row: &HostRow) -> String {
         text += &format!(", revision {revision}");
     }
     // What comes next is no news: it is told when it begins.
-    if !row.message.is_empty() && !row.message.starts_with("next: ") {
+    if !row.message.is_empty() && !row.message.starts_with(NEXT) {
         text += &format!(": {}", printable(&row.message));
     }
     text

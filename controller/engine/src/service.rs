@@ -36,7 +36,7 @@ use windlass_planner::flap;
 use windlass_planner::gate::refreshed;
 use windlass_planner::hold::ails;
 use windlass_planner::input::{Activity, Files, Goal, Health, HostInput, HostView, Inputs, Placement, UnderWay};
-use windlass_planner::plan::{Act, Plan, RolloutChange, plan};
+use windlass_planner::plan::{Act, Plan, RolloutChange, only_brings, plan};
 use windlass_planner::planted::{Bug, planted};
 use windlass_planner::position::unproven;
 use windlass_planner::status::Work;
@@ -499,8 +499,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 if matches!(outcome, Outcome::Done(_)) {
                     self.memory.goes_back.remove(&host);
                 }
-                let brought = |act: &Act| matches!(act, Act::Step(Step::Stage { .. }));
-                if !acts.iter().all(brought) {
+                if !only_brings(&acts) {
                     // What it answered before it was switched says nothing any more.
                     self.memory.health.remove(&host);
                 }
@@ -712,7 +711,7 @@ impl<'a, F: Fleet> Turn<'a, F> {
                 // What it is like is just being found out; the next turn decides on that.
                 continue;
             }
-            let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
+            let brings = only_brings(acts);
             if brings && self.bringing.len() >= BROUGHT_AT_ONCE {
                 continue;
             }

@@ -52,9 +52,17 @@ pub fn in_words(acts: &[Act]) -> String {
     acts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// What a row begins with that says what comes next.
+pub const NEXT: &str = "next: ";
+
 /// What a host begins with once it is its turn: `next: stage 2`.
 pub fn next(acts: &[Act]) -> String {
-    acts.first().map(|act| format!("next: {act}")).unwrap_or_default()
+    acts.first().map(|act| format!("{NEXT}{act}")).unwrap_or_default()
+}
+
+/// Whether nothing but a release is brought by it.
+pub fn only_brings(acts: &[Act]) -> bool {
+    acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })))
 }
 
 /// What becomes of the last rollout.

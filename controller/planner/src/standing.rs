@@ -14,12 +14,11 @@ use windlass_crds::step::{DataFate, Step, StepError};
 use crate::canary::Canary;
 use crate::flap::flaps;
 use crate::input::{Activity, Goal, Health, HostInput, HostView, Inputs, Placement, RemovalGate};
-use crate::plan::{Act, next};
+use crate::plan::{Act, in_words, next};
 use crate::planted::{Bug, planted};
 use crate::position::{
     Damage, Position, Staged, at_rest, has_exited, position, running, switched_by, switched_under, unproven, went_back,
 };
-use crate::status::working;
 use crate::target::Aim;
 
 /// What a host needs.
@@ -162,7 +161,8 @@ impl Context<'_> {
             HostView::Busy(errand) => {
                 // What was left down by an earlier rollout stays so while something is brought there.
                 let down = errand.activity == Activity::Disruptive || (self.carried(id) && self.touched(id));
-                Standing { row: working(&errand.acts), down, ..Standing::idle(None, HostState::Working, "") }
+                // What its unit names meanwhile, nobody has looked.
+                Standing { down, ..Standing::idle(None, HostState::Working, in_words(&errand.acts)) }
             }
             HostView::Unreachable(error) => self.unseen(id, HostState::Unreachable, error.to_string()),
             HostView::Refusing(error) => self.unseen(id, HostState::Failed, error.to_string()),

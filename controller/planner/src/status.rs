@@ -6,13 +6,13 @@ use windlass_crds::condition::{ConditionStatus, ConditionType, Reason};
 use windlass_crds::id::{HostId, ResourceKey, RevisionNumber};
 use windlass_crds::record::{BlockCause, Blocked, Hold, HoldCause, Owned, Purpose, Rollout, RolloutState, Verdict};
 use windlass_crds::status::{ApprovalStatus, CanaryStatus, Failure, Finding, HostRow, HostState};
-use windlass_crds::step::{ContactError, Step, StepError};
+use windlass_crds::step::{ContactError, StepError};
 
 use crate::canary::{Canary, Stage};
 use crate::flap::flaps;
 use crate::gate;
 use crate::input::{Activity, Complaint, Goal, HostInput, HostView, Inputs, Placement, RemovalGate, UnderWay};
-use crate::plan::{Act, in_words, next};
+use crate::plan::{Act, in_words, next, only_brings};
 use crate::position::running;
 use crate::target::Aim;
 
@@ -101,19 +101,12 @@ impl Report {
     /// Says of a host that a switch is about to be sent to that it is under way: this is told before, and nothing else may
     /// be until it is over. What is only brought may wait for a free line, and stays what comes next.
     pub fn begin(&mut self, host: &HostId, acts: &[Act]) {
-        let brings = acts.iter().all(|act| matches!(act, Act::Step(Step::Stage { .. })));
-        let Some(row) = self.hosts.get_mut(host).filter(|row| row.state == HostState::Pending && !brings) else {
-            return;
-        };
+        let waits = |row: &&mut HostRow| row.state == HostState::Pending && !only_brings(acts);
+        let Some(row) = self.hosts.get_mut(host).filter(waits) else { return };
         if let Some(rest) = row.message.strip_prefix(&next(acts)) {
             (row.state, row.message) = (HostState::Working, format!("{}{rest}", in_words(acts)));
         }
     }
-}
-
-/// The row of a host that is being worked on; what its unit names meanwhile, nobody has looked.
-pub(crate) fn working(acts: &[Act]) -> HostRow {
-    HostRow { revision: None, state: HostState::Working, message: in_words(acts), since: None }
 }
 
 fn failure(blocked: &Blocked) -> Option<Failure> {

@@ -36,6 +36,18 @@ async fn waits(world: &World, why: Reason) -> anyhow::Result<()> {
     world.until(&format!("{why}"), async || reason(world).await == Some(why)).await
 }
 
+/// There is a version 2, and the verdict on it takes until somebody lets it come.
+async fn changes_and_is_slow(world: &World) -> anyhow::Result<()> {
+    let text = world.declared("web").await?.replace("startPeriod: 5s", "startPeriod: 3600s");
+    world.store.declare(&resource(WEB), text.into()).await?;
+    world.fleet.choose_behaviours(|program| match program.revision.0 {
+        2 => Behaviour::healthy_after(Duration::from_secs(3600)),
+        _ => Behaviour::default(),
+    });
+    world.write("server.py", "print(2)");
+    Ok(())
+}
+
 fn approve(revision: u64, step: Option<u32>) -> Request {
     Request::next_step(RevisionNumber(revision), step)
 }
@@ -245,14 +257,7 @@ async fn a_rollout_stands_still_when_many_others_fall_ill() -> anyhow::Result<()
     world.write("server.py", "print(1)");
     world.apply("web", "").await?;
     world.settles_at("web", Reason::Converged, 1).await?;
-    let text = world.declared("web").await?.replace("startPeriod: 5s", "startPeriod: 3600s");
-    world.store.declare(&resource(WEB), text.into()).await?;
-    // The verdict on it takes until somebody lets it come.
-    world.fleet.choose_behaviours(|program| match program.revision.0 {
-        2 => Behaviour::healthy_after(Duration::from_secs(3600)),
-        _ => Behaviour::default(),
-    });
-    world.write("server.py", "print(2)");
+    changes_and_is_slow(&world).await?;
     world.until("the first host to be switched", async || world.revisions("web") == [2, 1, 1, 1, 1]).await?;
     let behave = |host: &str, behaviour| world.fleet.edit(host, &World::key("web"), Edit::Behave(behaviour));
     for host in ["web3", "web4", "web5"] {
@@ -275,13 +280,7 @@ async fn a_rollout_stands_still_when_many_others_fall_ill() -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_that_stands_still_is_told_and_goes_on() -> anyhow::Result<()> {
     let world = running("    minHealthyTime: 0s\n    progressDeadline: 2s\n").await?;
-    let text = world.declared("web").await?.replace("startPeriod: 5s", "startPeriod: 3600s");
-    world.store.declare(&resource(WEB), text.into()).await?;
-    world.fleet.choose_behaviours(|program| match program.revision.0 {
-        2 => Behaviour::healthy_after(Duration::from_secs(3600)),
-        _ => Behaviour::default(),
-    });
-    world.write("server.py", "print(2)");
+    changes_and_is_slow(&world).await?;
     let stalled = async || {
         let conditions = world.status("web").await.ok().flatten().map(|status| status.conditions).unwrap_or_default();
         condition(&conditions, ConditionType::Stalled).map(|stalled| (stalled.reason, stalled.message.clone()))
